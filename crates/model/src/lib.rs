@@ -1,1 +1,24 @@
-//! model
+//! The vocabulary every other crate speaks: names, ids, messages, topics, consumer groups, filters, limits.
+//! No I/O, no clock, no randomness.
+//!
+//! - [`ids`]: the numbers that name queues, topics, groups and places, each its own type.
+//! - [`names`]: what a topic, group, tag, key or property may be called, and the error that says why not.
+//! - [`record`]: the bytes of one message as the log keeps them.
+//! - [`topic`], [`group`]: what the catalog knows about topics and consumer groups.
+//! - [`filter`]: tag expressions, compiled once per subscription.
+//! - [`handle`]: receipt handles.
+//! - [`limits`]: every default limit with its meaning.
+
+pub mod filter;
+pub mod group;
+pub mod handle;
+pub mod ids;
+pub mod limits;
+pub mod names;
+pub mod record;
+pub mod topic;
+
+pub use filter::{FilterError, TagFilter};
+pub use group::{DeadLetterPolicy, GroupConfig, RetryBackoff, RetryPolicy};
+pub use ids::{GroupId, PhysicalOffset, QueueId, QueueOffset, TopicId, UnixMillis};
+pub use topic::{MessageType, Permission, TopicConfig, TopicType};

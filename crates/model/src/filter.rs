@@ -1,0 +1,91 @@
+//! Tag expressions: `*`, one tag, or several joined by `||`. Compiled once per subscription.
+//! Source: product.md part A1 (BC-16), grpc.md section 5.4.
+
+use std::collections::BTreeSet;
+
+/// A compiled tag expression.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TagFilter {
+    /// `*` or nothing: every message, with or without a tag.
+    All,
+    /// Messages that have one of these tags.
+    AnyOf(BTreeSet<String>),
+}
+
+/// Why an expression was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FilterError {
+    /// A tag between two `||` is blank.
+    #[error("filter expression \"{expression}\" has an empty tag at position {position}")]
+    EmptyTag {
+        /// The expression.
+        expression: String,
+        /// Byte position of the empty tag.
+        position: usize,
+    },
+    /// The expression is too long.
+    #[error("filter expression of {bytes} bytes is longer than {} bytes", FILTER_BYTES_MAX)]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+}
+
+/// Longest filter expression, in bytes. Our own limit.
+pub const FILTER_BYTES_MAX: usize = 16 * 1024;
+
+impl TagFilter {
+    /// Compiles an expression. Blank means all, as clients that set no expression expect.
+    pub fn parse(expression: &str) -> Result<Self, FilterError> {
+        if expression.len() > FILTER_BYTES_MAX {
+            return Err(FilterError::TooLong { bytes: expression.len() });
+        }
+        if matches!(expression.trim(), "" | "*") {
+            return Ok(Self::All);
+        }
+        let mut tags = BTreeSet::new();
+        let mut position = 0;
+        for part in expression.split("||") {
+            match part.trim() {
+                "" => return Err(FilterError::EmptyTag { expression: expression.into(), position }),
+                tag => tags.insert(tag.to_owned()),
+            };
+            position += part.len() + 2;
+        }
+        Ok(Self::AnyOf(tags))
+    }
+
+    /// Whether a message with this tag passes.
+    pub fn matches(&self, tag: Option<&str>) -> bool {
+        match self {
+            Self::All => true,
+            Self::AnyOf(tags) => tag.is_some_and(|tag| tags.contains(tag)),
+        }
+    }
+}
+
+impl std::fmt::Display for TagFilter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::All => f.write_str("*"),
+            Self::AnyOf(tags) => f.write_str(&tags.iter().map(String::as_str).collect::<Vec<_>>().join(" || ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_compile_and_match() {
+        assert_eq!(TagFilter::parse("").unwrap(), TagFilter::All);
+        assert_eq!(TagFilter::parse(" * ").unwrap(), TagFilter::All);
+        let two = TagFilter::parse("a || b").unwrap();
+        assert!(two.matches(Some("a")) && two.matches(Some("b")) && !two.matches(Some("c")) && !two.matches(None));
+        assert_eq!(two.to_string(), "a || b");
+        let error = TagFilter::parse("a || ").unwrap_err();
+        assert_eq!(error, FilterError::EmptyTag { expression: "a || ".into(), position: 4 });
+        assert!(TagFilter::parse(&"a".repeat(FILTER_BYTES_MAX + 1)).is_err());
+    }
+}
