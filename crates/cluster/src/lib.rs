@@ -1,1 +1,29 @@
-//! cluster
+//! What all nodes of a cluster share: the catalog of topics and consumer groups.
+//!
+//! - [`Catalog`]: one version of it, a value; changes are functions that keep its rules ([`ChangeError`]).
+//! - [`CatalogStore`]: where versions are kept, each created only if it does not exist yet. [`LocalCatalogStore`] is a
+//!   folder, [`MemoryCatalogStore`] is for tests.
+//! - [`CatalogService`]: the newest version in memory for readers, and compare-and-swap for changes.
+//!
+//! Rules
+//! - A version that exists is never written again; of two who make the same version, one loses and starts over.
+//! - A damaged newest version is an error that names it, never silently an older one.
+//! - Ids of topics and groups are never used again, so what is deleted and created again is another thing.
+
+mod catalog;
+mod codec;
+mod error;
+mod local;
+mod memory;
+mod service;
+mod settings;
+mod store;
+
+pub use catalog::Catalog;
+pub use codec::{DecodeError, FORMAT_VERSION};
+pub use error::ChangeError;
+pub use local::LocalCatalogStore;
+pub use memory::MemoryCatalogStore;
+pub use service::{CatalogError, CatalogService};
+pub use settings::{GROUPS_MAX, GroupSettings, RETENTION_MILLIS_RANGE, TOPICS_MAX, TopicSettings};
+pub use store::{CatalogStore, CreateError, ReadError, VERSIONS_KEPT};
