@@ -45,6 +45,21 @@ pub struct QueueId(pub u64);
 #[serde(transparent)]
 pub struct TopicId(pub u32);
 
+const DEAD_LETTERS: u32 = 1 << 31;
+
+impl TopicId {
+    /// The topic `%DLQ%group`. It exists in every shard without being created, so it has no catalog entry: its id is the
+    /// group's with the highest bit set. The catalog gives out ids below 2^31.
+    pub fn dead_letters_of(group: GroupId) -> Self {
+        Self(DEAD_LETTERS | group.0)
+    }
+
+    /// The group whose dead letters this topic holds.
+    pub fn dead_letter_group(self) -> Option<GroupId> {
+        (self.0 & DEAD_LETTERS != 0).then_some(GroupId(self.0 & !DEAD_LETTERS))
+    }
+}
+
 /// A consumer group's generation, like [`TopicId`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]

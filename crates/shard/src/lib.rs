@@ -1,1 +1,51 @@
-//! shard
+//! The heart: a deterministic, single-threaded state machine that holds every messaging rule of one shard.
+//!
+//! In: [`Command`]s and the time of the turn. Out: replies, requests to load something, and one batch of changes for the
+//! store. No clock, no randomness, no I/O, no `async`: [`ShardLoop`] is the one door, and the broker's runtime and the
+//! simulation are its two callers.
+//!
+//! Rules
+//! - Every change of durable state is one value that is applied in memory and written to the batch alike; what is loaded
+//!   later is what applying it left. A clean resident entity can be dropped at any moment.
+//! - A reply leaves after the batch its state rests on is durable. The one exception is the hand-out to an unordered
+//!   group on a store of one owner: a crash in between costs a redelivery.
+//! - Nobody is handed a message that is not durable.
+//! - A message has at most one live receipt handle per group within an epoch.
+//! - No poll waits while there is a visible message for it, open slots permitting.
+//!
+//! Layout: [`command`] is the vocabulary; `keys` and `codec` say what lies in the store; `queue` and `progress` are the
+//! entities; `send`, `receive`, `settle`, `catalog`, `retention` decide; `turn` is the loop around them.
+
+mod catalog;
+mod clock;
+mod codec;
+pub mod command;
+mod keys;
+mod load;
+mod progress;
+mod queue;
+mod receive;
+mod retention;
+mod send;
+mod settle;
+mod shard;
+mod turn;
+
+pub use clock::{ClockNotice, ShardClock};
+pub use command::{
+    ClientNumber, Command, Counters, DeadLetters, GroupFacts, HandOut, Incoming, Output, PollId, ProgressFigures,
+    QueueFigures, ReceiveCommand, Refused, SettleError, TopicFacts,
+};
+pub use load::{Load, LoadId, Loaded, execute};
+pub use shard::{OpenError, Shard, ShardOptions};
+pub use turn::{ShardLoop, Turn};
+
+/// The term a message is found by: SipHash of topic, kind (`b'i'` message id, `b'k'` key) and text.
+pub fn term(topic: martlet_model::TopicId, kind: u8, text: &str) -> martlet_store::Term {
+    use std::hash::Hasher as _;
+    let mut hasher = siphasher::sip::SipHasher13::new_with_keys(0x6d61_7274_6c65_7431, 0x7465_726d_735f_7631);
+    hasher.write_u32(topic.0);
+    hasher.write_u8(kind);
+    hasher.write(text.as_bytes());
+    martlet_store::Term(hasher.finish())
+}

@@ -1,0 +1,186 @@
+//! What protocols ask and what they are told, in the domain's own words.
+
+use bytes::Bytes;
+pub use martlet_cluster::{GroupSettings, TopicSettings};
+use martlet_model::{GroupConfig, MessageType, QueueOffset, TagFilter, TopicConfig, UnixMillis};
+use std::sync::Arc;
+
+/// A message on its way in. The protocol has checked the message's own limits and written the record.
+#[derive(Clone, Debug)]
+pub struct NewMessage {
+    /// Its type, compared with the topic's.
+    pub message_type: MessageType,
+    /// The client's message id, for the index.
+    pub message_id: String,
+    /// Its keys, for the index.
+    pub keys: Vec<String>,
+    /// The record, see `martlet_model::record`.
+    pub record: Bytes,
+}
+
+/// Messages for one topic; all are stored in one batch or none is.
+#[derive(Clone, Debug)]
+pub struct SendRequest {
+    /// Topic name, already checked by `names::check_topic`.
+    pub topic: String,
+    /// 1 to `limits::SEND_BATCH_MAX` messages.
+    pub messages: Vec<NewMessage>,
+    /// When the client stops waiting; `None` if it did not say.
+    pub deadline: Option<std::time::Instant>,
+}
+
+/// Where a sent message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SentMessage {
+    /// Number of the queue within the topic.
+    pub queue: u32,
+    /// Its place there.
+    pub offset: QueueOffset,
+}
+
+/// A poll for messages.
+#[derive(Clone, Debug)]
+pub struct ReceiveRequest {
+    /// The client that polls.
+    pub client_id: Arc<str>,
+    /// Consumer group name.
+    pub group: String,
+    /// Topic name.
+    pub topic: String,
+    /// Compiled filter.
+    pub filter: Arc<TagFilter>,
+    /// Most messages, 1 to 32.
+    pub batch_size: u32,
+    /// How long what is handed out stays invisible.
+    pub invisible_millis: i64,
+    /// Extend that while the client lives.
+    pub auto_renew: bool,
+    /// How long to wait for a message, in milliseconds; 0: not at all.
+    pub poll_millis: i64,
+    /// Repeating it re-enters the same hand-out of an ordered group.
+    pub attempt_id: Option<String>,
+}
+
+/// One message handed out.
+#[derive(Clone, Debug)]
+pub struct DeliveredMessage {
+    /// Name of the topic it came from.
+    pub topic: Arc<str>,
+    /// Number of the queue within the topic.
+    pub queue: u32,
+    /// Its place there.
+    pub offset: QueueOffset,
+    /// When it was stored.
+    pub store_time: UnixMillis,
+    /// Delivery attempt, counted from 1.
+    pub attempt: u32,
+    /// The receipt handle.
+    pub handle: String,
+    /// How long it stays invisible.
+    pub invisible_millis: i64,
+    /// The record.
+    pub record: Bytes,
+}
+
+/// What a poll brought. Dropping it undelivered gives nothing back by itself: a protocol that could not hand the
+/// messages to its client calls [`crate::Broker::undo`] with the handles.
+#[derive(Debug, Default)]
+pub struct Received {
+    /// The messages; empty if none came within the poll.
+    pub messages: Vec<DeliveredMessage>,
+}
+
+/// What a connected client said of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientInfo {
+    /// Its id, unique per client instance.
+    pub client_id: Arc<str>,
+    /// `JAVA`, `GO`, … as the client says.
+    pub language: String,
+    /// Its version.
+    pub version: String,
+    /// Address it comes from.
+    pub remote: String,
+    /// What it does.
+    pub role: ClientRole,
+}
+
+/// What a client does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientRole {
+    /// Sends to these topics.
+    Producer {
+        /// Topic names it announced or sent to.
+        topics: Vec<String>,
+    },
+    /// Receives as a member of a group.
+    Consumer {
+        /// Group name.
+        group: String,
+        /// Hands messages to a listener rather than to calls.
+        push: bool,
+        /// Topic name and filter expression.
+        subscriptions: Vec<(String, TagFilter)>,
+    },
+}
+
+/// One queue's figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueStatus {
+    /// Number of the queue within the topic.
+    pub queue: u32,
+    /// First readable offset.
+    pub min_offset: QueueOffset,
+    /// Offset the next message will take.
+    pub max_offset: QueueOffset,
+    /// Store time of the newest message, if known.
+    pub last_store_time: Option<UnixMillis>,
+}
+
+/// A topic and how full it is.
+#[derive(Clone, Debug)]
+pub struct TopicStatus {
+    /// The catalog's entry.
+    pub config: TopicConfig,
+    /// Its queues.
+    pub queues: Vec<QueueStatus>,
+}
+
+/// A group's progress in one queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProgressStatus {
+    /// Topic name (a `%DLQ%` topic is not listed here).
+    pub topic: String,
+    /// Number of the queue within the topic.
+    pub queue: u32,
+    /// Everything below is settled.
+    pub committed: QueueOffset,
+    /// Offset the next message will take.
+    pub max_offset: QueueOffset,
+    /// Handed out and not settled.
+    pub in_flight: u64,
+    /// Waiting for their next delivery.
+    pub waiting_retry: u64,
+    /// Never handed out.
+    pub ready: u64,
+}
+
+impl ProgressStatus {
+    /// Messages not yet settled: accumulation = ready + in flight + waiting for retry.
+    pub fn accumulation(&self) -> u64 {
+        self.ready + self.in_flight + self.waiting_retry
+    }
+}
+
+/// A group, how far it is, and who is connected.
+#[derive(Clone, Debug)]
+pub struct GroupStatus {
+    /// The catalog's entry.
+    pub config: GroupConfig,
+    /// Its progress, per topic and queue it has ever received from.
+    pub progress: Vec<ProgressStatus>,
+    /// Messages in its dead-letter queue.
+    pub dead_letters: u64,
+    /// Its connected consumers.
+    pub clients: Vec<ClientInfo>,
+}

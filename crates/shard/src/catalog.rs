@@ -1,0 +1,203 @@
+//! Topics and groups as this shard keeps them, and their deletion bit by bit.
+
+use crate::codec;
+use crate::command::*;
+use crate::keys;
+use crate::load::Load;
+use crate::queue::Queue;
+use crate::shard::{Purpose, Shard, Topic};
+use bytes::Bytes;
+use martlet_model::names::DEAD_LETTER_PREFIX;
+use martlet_model::{GroupId, QueueId, QueueOffset, TopicId};
+use martlet_store::Op;
+use std::sync::Arc;
+
+impl<T> Shard<T> {
+    pub(crate) fn apply_topic(&mut self, facts: TopicFacts, token: T) {
+        self.put_topic(facts);
+        self.reply(token, Output::Done);
+    }
+
+    /// Creates a topic or changes it; queues are added as needed and never taken away while the topic lives.
+    fn put_topic(&mut self, facts: TopicFacts) {
+        let id = facts.id;
+        let wanted = facts.read_queues.max(facts.write_queues);
+        let mut queues = self.topics.remove(&id).map_or_else(Vec::new, |topic| topic.queues);
+        for index in queues.len() as u32..wanted {
+            let queue = QueueId(self.image.next_queue);
+            self.image.next_queue += 1;
+            self.queues.insert(queue, Queue::new(queue, id, index));
+            self.topic_of.insert(queue, id);
+            queues.push(queue);
+            self.put_queue(queue);
+        }
+        self.put_image();
+        let image = Bytes::from(codec::encode_topic(&facts, &queues));
+        self.ops.push(Op::Put { key: keys::topic(id), image, keep_until: None });
+        let resident: Vec<QueueId> = queues.iter().copied().filter(|queue| self.queues.contains_key(queue)).collect();
+        self.topics.insert(id, Topic { facts, queues, next_send: 0, next_receive: 0 });
+        for queue in resident {
+            self.reindex_expiry(queue);
+        }
+    }
+
+    /// `%DLQ%group` exists as soon as something looks for it.
+    pub(crate) fn make_dead_letter_topic(&mut self, group: GroupId) {
+        let id = TopicId::dead_letters_of(group);
+        if self.topics.contains_key(&id) {
+            return;
+        }
+        if let Some(facts) = self.groups.get(&group) {
+            let name: Arc<str> = format!("{DEAD_LETTER_PREFIX}{}", facts.name).into();
+            self.put_topic(TopicFacts { id, name, read_queues: 1, write_queues: 1, retention_millis: None });
+        }
+    }
+
+    pub(crate) fn apply_group(&mut self, facts: GroupFacts, token: T) {
+        let image = Bytes::from(codec::encode_group(&facts));
+        self.ops.push(Op::Put { key: keys::group(facts.id), image, keep_until: None });
+        let id = facts.id;
+        self.groups.insert(id, facts);
+        self.make_dead_letter_topic(id);
+        self.reply(token, Output::Done);
+    }
+
+    pub(crate) fn drop_topic(&mut self, id: TopicId) {
+        let Some(topic) = self.topics.remove(&id) else { return };
+        self.ops.push(Op::Remove { key: keys::topic(id) });
+        for &queue in &topic.queues {
+            self.topic_of.remove(&queue);
+            self.queues.remove(&queue);
+            self.set_expiry(queue, None);
+            self.ops.push(Op::Forget { queue });
+            self.ops.push(Op::Remove { key: keys::queue(queue) });
+            let groups: Vec<GroupId> = self.progress.keys().filter(|key| key.1 == queue).map(|key| key.0).collect();
+            for group in groups {
+                self.forget_progress(group, queue);
+            }
+            self.begin_sweep(keys::consumers_of(queue));
+        }
+        self.filters.retain(|key, _| key.0 != id);
+        self.refuse_polls(|key| key.0 == id, &Refused::TopicGone);
+    }
+
+    pub(crate) fn drop_group(&mut self, id: GroupId, token: T) {
+        if self.groups.remove(&id).is_some() {
+            self.ops.push(Op::Remove { key: keys::group(id) });
+            let queues: Vec<QueueId> =
+                self.progress.range((id, QueueId(0))..=(id, QueueId(u64::MAX))).map(|(key, _)| key.1).collect();
+            for queue in queues {
+                self.forget_progress(id, queue);
+            }
+            for prefix in keys::leftovers_of_group(id) {
+                self.begin_sweep(prefix);
+            }
+            self.filters.retain(|key, _| key.1 != id);
+            self.refuse_polls(|key| key.1 == id, &Refused::GroupGone);
+            self.drop_topic(TopicId::dead_letters_of(id));
+        }
+        self.reply(token, Output::Done);
+    }
+
+    fn refuse_polls(&mut self, of: impl Fn(&(TopicId, GroupId)) -> bool, refused: &Refused) {
+        let polls: Vec<PollId> = self.poll_places.iter().filter(|(_, key)| of(key)).map(|(&poll, _)| poll).collect();
+        for poll in polls {
+            if let Some(poll) = self.take_poll(poll) {
+                self.reply(poll.token, Output::Refused(refused.clone()));
+            }
+        }
+    }
+
+    /// Everything below a prefix is garbage: said durably first, then removed some keys per turn.
+    fn begin_sweep(&mut self, prefix: Bytes) {
+        self.ops.push(Op::Put { key: keys::sweep(&prefix), image: Bytes::new(), keep_until: None });
+        self.want_sweep(prefix);
+    }
+
+    pub(crate) fn want_sweep(&mut self, prefix: Bytes) {
+        if self.sweeps.insert(prefix.clone()) {
+            self.want(Load::Sweep(prefix.clone()), Purpose::Sweep(prefix));
+        }
+    }
+
+    pub(crate) fn swept(&mut self, prefix: Bytes, found: &[Bytes]) {
+        self.sweeps.remove(&prefix);
+        if found.is_empty() {
+            self.ops.push(Op::Remove { key: keys::sweep(&prefix) });
+            return;
+        }
+        for key in found {
+            self.ops.push(Op::Remove { key: key.clone() });
+            match (key.first(), keys::numbers(key).as_deref()) {
+                (Some(&keys::CONSUMER), Some(&[queue, group])) => {
+                    let (queue, group) = (QueueId(queue), GroupId(group as u32));
+                    self.ops.push(Op::Remove { key: keys::frontier(group, queue) });
+                    self.begin_sweep(keys::pages(group, queue).start);
+                }
+                (Some(&keys::FRONTIER), Some(&[group, queue])) => {
+                    self.ops.push(Op::Remove { key: keys::consumer(QueueId(queue), GroupId(group as u32)) });
+                }
+                _ => {}
+            }
+        }
+        self.want_sweep(prefix);
+    }
+
+    pub(crate) fn describe_topic(&mut self, id: TopicId, token: T) {
+        let Some(topic) = self.topics.get(&id) else {
+            return self.reply(token, Output::Refused(Refused::TopicGone));
+        };
+        let figures = topic
+            .queues
+            .iter()
+            .filter_map(|queue| self.queues.get(queue))
+            .map(|queue| QueueFigures {
+                index: queue.index,
+                min: queue.min,
+                max: queue.next,
+                last_store_time: queue.last_time,
+            })
+            .collect();
+        self.reply(token, Output::Queues(figures));
+    }
+
+    pub(crate) fn describe_group_loaded(&mut self, group: GroupId, queues: &[QueueId], token: T) {
+        let mut figures = Vec::new();
+        for &id in queues {
+            let (Some(queue), Some(progress)) = (self.queues.get(&id), self.progress.get(&(group, id))) else {
+                continue;
+            };
+            let in_flight = progress.in_flight(self.now);
+            let open = progress.open_slots() as u64;
+            let passed_over = progress.slots().filter(|(_, slot)| slot.attempts == 0).count() as u64;
+            figures.push(ProgressFigures {
+                topic: queue.topic,
+                index: queue.index,
+                committed: progress.committed().max(queue.min),
+                max: queue.next,
+                in_flight,
+                waiting_retry: open.saturating_sub(in_flight).saturating_sub(passed_over),
+                ready: queue.next.0.saturating_sub(progress.next().max(queue.min).0) + passed_over,
+            });
+        }
+        let dead_letters = self.topics.get(&TopicId::dead_letters_of(group)).map_or(0, |topic| {
+            let of = |id: &QueueId| self.queues.get(id).map_or(0, |queue| queue.next.0 - queue.min.0);
+            topic.queues.iter().map(of).sum()
+        });
+        self.reply(token, Output::Progress(figures, dead_letters));
+    }
+
+    /// Moves a group past what the queue has lost to retention. What it had not settled is counted.
+    pub(crate) fn clamp(&mut self, group: GroupId, id: QueueId) {
+        let (Some(queue), Some(progress)) = (self.queues.get(&id), self.progress.get(&(group, id))) else { return };
+        let (from, below) = (progress.committed(), queue.min);
+        if from >= below {
+            return;
+        }
+        let open = progress.slots().take_while(|(offset, _)| *offset < below).count() as u64;
+        let never = below.0.saturating_sub(progress.next().0);
+        self.counters.dropped_unconsumed += open + never;
+        let count = below.0 - from.0;
+        self.change(group, id, crate::progress::SlotChange::Close { first: QueueOffset(from.0), count });
+    }
+}

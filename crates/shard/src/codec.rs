@@ -1,0 +1,283 @@
+//! The values behind the keys of [`crate::keys`]. All numbers are LEB128 varints, signed ones zigzag; the first byte of
+//! each image is its format.
+
+use crate::command::{DeadLetters, GroupFacts, TopicFacts};
+use crate::progress::SlotChange;
+use martlet_model::handle::{DeliveryNumber, HandleKey};
+use martlet_model::record::{put_varint, take_varint};
+use martlet_model::{GroupId, QueueId, QueueOffset, RetryBackoff, TopicId, UnixMillis};
+use std::sync::Arc;
+
+const FORMAT: u8 = 1;
+
+/// A value that cannot be read: written by a newer broker, or damaged in a way no checksum shows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("value of {what} cannot be read")]
+pub struct CodecError {
+    pub what: &'static str,
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    what: &'static str,
+}
+
+impl<'a> Reader<'a> {
+    fn image(bytes: &'a [u8], what: &'static str) -> Result<Self, CodecError> {
+        if bytes.first() != Some(&FORMAT) {
+            return Err(CodecError { what });
+        }
+        Ok(Self { bytes, at: 1, what })
+    }
+
+    fn u64(&mut self) -> Result<u64, CodecError> {
+        take_varint(self.bytes, &mut self.at).ok_or(CodecError { what: self.what })
+    }
+
+    fn i64(&mut self) -> Result<i64, CodecError> {
+        let zigzag = self.u64()?;
+        Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
+    }
+
+    fn u32(&mut self) -> Result<u32, CodecError> {
+        u32::try_from(self.u64()?).map_err(|_| CodecError { what: self.what })
+    }
+
+    fn bytes(&mut self, len: usize) -> Result<&'a [u8], CodecError> {
+        let end = self.at.checked_add(len).ok_or(CodecError { what: self.what })?;
+        let bytes = self.bytes.get(self.at..end).ok_or(CodecError { what: self.what })?;
+        self.at = end;
+        Ok(bytes)
+    }
+
+    fn text(&mut self) -> Result<Arc<str>, CodecError> {
+        let len = usize::try_from(self.u64()?).map_err(|_| CodecError { what: self.what })?;
+        let text = std::str::from_utf8(self.bytes(len)?).map_err(|_| CodecError { what: self.what })?;
+        Ok(text.into())
+    }
+
+    fn done(&self) -> bool {
+        self.at >= self.bytes.len()
+    }
+}
+
+fn put_text(bytes: &mut Vec<u8>, text: &str) {
+    put_varint(bytes, text.len() as u64);
+    bytes.extend_from_slice(text.as_bytes());
+}
+
+fn put_i64(bytes: &mut Vec<u8>, number: i64) {
+    put_varint(bytes, ((number << 1) ^ (number >> 63)) as u64);
+}
+
+/// Key 1: format, epoch, next queue number, 16 bytes of handle key, time of the opening.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardImage {
+    pub epoch: u32,
+    pub next_queue: u64,
+    pub handle_key: HandleKey,
+    pub opened: UnixMillis,
+}
+
+impl ShardImage {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![FORMAT];
+        put_varint(&mut bytes, u64::from(self.epoch));
+        put_varint(&mut bytes, self.next_queue);
+        bytes.extend_from_slice(&self.handle_key.0);
+        put_i64(&mut bytes, self.opened.0);
+        bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut from = Reader::image(bytes, "shard")?;
+        let (epoch, next_queue) = (from.u32()?, from.u64()?);
+        let key = from.bytes(16)?.try_into().map_err(|_| CodecError { what: "shard" })?;
+        Ok(Self { epoch, next_queue, handle_key: HandleKey(key), opened: UnixMillis(from.i64()?) })
+    }
+}
+
+/// Key 2: format, read queues, write queues, retention + 1 (0: default), name, number of queues, queue numbers.
+pub fn encode_topic(facts: &TopicFacts, queues: &[QueueId]) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    put_varint(&mut bytes, u64::from(facts.read_queues));
+    put_varint(&mut bytes, u64::from(facts.write_queues));
+    put_varint(&mut bytes, facts.retention_millis.map_or(0, |millis| millis.max(0) as u64 + 1));
+    put_text(&mut bytes, &facts.name);
+    put_varint(&mut bytes, queues.len() as u64);
+    for queue in queues {
+        put_varint(&mut bytes, queue.0);
+    }
+    bytes
+}
+
+pub fn decode_topic(id: TopicId, bytes: &[u8]) -> Result<(TopicFacts, Vec<QueueId>), CodecError> {
+    let mut from = Reader::image(bytes, "topic")?;
+    let (read_queues, write_queues) = (from.u32()?, from.u32()?);
+    let retention_millis = from.u64()?.checked_sub(1).map(|millis| millis as i64);
+    let name = from.text()?;
+    let count = from.u64()?;
+    let queues = (0..count).map(|_| from.u64().map(QueueId)).collect::<Result<_, _>>()?;
+    Ok((TopicFacts { id, name, read_queues, write_queues, retention_millis }, queues))
+}
+
+/// Key 3: format, name, attempts, dead letters (0 discard, else topic + 1), back-off (0 and a list, or 1 and its parameters).
+pub fn encode_group(facts: &GroupFacts) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    put_text(&mut bytes, &facts.name);
+    put_varint(&mut bytes, u64::from(facts.max_attempts));
+    put_varint(
+        &mut bytes,
+        match facts.dead_letters {
+            DeadLetters::Discard => 0,
+            DeadLetters::Topic(topic) => u64::from(topic.0) + 1,
+        },
+    );
+    match &facts.backoff {
+        RetryBackoff::Customized(waits) => {
+            bytes.push(0);
+            put_varint(&mut bytes, waits.len() as u64);
+            for &wait in waits {
+                put_i64(&mut bytes, wait);
+            }
+        }
+        RetryBackoff::Exponential { initial_millis, max_millis, multiplier } => {
+            bytes.push(1);
+            put_i64(&mut bytes, *initial_millis);
+            put_i64(&mut bytes, *max_millis);
+            bytes.extend_from_slice(&multiplier.to_le_bytes());
+        }
+    }
+    bytes
+}
+
+pub fn decode_group(id: GroupId, bytes: &[u8]) -> Result<GroupFacts, CodecError> {
+    let what = "consumer group";
+    let mut from = Reader::image(bytes, what)?;
+    let name = from.text()?;
+    let max_attempts = from.u32()?;
+    let dead_letters = match from.u64()? {
+        0 => DeadLetters::Discard,
+        topic => DeadLetters::Topic(TopicId(u32::try_from(topic - 1).map_err(|_| CodecError { what })?)),
+    };
+    let backoff = match from.bytes(1)? {
+        [0] => {
+            let count = from.u64()?;
+            RetryBackoff::Customized((0..count).map(|_| from.i64()).collect::<Result<_, _>>()?)
+        }
+        [1] => RetryBackoff::Exponential {
+            initial_millis: from.i64()?,
+            max_millis: from.i64()?,
+            multiplier: f64::from_le_bytes(from.bytes(8)?.try_into().map_err(|_| CodecError { what })?),
+        },
+        _ => return Err(CodecError { what }),
+    };
+    Ok(GroupFacts { id, name, max_attempts, backoff, dead_letters })
+}
+
+/// Key 4: format, topic, index, last store time, number of marks, marks as (time, offset).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueImage {
+    pub topic: TopicId,
+    pub index: u32,
+    pub marks: Vec<(UnixMillis, QueueOffset)>,
+}
+
+impl QueueImage {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![FORMAT];
+        put_varint(&mut bytes, u64::from(self.topic.0));
+        put_varint(&mut bytes, u64::from(self.index));
+        put_varint(&mut bytes, self.marks.len() as u64);
+        for (time, offset) in &self.marks {
+            put_i64(&mut bytes, time.0);
+            put_varint(&mut bytes, offset.0);
+        }
+        bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut from = Reader::image(bytes, "queue")?;
+        let (topic, index, count) = (TopicId(from.u32()?), from.u32()?, from.u64()?);
+        let marks = (0..count)
+            .map(|_| Ok((UnixMillis(from.i64()?), QueueOffset(from.u64()?))))
+            .collect::<Result<_, CodecError>>()?;
+        Ok(Self { topic, index, marks })
+    }
+}
+
+/// Key 5: format, next.
+pub fn encode_frontier(next: QueueOffset) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    put_varint(&mut bytes, next.0);
+    bytes
+}
+
+pub fn decode_frontier(bytes: &[u8]) -> Result<QueueOffset, CodecError> {
+    Ok(QueueOffset(Reader::image(bytes, "frontier")?.u64()?))
+}
+
+/// Key 6, deltas and images alike: a list of changes, each a kind byte and varints. Offsets are relative to the page.
+///
+/// | kind | change | content |
+/// | --- | --- | --- |
+/// | 1 | hand-out of a run for the first time | first, count, first delivery number, until |
+/// | 2 | one slot | offset, attempts, delivery number, until (zigzag) |
+/// | 3 | settled run | first, count |
+/// | 4 | frontier | next |
+pub fn put_change(bytes: &mut Vec<u8>, page_start: u64, change: &SlotChange) {
+    match *change {
+        SlotChange::Run { first, count, delivery, until } => {
+            bytes.push(1);
+            put_varint(bytes, first.0 - page_start);
+            put_varint(bytes, count);
+            put_varint(bytes, delivery.0);
+            put_varint(bytes, until.0.max(0) as u64);
+        }
+        SlotChange::Set { offset, attempts, delivery, until } => {
+            bytes.push(2);
+            put_varint(bytes, offset.0 - page_start);
+            put_varint(bytes, u64::from(attempts));
+            put_varint(bytes, delivery.0);
+            put_varint(bytes, until.0.max(0) as u64);
+        }
+        SlotChange::Close { first, count } => {
+            bytes.push(3);
+            put_varint(bytes, first.0 - page_start);
+            put_varint(bytes, count);
+        }
+        SlotChange::Next { next } => {
+            bytes.push(4);
+            put_varint(bytes, next.0 - page_start);
+        }
+    }
+}
+
+/// Reads a list of changes of the page that starts at this offset.
+pub fn take_changes(bytes: &[u8], page_start: u64) -> Result<Vec<SlotChange>, CodecError> {
+    let what = "progress page";
+    let mut from = Reader { bytes, at: 0, what };
+    let mut changes = Vec::new();
+    let place = |relative: u64| page_start.checked_add(relative).map(QueueOffset).ok_or(CodecError { what });
+    while !from.done() {
+        changes.push(match from.bytes(1)? {
+            [1] => SlotChange::Run {
+                first: place(from.u64()?)?,
+                count: from.u64()?,
+                delivery: DeliveryNumber(from.u64()?),
+                until: UnixMillis(from.u64()? as i64),
+            },
+            [2] => SlotChange::Set {
+                offset: place(from.u64()?)?,
+                attempts: from.u32()?,
+                delivery: DeliveryNumber(from.u64()?),
+                until: UnixMillis(from.u64()? as i64),
+            },
+            [3] => SlotChange::Close { first: place(from.u64()?)?, count: from.u64()? },
+            [4] => SlotChange::Next { next: place(from.u64()?)? },
+            _ => return Err(CodecError { what }),
+        });
+    }
+    Ok(changes)
+}

@@ -1,0 +1,354 @@
+//! What a shard is asked and what it answers.
+
+use crate::load::{LoadId, Loaded};
+use bytes::Bytes;
+use martlet_model::handle::{DeliveryNumber, ReceiptHandle};
+use martlet_model::{GroupId, QueueId, QueueOffset, RetryBackoff, TagFilter, TopicId, UnixMillis};
+use martlet_store::Term;
+use std::sync::Arc;
+
+/// A poll, numbered by the caller; unique within an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PollId(pub u64);
+
+/// A connected client, numbered by the caller; unique within an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientNumber(pub u64);
+
+/// What the shard needs to know of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicFacts {
+    /// The topic.
+    pub id: TopicId,
+    /// Its name, written into dead letters.
+    pub name: Arc<str>,
+    /// Queues that messages are received from; at least `write_queues`.
+    pub read_queues: u32,
+    /// Queues that messages are sent to.
+    pub write_queues: u32,
+    /// How long messages are kept; `None` for the shard's default.
+    pub retention_millis: Option<i64>,
+}
+
+/// Where a group's messages go after their last attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadLetters {
+    /// Into this topic; into `%DLQ%group` if the shard does not know it.
+    Topic(TopicId),
+    /// Nowhere: they count as consumed.
+    Discard,
+}
+
+/// What the shard needs to know of a consumer group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupFacts {
+    /// The group.
+    pub id: GroupId,
+    /// Its name, for the name of its dead-letter topic.
+    pub name: Arc<str>,
+    /// Deliveries in all, at least 1.
+    pub max_attempts: u32,
+    /// Waits between them, where the shard decides (a client that vanished keeps its own waits).
+    pub backoff: RetryBackoff,
+    /// After the last attempt.
+    pub dead_letters: DeadLetters,
+}
+
+/// A message to be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// The record.
+    pub record: Bytes,
+    /// What it can be found by.
+    pub terms: Vec<Term>,
+}
+
+/// A poll for messages.
+#[derive(Clone, Debug)]
+pub struct ReceiveCommand {
+    /// Names the poll for [`Command::CancelPoll`].
+    pub poll: PollId,
+    /// Who polls.
+    pub client: ClientNumber,
+    /// For which group.
+    pub group: GroupId,
+    /// From which topic.
+    pub topic: TopicId,
+    /// What passes.
+    pub filter: Arc<TagFilter>,
+    /// Most messages.
+    pub batch_size: u32,
+    /// How long they stay invisible.
+    pub invisible_millis: i64,
+    /// Renew that while the client lives.
+    pub auto_renew: bool,
+    /// When to answer with nothing.
+    pub until: UnixMillis,
+}
+
+/// One input. `T` is what the caller recognises its reply by.
+#[derive(Debug)]
+pub enum Command<T> {
+    /// Creates or changes a topic.
+    ApplyTopic {
+        /// What it shall be.
+        topic: TopicFacts,
+        /// For [`Output::Done`].
+        token: T,
+    },
+    /// Deletes a topic with all its messages.
+    DropTopic {
+        /// Which.
+        topic: TopicId,
+        /// For [`Output::Done`].
+        token: T,
+    },
+    /// Creates or changes a group.
+    ApplyGroup {
+        /// What it shall be.
+        group: GroupFacts,
+        /// For [`Output::Done`].
+        token: T,
+    },
+    /// Deletes a group, its progress and its dead letters.
+    DropGroup {
+        /// Which.
+        group: GroupId,
+        /// For [`Output::Done`].
+        token: T,
+    },
+    /// Stores messages, all in one queue and one batch.
+    Send {
+        /// Where.
+        topic: TopicId,
+        /// At least one.
+        messages: Vec<Incoming>,
+        /// Refused if the turn starts after this.
+        deadline: Option<UnixMillis>,
+        /// For [`Output::Sent`].
+        token: T,
+    },
+    /// Polls; answered by [`Output::Delivered`].
+    Receive {
+        /// The poll.
+        receive: ReceiveCommand,
+        /// For the reply.
+        token: T,
+    },
+    /// Nobody waits for this poll any more. It gets no reply.
+    CancelPoll {
+        /// Which.
+        poll: PollId,
+    },
+    /// These hand-outs reached nobody: slot and attempt as before. Those that are not live any more are left alone.
+    Undo {
+        /// Which.
+        handles: Vec<ReceiptHandle>,
+    },
+    /// Settles messages; answered by [`Output::Acked`] in the same order.
+    Ack {
+        /// Decoded handles.
+        handles: Vec<ReceiptHandle>,
+        /// For the reply.
+        token: T,
+    },
+    /// Makes a message visible after this time; answered by [`Output::Changed`].
+    ChangeInvisible {
+        /// Decoded handle.
+        handle: ReceiptHandle,
+        /// From now on; 0 for at once.
+        invisible_millis: i64,
+        /// For the reply.
+        token: T,
+    },
+    /// Moves a message to the dead letters (or discards it); answered by [`Output::Settled`].
+    DeadLetter {
+        /// Decoded handle.
+        handle: ReceiptHandle,
+        /// For the reply.
+        token: T,
+    },
+    /// A client is gone: what it had in flight under renewal becomes visible.
+    ClientGone {
+        /// Which.
+        client: ClientNumber,
+    },
+    /// Figures of a topic's queues; answered by [`Output::Queues`].
+    DescribeTopic {
+        /// Which.
+        topic: TopicId,
+        /// For the reply.
+        token: T,
+    },
+    /// A group's progress; answered by [`Output::Progress`].
+    DescribeGroup {
+        /// Which.
+        group: GroupId,
+        /// For the reply.
+        token: T,
+    },
+    /// Drops the oldest messages of all queues until about so many bytes are free to reclaim.
+    DropOldest {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// What was asked for by a [`crate::Load`].
+    Loaded {
+        /// Which load.
+        id: LoadId,
+        /// What was found, or why reading failed.
+        result: Result<Loaded, martlet_store::ReadError>,
+    },
+}
+
+/// One message handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandOut {
+    /// The topic.
+    pub topic: TopicId,
+    /// The queue.
+    pub queue: QueueId,
+    /// The queue's number within the topic.
+    pub queue_index: u32,
+    /// The place.
+    pub offset: QueueOffset,
+    /// Delivery attempt, from 1.
+    pub attempt: u32,
+    /// Number of this delivery, for the handle.
+    pub delivery: DeliveryNumber,
+    /// When it lapses.
+    pub until: UnixMillis,
+}
+
+/// Why a handle does not settle its message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettleError {
+    /// The invisible duration has passed.
+    #[error("the invisible duration ended {ago_millis} ms ago")]
+    Lapsed {
+        /// How long ago.
+        ago_millis: i64,
+    },
+    /// Handed out again since, or the hand-out was lost in a crash.
+    #[error("superseded by a newer delivery")]
+    Superseded,
+    /// The group or queue is gone.
+    #[error("the topic or consumer group was deleted")]
+    Gone,
+}
+
+/// Why a command was refused as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The shard does not know this topic (deleted meanwhile).
+    #[error("topic is not known to the shard")]
+    TopicGone,
+    /// The shard does not know this group (deleted meanwhile).
+    #[error("consumer group is not known to the shard")]
+    GroupGone,
+    /// The topic has no queue to send to.
+    #[error("topic has no writable queue")]
+    NotWritable,
+    /// No room for messages.
+    #[error("disk is full: {free} bytes free, {needed} needed")]
+    DiskFull {
+        /// Free bytes.
+        free: u64,
+        /// Needed bytes.
+        needed: u64,
+    },
+    /// The deadline had passed before anything was done.
+    #[error("the deadline passed before the shard got to it")]
+    DeadlinePassed,
+    /// Too many polls are waiting.
+    #[error("{limit} polls are waiting already")]
+    PollsFull {
+        /// The limit.
+        limit: usize,
+    },
+    /// The store could not be read.
+    #[error("reading failed: {0}")]
+    ReadFailed(String),
+}
+
+/// One queue's figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueFigures {
+    /// The queue's number within the topic.
+    pub index: u32,
+    /// First readable offset.
+    pub min: QueueOffset,
+    /// Next offset.
+    pub max: QueueOffset,
+    /// Store time of the newest message.
+    pub last_store_time: Option<UnixMillis>,
+}
+
+/// A group's progress in one queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgressFigures {
+    /// The topic.
+    pub topic: TopicId,
+    /// The queue's number within the topic.
+    pub index: u32,
+    /// Everything below is settled.
+    pub committed: QueueOffset,
+    /// Next offset of the queue.
+    pub max: QueueOffset,
+    /// Handed out, not settled, not lapsed.
+    pub in_flight: u64,
+    /// Visible again or waiting to be.
+    pub waiting_retry: u64,
+    /// Never handed out.
+    pub ready: u64,
+}
+
+/// What a shard says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Stored: queue number within the topic, and place of each message.
+    Sent(Vec<(u32, QueueOffset)>),
+    /// Handed out; empty when the poll ended without a message.
+    Delivered(Vec<HandOut>),
+    /// One answer per handle.
+    Acked(Vec<Result<(), SettleError>>),
+    /// The new handle.
+    Changed(Result<ReceiptHandle, SettleError>),
+    /// Moved or discarded.
+    Settled(Result<(), SettleError>),
+    /// Carried out.
+    Done,
+    /// The topic's queues, by number.
+    Queues(Vec<QueueFigures>),
+    /// The group's progress, and the number of its dead letters.
+    Progress(Vec<ProgressFigures>, u64),
+    /// Not carried out.
+    Refused(Refused),
+}
+
+/// What happened since the shard was opened; only ever grows. For metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages stored.
+    pub messages_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Messages handed out, retries included.
+    pub messages_out: u64,
+    /// Of these, with an attempt above 1.
+    pub retries_out: u64,
+    /// Messages settled by ack.
+    pub acked: u64,
+    /// Hand-outs undone.
+    pub undone: u64,
+    /// Messages moved to dead letters.
+    pub dead_letters: u64,
+    /// Messages discarded after their last attempt.
+    pub discarded: u64,
+    /// Messages that a group had not settled when retention or a full disk dropped them.
+    pub dropped_unconsumed: u64,
+    /// Messages skipped because no live filter of the group matched.
+    pub filtered: u64,
+    /// Times a group and queue stood at the limit of open slots when a poll came.
+    pub open_slots_full: u64,
+}

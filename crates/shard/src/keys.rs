@@ -1,0 +1,141 @@
+//! What lies in the key space of the store, and under which key.
+//!
+//! | first byte | rest | value | written |
+//! | --- | --- | --- | --- |
+//! | 1 | – | shard: epoch, secret of handles, next queue number | at opening and when queues are made |
+//! | 2 | topic | topic facts and queue numbers | by the catalog |
+//! | 3 | group | group facts | by the catalog |
+//! | 4 | queue | topic, index, time marks | at creation, then one mark per 1/64 of the retention |
+//! | 5 | group, queue | frontier: next offset never handed out | when a progress page ends |
+//! | 6 | group, queue, page | progress page: open slots of 1024 offsets | deltas, now and then an image |
+//! | 7 | queue, group | nothing: says that key 5 exists | with key 5's creation |
+//! | 8 | prefix | nothing: keys below that prefix are being deleted | until none is left |
+//!
+//! Numbers are written as one length byte and that many big-endian bytes without leading zeros: short, and in order.
+
+use bytes::Bytes;
+use martlet_model::{GroupId, QueueId, TopicId};
+use std::ops::Range;
+
+pub const SHARD: u8 = 1;
+pub const TOPIC: u8 = 2;
+pub const GROUP: u8 = 3;
+pub const QUEUE: u8 = 4;
+pub const FRONTIER: u8 = 5;
+pub const PAGE: u8 = 6;
+pub const CONSUMER: u8 = 7;
+pub const SWEEP: u8 = 8;
+
+fn key(kind: u8, numbers: &[u64]) -> Bytes {
+    let mut key = Vec::with_capacity(1 + numbers.len() * 4);
+    key.push(kind);
+    for number in numbers {
+        let bytes = number.to_be_bytes();
+        let skip = number.leading_zeros() as usize / 8;
+        key.push((8 - skip) as u8);
+        key.extend_from_slice(&bytes[skip..]);
+    }
+    Bytes::from(key)
+}
+
+pub fn shard() -> Bytes {
+    key(SHARD, &[])
+}
+
+pub fn topic(topic: TopicId) -> Bytes {
+    key(TOPIC, &[u64::from(topic.0)])
+}
+
+pub fn group(group: GroupId) -> Bytes {
+    key(GROUP, &[u64::from(group.0)])
+}
+
+pub fn queue(queue: QueueId) -> Bytes {
+    key(QUEUE, &[queue.0])
+}
+
+pub fn frontier(group: GroupId, queue: QueueId) -> Bytes {
+    key(FRONTIER, &[u64::from(group.0), queue.0])
+}
+
+pub fn page(group: GroupId, queue: QueueId, page: u64) -> Bytes {
+    key(PAGE, &[u64::from(group.0), queue.0, page])
+}
+
+pub fn pages(group: GroupId, queue: QueueId) -> Range<Bytes> {
+    prefixed(&key(PAGE, &[u64::from(group.0), queue.0]))
+}
+
+pub fn frontiers_of(group: GroupId) -> Range<Bytes> {
+    prefixed(&key(FRONTIER, &[u64::from(group.0)]))
+}
+
+pub fn consumer(queue: QueueId, group: GroupId) -> Bytes {
+    key(CONSUMER, &[queue.0, u64::from(group.0)])
+}
+
+/// Everything a deleted group leaves behind, as prefixes.
+pub fn leftovers_of_group(group: GroupId) -> [Bytes; 2] {
+    [key(FRONTIER, &[u64::from(group.0)]), key(PAGE, &[u64::from(group.0)])]
+}
+
+/// The marks of who consumed a queue, as a prefix.
+pub fn consumers_of(queue: QueueId) -> Bytes {
+    key(CONSUMER, &[queue.0])
+}
+
+pub fn sweep(prefix: &[u8]) -> Bytes {
+    Bytes::from([&[SWEEP], prefix].concat())
+}
+
+/// All keys of one kind.
+pub fn kind(kind: u8) -> Range<Bytes> {
+    prefixed(&[kind])
+}
+
+/// All keys that start with these bytes; the first byte is below 255.
+pub fn prefixed(prefix: &[u8]) -> Range<Bytes> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            break;
+        }
+    }
+    Bytes::copy_from_slice(prefix)..Bytes::from(end)
+}
+
+/// The numbers of a key after its first byte; `None` if it is not of this module's making.
+pub fn numbers(key: &[u8]) -> Option<Vec<u64>> {
+    let mut rest = key.get(1..)?;
+    let mut numbers = Vec::new();
+    while let Some((&len, tail)) = rest.split_first() {
+        let len = usize::from(len);
+        if len > 8 || tail.len() < len {
+            return None;
+        }
+        numbers.push(tail[..len].iter().fold(0, |number, &byte| number << 8 | u64::from(byte)));
+        rest = &tail[len..];
+    }
+    Some(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_short_read_back_and_keep_the_order_of_their_numbers() {
+        let numbers_in_order = [0, 1, 255, 256, 65_535, 65_536, u64::MAX];
+        let keys: Vec<_> = numbers_in_order.iter().map(|&page| super::page(GroupId(3), QueueId(9), page)).collect();
+        assert!(keys.is_sorted());
+        assert_eq!(keys[1].len(), 7);
+        for (key, page) in keys.iter().zip(numbers_in_order) {
+            assert_eq!(numbers(key), Some(vec![3, 9, page]));
+            assert!(pages(GroupId(3), QueueId(9)).contains(key));
+            assert!(!pages(GroupId(3), QueueId(10)).contains(key));
+        }
+        assert_eq!(numbers(&[6, 9]), None);
+        assert_eq!(prefixed(&[5, 255]), Bytes::from_static(&[5, 255])..Bytes::from_static(&[6]));
+    }
+}

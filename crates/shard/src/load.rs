@@ -1,0 +1,145 @@
+//! What the shard asks its caller to read from the store. The caller runs [`execute`] wherever it likes and gives the
+//! result back as a command.
+
+use crate::keys;
+use bytes::Bytes;
+use martlet_model::record::{self, Field};
+use martlet_model::{GroupId, QueueId, QueueOffset, TagFilter};
+use martlet_store::{KeyState, ReadError, Reader, StoredMessage};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Names one load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LoadId(pub u64);
+
+/// One thing to read.
+#[derive(Clone, Debug)]
+pub enum Load {
+    /// A queue's image and bounds.
+    Queue(QueueId),
+    /// A group's frontier and pages.
+    Progress(GroupId, QueueId),
+    /// One message, for a dead letter.
+    Message(QueueId, QueueOffset),
+    /// Which messages of a range match which of these filters.
+    Filter {
+        /// The queue.
+        queue: QueueId,
+        /// Lent offsets.
+        range: Range<QueueOffset>,
+        /// At most 64.
+        filters: Vec<Arc<TagFilter>>,
+    },
+    /// Some keys below a prefix, to be removed.
+    Sweep(Bytes),
+    /// The queues a group has progress in.
+    GroupQueues(GroupId),
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub enum Loaded {
+    /// For [`Load::Queue`].
+    Queue {
+        /// Key 4.
+        image: Option<KeyState>,
+        /// First readable and next offset.
+        bounds: Option<Range<QueueOffset>>,
+    },
+    /// For [`Load::Progress`].
+    Progress {
+        /// Key 5.
+        frontier: Option<KeyState>,
+        /// Keys 6.
+        pages: Vec<(Bytes, KeyState)>,
+    },
+    /// For [`Load::Message`]; `None` if it was trimmed.
+    Message(Option<StoredMessage>),
+    /// For [`Load::Filter`]: offsets that match, with a bit per filter.
+    Matches(Vec<(QueueOffset, u64)>),
+    /// For [`Load::Sweep`].
+    Keys(Vec<Bytes>),
+    /// For [`Load::GroupQueues`].
+    Queues(Vec<QueueId>),
+}
+
+/// Most keys one sweep removes.
+const SWEEP_KEYS: usize = 256;
+/// Most keys one scan brings; more are fetched by the next.
+const SCAN_KEYS: usize = 4096;
+
+/// Reads it.
+pub async fn execute<R: Reader>(reader: &R, load: &Load) -> Result<Loaded, ReadError> {
+    Ok(match load {
+        Load::Queue(queue) => {
+            Loaded::Queue { image: reader.get(&keys::queue(*queue)).await?, bounds: reader.bounds(*queue).await? }
+        }
+        Load::Progress(group, queue) => Loaded::Progress {
+            frontier: reader.get(&keys::frontier(*group, *queue)).await?,
+            pages: scan_all(reader, keys::pages(*group, *queue)).await?,
+        },
+        Load::Message(queue, offset) => {
+            Loaded::Message(reader.messages(*queue, *offset..offset.next(), 1, 1).await?.pop())
+        }
+        Load::Filter { queue, range, filters } => {
+            Loaded::Matches(matches(reader, *queue, range.clone(), filters).await?)
+        }
+        Load::Sweep(prefix) => Loaded::Keys(
+            reader.scan(keys::prefixed(prefix), SWEEP_KEYS).await?.into_iter().map(|(key, _)| key).collect(),
+        ),
+        Load::GroupQueues(group) => Loaded::Queues(
+            scan_all(reader, keys::frontiers_of(*group))
+                .await?
+                .iter()
+                .filter_map(|(key, _)| keys::numbers(key)?.get(1).map(|&queue| QueueId(queue)))
+                .collect(),
+        ),
+    })
+}
+
+/// All keys of a range, in order.
+pub async fn scan_all<R: Reader>(reader: &R, mut range: Range<Bytes>) -> Result<Vec<(Bytes, KeyState)>, ReadError> {
+    let mut all = Vec::new();
+    loop {
+        let some = reader.scan(range.clone(), SCAN_KEYS).await?;
+        let full = some.len() == SCAN_KEYS;
+        if let Some((last, _)) = some.last() {
+            range.start = Bytes::from([last, &[0][..]].concat());
+        }
+        all.extend(some);
+        if !full {
+            return Ok(all);
+        }
+    }
+}
+
+async fn matches<R: Reader>(
+    reader: &R,
+    queue: QueueId,
+    range: Range<QueueOffset>,
+    filters: &[Arc<TagFilter>],
+) -> Result<Vec<(QueueOffset, u64)>, ReadError> {
+    let mut found = Vec::new();
+    let mut from = range.start;
+    while from < range.end {
+        let messages = reader.messages(queue, from..range.end, 1024, 1 << 20).await?;
+        let Some(last) = messages.last() else { break };
+        from = last.offset.next();
+        for message in &messages {
+            let tag = record::find(&message.record, |field| match field {
+                Field::Tag(tag) => Some(tag),
+                _ => None,
+            });
+            let mask = filters
+                .iter()
+                .enumerate()
+                .filter(|(_, filter)| filter.matches(tag))
+                .fold(0u64, |mask, (bit, _)| mask | 1 << bit);
+            if mask != 0 {
+                found.push((message.offset, mask));
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,368 @@
+//! How far one consumer group is in one queue: the frontier, and the open slots behind it in pages.
+//!
+//! A slot is open while its message is in flight, or visible again, or waiting to be. Everything below `next` that has
+//! no slot is settled; everything from `next` on was never handed out. The committed offset is the oldest open slot, or
+//! `next` without one.
+//!
+//! Rules
+//! - [`SlotChange`] is the only way to change durable state: applied here, written to the page's key, and applied again
+//!   when the page is loaded.
+//! - A page whose slots are all settled and that lies wholly below `next` is removed; the frontier is written in the same
+//!   batch. An untouched page costs nothing.
+
+use crate::codec::{self, CodecError};
+use crate::command::ClientNumber;
+use crate::keys;
+use crate::load::LoadId;
+use bytes::Bytes;
+use martlet_model::handle::DeliveryNumber;
+use martlet_model::{GroupId, QueueId, QueueOffset, UnixMillis};
+use martlet_store::{KeyState, Op};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Offsets per page.
+pub const PAGE: u64 = 1024;
+/// A page is written anew once its deltas outweigh an image of it by this many bytes.
+const DELTA_SLACK_BYTES: usize = 2048;
+/// About how many bytes an open slot takes in an image.
+const SLOT_BYTES: usize = 18;
+
+/// One change of durable state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotChange {
+    /// `count` messages from `first` on are in flight for the first time, with consecutive delivery numbers. `first` is
+    /// the frontier.
+    Run { first: QueueOffset, count: u64, delivery: DeliveryNumber, until: UnixMillis },
+    /// A slot is so from now on, whatever it was.
+    Set { offset: QueueOffset, attempts: u32, delivery: DeliveryNumber, until: UnixMillis },
+    /// These are settled; below or at the frontier.
+    Close { first: QueueOffset, count: u64 },
+    /// The frontier is here (images only).
+    Next { next: QueueOffset },
+}
+
+/// One open slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Deliveries so far.
+    pub attempts: u32,
+    /// The live delivery; 0 if there is none (nobody holds a handle).
+    pub delivery: DeliveryNumber,
+    /// In flight or waiting until then; 0: visible.
+    pub until: UnixMillis,
+}
+
+/// How a hand-out is kept alive; not durable.
+#[derive(Clone, Copy, Debug)]
+pub struct Renewal {
+    pub client: ClientNumber,
+    pub since: UnixMillis,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Page {
+    open: u32,
+    stored: bool,
+    stored_delta_bytes: usize,
+    pending: Vec<u8>,
+}
+
+/// A group's progress in one queue.
+#[derive(Debug)]
+pub struct Progress {
+    pub group: GroupId,
+    pub queue: QueueId,
+    next: QueueOffset,
+    slots: BTreeMap<u64, Slot>,
+    due: BTreeSet<(UnixMillis, u64)>,
+    /// Visible slots that were handed out before, and those that never were.
+    retries: BTreeSet<u64>,
+    fresh: BTreeSet<u64>,
+    pages: BTreeMap<u64, Page>,
+    touched: BTreeSet<u64>,
+    frontier_dirty: bool,
+    /// Offsets on their way to the dead letters; never handed out meanwhile.
+    pub moving: BTreeSet<u64>,
+    /// Hand-outs under renewal.
+    pub renewals: BTreeMap<u64, Renewal>,
+    /// Which live filters match a visible slot that was never handed out; bit per filter. Absent: any may take it.
+    pub masks: BTreeMap<u64, u64>,
+    /// A range lent to the reader stage for filtering.
+    pub lent: Option<LoadId>,
+}
+
+impl Progress {
+    /// A group's first contact with a queue; starts at `next`.
+    pub fn new(group: GroupId, queue: QueueId, next: QueueOffset) -> Self {
+        Self {
+            group,
+            queue,
+            next,
+            slots: BTreeMap::new(),
+            due: BTreeSet::new(),
+            retries: BTreeSet::new(),
+            fresh: BTreeSet::new(),
+            pages: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            frontier_dirty: false,
+            moving: BTreeSet::new(),
+            renewals: BTreeMap::new(),
+            masks: BTreeMap::new(),
+            lent: None,
+        }
+    }
+
+    /// What the store kept.
+    pub fn load(
+        group: GroupId,
+        queue: QueueId,
+        frontier: QueueOffset,
+        pages: &[(Bytes, KeyState)],
+    ) -> Result<Self, CodecError> {
+        let mut progress = Self::new(group, queue, frontier);
+        for (key, state) in pages {
+            let number = match keys::numbers(key).as_deref() {
+                Some(&[_, _, number]) => number,
+                _ => return Err(CodecError { what: "progress page" }),
+            };
+            let start = number * PAGE;
+            for bytes in state.image.iter().chain(&state.deltas) {
+                for change in codec::take_changes(bytes, start)? {
+                    progress.apply_in_memory(&change);
+                }
+            }
+            let page = progress.pages.entry(number).or_default();
+            page.stored = true;
+            page.stored_delta_bytes = state.deltas.iter().map(Bytes::len).sum();
+        }
+        Ok(progress)
+    }
+
+    /// First offset never handed out.
+    pub fn next(&self) -> QueueOffset {
+        self.next
+    }
+
+    /// Everything below is settled.
+    pub fn committed(&self) -> QueueOffset {
+        self.slots.keys().next().map_or(self.next, |&offset| QueueOffset(offset))
+    }
+
+    pub fn slot(&self, offset: QueueOffset) -> Option<&Slot> {
+        self.slots.get(&offset.0)
+    }
+
+    pub fn open_slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Visible slots that were handed out before, oldest first.
+    pub fn retries(&self) -> &BTreeSet<u64> {
+        &self.retries
+    }
+
+    /// Visible slots that were never handed out (passed over by a filter, or undone), oldest first.
+    pub fn fresh(&self) -> &BTreeSet<u64> {
+        &self.fresh
+    }
+
+    /// Whether this filter, by its bit, may take the slot.
+    pub fn matches(&self, offset: u64, filter_bit: u32) -> bool {
+        self.masks.get(&offset).is_none_or(|mask| mask >> filter_bit & 1 == 1)
+    }
+
+    /// Slots in flight (with a live handle that has not lapsed by `now`).
+    pub fn in_flight(&self, now: UnixMillis) -> u64 {
+        self.due
+            .range((now.plus(1), 0)..)
+            .filter(|(_, offset)| self.slots.get(offset).is_some_and(|slot| slot.delivery.0 != 0))
+            .count() as u64
+    }
+
+    /// When the next slot lapses or is due.
+    pub fn next_due(&self) -> Option<UnixMillis> {
+        self.due.first().map(|&(until, _)| until)
+    }
+
+    /// Takes the slots that are due at `now` out of the waiting ones; the caller makes them visible or changes them.
+    pub fn take_due(&mut self, now: UnixMillis) -> Vec<(QueueOffset, Slot)> {
+        let mut due = Vec::new();
+        while let Some(&(until, offset)) = self.due.first() {
+            if until > now {
+                break;
+            }
+            self.due.pop_first();
+            if let Some(slot) = self.slots.get(&offset) {
+                due.push((QueueOffset(offset), *slot));
+            }
+        }
+        due
+    }
+
+    /// Nothing changes durably: its time has come, and the time is in the slot.
+    pub fn make_visible(&mut self, offset: QueueOffset) {
+        if let Some(slot) = self.slots.get(&offset.0) {
+            if slot.attempts == 0 {
+                self.fresh.insert(offset.0)
+            } else {
+                self.retries.insert(offset.0)
+            };
+        }
+    }
+
+    /// Keeps a slot from being handed out while it is on its way to the dead letters.
+    pub fn set_moving(&mut self, offset: QueueOffset) {
+        self.retries.remove(&offset.0);
+        self.fresh.remove(&offset.0);
+        if let Some(slot) = self.slots.get(&offset.0) {
+            self.due.remove(&(slot.until, offset.0));
+            self.moving.insert(offset.0);
+        }
+    }
+
+    /// Open slots, oldest first.
+    pub fn slots(&self) -> impl Iterator<Item = (QueueOffset, &Slot)> {
+        self.slots.iter().map(|(&offset, slot)| (QueueOffset(offset), slot))
+    }
+
+    /// First contact: the frontier is to be written with the next batch.
+    pub fn mark_created(&mut self) {
+        self.frontier_dirty = true;
+    }
+
+    /// Applies a change and notes it for the batch.
+    pub fn apply(&mut self, change: &SlotChange) {
+        self.apply_in_memory(change);
+        let (first, count) = match *change {
+            SlotChange::Run { first, count, .. } | SlotChange::Close { first, count } => (first.0, count),
+            SlotChange::Set { offset, .. } => (offset.0, 1),
+            SlotChange::Next { .. } => return,
+        };
+        let mut at = first;
+        while at < first + count {
+            let number = at / PAGE;
+            let end = ((number + 1) * PAGE).min(first + count);
+            let part = match *change {
+                SlotChange::Run { delivery, until, .. } => SlotChange::Run {
+                    first: QueueOffset(at),
+                    count: end - at,
+                    delivery: delivery.plus(at - first),
+                    until,
+                },
+                SlotChange::Close { .. } => SlotChange::Close { first: QueueOffset(at), count: end - at },
+                other => other,
+            };
+            let page = self.pages.entry(number).or_default();
+            codec::put_change(&mut page.pending, number * PAGE, &part);
+            self.touched.insert(number);
+            at = end;
+        }
+    }
+
+    /// What the batch must say of this progress since it was last asked.
+    pub fn flush(&mut self, ops: &mut Vec<Op>) {
+        for number in std::mem::take(&mut self.touched) {
+            let Some(page) = self.pages.get_mut(&number) else { continue };
+            let key = || keys::page(self.group, self.queue, number);
+            if page.open == 0 && self.next.0 >= (number + 1) * PAGE {
+                if page.stored {
+                    ops.push(Op::Remove { key: key() });
+                }
+                self.frontier_dirty = true;
+                self.pages.remove(&number);
+                continue;
+            }
+            let image_bytes = page.open as usize * SLOT_BYTES + DELTA_SLACK_BYTES;
+            if page.stored_delta_bytes + page.pending.len() > image_bytes {
+                let mut image = Vec::new();
+                let start = number * PAGE;
+                let end = start + PAGE;
+                codec::put_change(
+                    &mut image,
+                    start,
+                    &SlotChange::Next { next: QueueOffset(self.next.0.clamp(start, end)) },
+                );
+                for (&offset, slot) in self.slots.range(start..end) {
+                    let Slot { attempts, delivery, until } = *slot;
+                    codec::put_change(
+                        &mut image,
+                        start,
+                        &SlotChange::Set { offset: QueueOffset(offset), attempts, delivery, until },
+                    );
+                }
+                page.pending.clear();
+                page.stored_delta_bytes = 0;
+                ops.push(Op::Put { key: key(), image: Bytes::from(image), keep_until: None });
+            } else {
+                page.stored_delta_bytes += page.pending.len();
+                ops.push(Op::Delta { key: key(), delta: Bytes::copy_from_slice(&page.pending) });
+                page.pending.clear();
+            }
+            page.stored = true;
+        }
+        if std::mem::take(&mut self.frontier_dirty) {
+            let image = Bytes::from(codec::encode_frontier(self.next));
+            ops.push(Op::Put { key: keys::frontier(self.group, self.queue), image, keep_until: None });
+        }
+    }
+
+    /// Whether dropping it from memory would lose nothing that the store does not have.
+    pub fn is_clean(&self) -> bool {
+        self.touched.is_empty() && !self.frontier_dirty && self.moving.is_empty() && self.lent.is_none()
+    }
+
+    fn apply_in_memory(&mut self, change: &SlotChange) {
+        match *change {
+            SlotChange::Run { first, count, delivery, until } => {
+                for n in 0..count {
+                    self.set(first.0 + n, Slot { attempts: 1, delivery: delivery.plus(n), until });
+                }
+                self.next = self.next.max(QueueOffset(first.0 + count));
+            }
+            SlotChange::Set { offset, attempts, delivery, until } => {
+                self.set(offset.0, Slot { attempts, delivery, until });
+                self.next = self.next.max(offset.next());
+            }
+            SlotChange::Close { first, count } => {
+                let open: Vec<u64> = self.slots.range(first.0..first.0 + count).map(|(&offset, _)| offset).collect();
+                for offset in open {
+                    self.remove(offset);
+                }
+                self.next = self.next.max(QueueOffset(first.0 + count));
+            }
+            SlotChange::Next { next } => self.next = self.next.max(next),
+        }
+    }
+
+    fn set(&mut self, offset: u64, slot: Slot) {
+        match self.slots.insert(offset, slot) {
+            Some(old) => self.forget_times(offset, &old),
+            None => self.pages.entry(offset / PAGE).or_default().open += 1,
+        }
+        if slot.until.0 > 0 {
+            self.due.insert((slot.until, offset));
+        } else {
+            self.make_visible(QueueOffset(offset));
+        }
+    }
+
+    fn remove(&mut self, offset: u64) {
+        if let Some(old) = self.slots.remove(&offset) {
+            self.forget_times(offset, &old);
+            self.masks.remove(&offset);
+            if let Some(page) = self.pages.get_mut(&(offset / PAGE)) {
+                page.open -= 1;
+            }
+        }
+    }
+
+    fn forget_times(&mut self, offset: u64, old: &Slot) {
+        if old.until.0 > 0 {
+            self.due.remove(&(old.until, offset));
+        }
+        self.retries.remove(&offset);
+        self.fresh.remove(&offset);
+        self.moving.remove(&offset);
+        self.renewals.remove(&offset);
+    }
+}

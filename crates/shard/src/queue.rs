@@ -1,0 +1,138 @@
+//! One queue: its bounds, what of it is durable, and marks that say how old its messages are.
+
+use crate::codec::QueueImage;
+use martlet_model::{QueueId, QueueOffset, TopicId, UnixMillis};
+use std::collections::VecDeque;
+
+/// Marks per retention time: a message is dropped at most 1/64 of the retention late.
+pub const MARKS: i64 = 64;
+
+/// A queue of this shard.
+#[derive(Debug)]
+pub struct Queue {
+    pub id: QueueId,
+    pub topic: TopicId,
+    pub index: u32,
+    /// First readable offset.
+    pub min: QueueOffset,
+    /// Next offset.
+    pub next: QueueOffset,
+    /// Everything below is durable, and so may be handed out.
+    pub durable: QueueOffset,
+    /// (time, first offset stored at or after that time), oldest first.
+    pub marks: VecDeque<(UnixMillis, QueueOffset)>,
+    /// Store time of the newest message.
+    pub last_time: Option<UnixMillis>,
+    /// Largest record seen lately, for sizing replies; 0 if unknown.
+    pub record_bytes: usize,
+}
+
+impl Queue {
+    /// A queue just made.
+    pub fn new(id: QueueId, topic: TopicId, index: u32) -> Self {
+        Self {
+            id,
+            topic,
+            index,
+            min: QueueOffset(0),
+            next: QueueOffset(0),
+            durable: QueueOffset(0),
+            marks: VecDeque::new(),
+            last_time: None,
+            record_bytes: 0,
+        }
+    }
+
+    /// What the store kept.
+    pub fn load(id: QueueId, image: QueueImage, min: QueueOffset, next: QueueOffset) -> Self {
+        let last_time = image.marks.last().map(|&(time, _)| time);
+        Self {
+            min,
+            next,
+            durable: next,
+            last_time,
+            marks: image.marks.into(),
+            ..Self::new(id, image.topic, image.index)
+        }
+    }
+
+    /// Its value in the store.
+    pub fn image(&self) -> QueueImage {
+        QueueImage { topic: self.topic, index: self.index, marks: self.marks.iter().copied().collect() }
+    }
+
+    /// Notes that messages are stored from `next` on at `now`. True if a mark was made and the image is to be written.
+    pub fn mark(&mut self, now: UnixMillis, retention_millis: i64) -> bool {
+        self.last_time = Some(now);
+        let apart = (retention_millis / MARKS).max(1);
+        if self.marks.back().is_some_and(|&(time, _)| now.since(time) < apart) {
+            return false;
+        }
+        self.marks.push_back((now, self.next));
+        true
+    }
+
+    /// Everything below this offset is older than the retention. Messages between two marks count as old as the later.
+    pub fn expired_below(&self, now: UnixMillis, retention_millis: i64) -> QueueOffset {
+        let edge = now.plus(-retention_millis);
+        let mut below = self.min;
+        for pair in self.marks.iter().zip(self.marks.iter().skip(1)) {
+            let (_, (until, offset)) = pair;
+            if *until > edge {
+                return below;
+            }
+            below = below.max(*offset);
+        }
+        match self.marks.back() {
+            // Nothing after the last mark tells how old the newest is; it is at most one mark's distance younger.
+            Some(&(time, _)) if time.plus(retention_millis / MARKS) <= edge => self.next,
+            _ => below,
+        }
+    }
+
+    /// When `expired_below` may next have grown.
+    pub fn next_expiry(&self, retention_millis: i64) -> Option<UnixMillis> {
+        if self.min == self.next {
+            return None;
+        }
+        match self.marks.get(1) {
+            Some(&(time, _)) => Some(time.plus(retention_millis)),
+            None => self.marks.front().map(|&(time, _)| time.plus(retention_millis + retention_millis / MARKS)),
+        }
+    }
+
+    /// Moves the first readable offset and forgets marks below it, but for the one the first message lies behind.
+    pub fn trim(&mut self, below: QueueOffset) {
+        self.min = self.min.max(below);
+        while self.marks.get(1).is_some_and(|&(_, offset)| offset <= self.min) {
+            self.marks.pop_front();
+        }
+        if self.min == self.next {
+            self.marks.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_expire_after_the_retention_and_at_most_a_mark_later() {
+        let (hour, retention) = (3_600_000, 64 * 3_600_000);
+        let mut queue = Queue::new(QueueId(0), TopicId(1), 0);
+        for n in 0..100i64 {
+            let marked = queue.mark(UnixMillis(n * hour / 2), retention);
+            assert_eq!(marked, n % 2 == 0);
+            queue.next = queue.next.next();
+        }
+        assert_eq!(queue.expired_below(UnixMillis(retention), retention), QueueOffset(0));
+        assert_eq!(queue.next_expiry(retention), Some(UnixMillis(hour + retention)));
+        assert_eq!(queue.expired_below(UnixMillis(hour + retention), retention), QueueOffset(2));
+        queue.trim(QueueOffset(2));
+        assert_eq!(queue.marks.front(), Some(&(UnixMillis(hour), QueueOffset(2))));
+        assert_eq!(queue.expired_below(UnixMillis(50 * hour + retention), retention), QueueOffset(100));
+        queue.trim(QueueOffset(100));
+        assert_eq!(queue.next_expiry(retention), None);
+    }
+}

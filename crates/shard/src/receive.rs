@@ -1,0 +1,352 @@
+//! Handing messages out: polls, who gets what, filters.
+//!
+//! Rules
+//! - Due retries go first, in at most half of a batch while there are messages that were never handed out.
+//! - What is there is shared evenly among the polls that wait.
+//! - A message that no live filter of the group matches counts as consumed. Which filters match is found out by the
+//!   reader stage on a lent range; matches become visible slots, the rest is settled unseen.
+
+use crate::command::*;
+use crate::load::{Load, LoadId};
+use crate::progress::{Progress, Renewal, SlotChange};
+use crate::shard::{LiveFilter, Poll, Purpose, Shard, When};
+use martlet_model::{GroupId, QueueId, QueueOffset, TagFilter, TopicId, UnixMillis, limits};
+use std::ops::Range;
+
+/// Most messages lent to the reader stage at a time, per group and queue.
+const LEND: u64 = 1024;
+/// Most filters of one group on one topic that are told apart.
+const FILTERS_MAX: usize = 64;
+
+impl<T> Shard<T> {
+    /// A poll arrives: it is answered at once, or waits.
+    pub(crate) fn receive(&mut self, receive: ReceiveCommand, token: T) {
+        let key = (receive.topic, receive.group);
+        if !self.topics.contains_key(&receive.topic) && receive.topic.dead_letter_group().is_none() {
+            return self.reply(token, Output::Refused(Refused::TopicGone));
+        }
+        if !self.groups.contains_key(&receive.group) {
+            return self.reply(token, Output::Refused(Refused::GroupGone));
+        }
+        if self.poll_places.len() >= self.options.polls_max {
+            return self.reply(token, Output::Refused(Refused::PollsFull { limit: self.options.polls_max }));
+        }
+        let Some(filter_bit) = self.note_filter(key, &receive) else {
+            return self.reply(token, Output::Refused(Refused::PollsFull { limit: FILTERS_MAX }));
+        };
+        self.poll_places.insert(receive.poll, key);
+        self.poll_ends.insert((receive.until, receive.poll));
+        self.polls.entry(key).or_default().push_back(Poll { receive, filter_bit, token });
+        self.stirred.insert(key);
+    }
+
+    /// Takes a waiting poll out.
+    pub(crate) fn take_poll(&mut self, id: PollId) -> Option<Poll<T>> {
+        let key = self.poll_places.remove(&id)?;
+        let waiting = self.polls.get_mut(&key)?;
+        let at = waiting.iter().position(|poll| poll.receive.poll == id)?;
+        let poll = waiting.remove(at)?;
+        if waiting.is_empty() {
+            self.polls.remove(&key);
+        }
+        self.poll_ends.remove(&(poll.receive.until, id));
+        Some(poll)
+    }
+
+    /// Answers as many waiting polls of a group and topic as there are messages for.
+    pub(crate) fn serve(&mut self, topic: TopicId, group: GroupId) {
+        let key = (topic, group);
+        let mut skipped = 0;
+        while let Some(waiting) = self.polls.get(&key).map(|polls| polls.len()).filter(|&count| count > skipped) {
+            let available = self.available(topic, group);
+            if available == 0 {
+                return;
+            }
+            let Some((receive, bit)) = self
+                .polls
+                .get(&key)
+                .and_then(|polls| polls.get(skipped))
+                .map(|poll| (poll.receive.clone(), poll.filter_bit))
+            else {
+                return;
+            };
+            let share = available.div_ceil((waiting - skipped) as u64).min(u64::from(receive.batch_size)).max(1);
+            let hand_outs = self.hand_out(&receive, bit, share);
+            if hand_outs.is_empty() {
+                // Nothing for this poll's filter, or its messages are being filtered: the next one may have more luck.
+                skipped += 1;
+                continue;
+            }
+            if let Some(poll) = self.take_poll(receive.poll) {
+                let when = if self.options.hand_outs_wait { When::Durable } else { When::Now };
+                self.replies.push((poll.token, Output::Delivered(hand_outs), when));
+            }
+        }
+    }
+
+    /// Messages of a topic that a group could be handed now, filters aside.
+    fn available(&self, topic: TopicId, group: GroupId) -> u64 {
+        let queues = self.topics.get(&topic).map_or(&[][..], |topic| topic.read_queues());
+        queues
+            .iter()
+            .filter_map(|&queue| Some((self.queues.get(&queue)?, self.progress.get(&(group, queue))?)))
+            .map(|(queue, progress)| {
+                let untouched = queue.durable.0.saturating_sub(progress.next().0.max(queue.min.0));
+                let room = self.options.open_slots_max.saturating_sub(progress.open_slots()) as u64;
+                (progress.retries().len() + progress.fresh().len()) as u64 + untouched.min(room)
+            })
+            .sum()
+    }
+
+    fn hand_out(&mut self, receive: &ReceiveCommand, bit: u32, limit: u64) -> Vec<HandOut> {
+        let (topic, group) = (receive.topic, receive.group);
+        let Some(entry) = self.topics.get_mut(&topic) else { return Vec::new() };
+        entry.next_receive = entry.next_receive.wrapping_add(1);
+        let start = entry.next_receive;
+        let mut queues = entry.read_queues().to_vec();
+        if queues.is_empty() {
+            return Vec::new();
+        }
+        let by = start % queues.len();
+        queues.rotate_left(by);
+        queues.retain(|&queue| self.queues.contains_key(&queue) && self.progress.contains_key(&(group, queue)));
+        for &queue in &queues {
+            self.clamp(group, queue);
+        }
+        let limit = limit.min(self.messages_per_reply(&queues));
+        let until = self.now.plus(receive.invisible_millis);
+        let mut out = Vec::new();
+
+        let others = queues.iter().any(|&queue| self.has_never_handed_out(group, queue));
+        // With a batch of one, every other message may be a retry.
+        let quota = if !others { limit } else { (limit / 2).max(self.next_delivery.0 & 1) };
+        self.hand_out_visible(receive, bit, &queues, quota, until, Progress::retries, &mut out);
+        let left = limit - out.len() as u64;
+        self.hand_out_visible(receive, bit, &queues, left, until, Progress::fresh, &mut out);
+        if self.is_filtered(topic, group) {
+            if (out.len() as u64) < limit {
+                for &queue in &queues {
+                    self.lend(topic, group, queue);
+                }
+            }
+        } else {
+            for &queue in &queues {
+                let left = limit - out.len() as u64;
+                self.hand_out_untouched(receive, queue, left, until, &mut out);
+            }
+        }
+        let left = limit - out.len() as u64;
+        self.hand_out_visible(receive, bit, &queues, left, until, Progress::retries, &mut out);
+
+        self.counters.messages_out += out.len() as u64;
+        self.counters.retries_out += out.iter().filter(|hand_out| hand_out.attempt > 1).count() as u64;
+        if receive.auto_renew {
+            for hand_out in &out {
+                if let Some(progress) = self.progress.get_mut(&(group, hand_out.queue)) {
+                    let renewal = Renewal { client: receive.client, since: self.now };
+                    progress.renewals.insert(hand_out.offset.0, renewal);
+                }
+            }
+        }
+        out
+    }
+
+    /// How many messages fit a reply by the sizes seen lately; at least 1. The reader stage undoes what does not fit.
+    fn messages_per_reply(&self, queues: &[QueueId]) -> u64 {
+        let largest = queues.iter().filter_map(|queue| self.queues.get(queue)).map(|queue| queue.record_bytes).max();
+        (limits::REPLY_BYTES_MAX / largest.unwrap_or(0).max(1)).max(1) as u64
+    }
+
+    fn has_never_handed_out(&self, group: GroupId, queue: QueueId) -> bool {
+        match (self.queues.get(&queue), self.progress.get(&(group, queue))) {
+            (Some(queue), Some(progress)) => !progress.fresh().is_empty() || progress.next() < queue.durable,
+            _ => false,
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn hand_out_visible(
+        &mut self,
+        receive: &ReceiveCommand,
+        bit: u32,
+        queues: &[QueueId],
+        most: u64,
+        until: UnixMillis,
+        which: fn(&Progress) -> &std::collections::BTreeSet<u64>,
+        out: &mut Vec<HandOut>,
+    ) {
+        let end = out.len() + most as usize;
+        for &queue in queues {
+            let Some(progress) = self.progress.get(&(receive.group, queue)) else { continue };
+            let picked: Vec<u64> = which(progress)
+                .iter()
+                .copied()
+                .filter(|&offset| progress.matches(offset, bit))
+                .take(end.saturating_sub(out.len()))
+                .collect();
+            for offset in picked {
+                let offset = QueueOffset(offset);
+                let Some(slot) = self.progress.get(&(receive.group, queue)).and_then(|progress| progress.slot(offset))
+                else {
+                    continue;
+                };
+                let attempts = slot.attempts + 1;
+                let delivery = self.next_delivery;
+                self.next_delivery = delivery.plus(1);
+                self.change(receive.group, queue, SlotChange::Set { offset, attempts, delivery, until });
+                out.push(self.hand_out_of(receive.topic, queue, offset, attempts, delivery, until));
+            }
+        }
+    }
+
+    fn hand_out_untouched(
+        &mut self,
+        receive: &ReceiveCommand,
+        queue: QueueId,
+        most: u64,
+        until: UnixMillis,
+        out: &mut Vec<HandOut>,
+    ) {
+        let (Some(entry), Some(progress)) = (self.queues.get(&queue), self.progress.get(&(receive.group, queue)))
+        else {
+            return;
+        };
+        let first = progress.next();
+        let there = entry.durable.0.saturating_sub(first.0);
+        let room = self.options.open_slots_max.saturating_sub(progress.open_slots()) as u64;
+        if there > 0 && room == 0 {
+            self.counters.open_slots_full += 1;
+        }
+        let count = most.min(there).min(room);
+        if count == 0 {
+            return;
+        }
+        let delivery = self.next_delivery;
+        self.next_delivery = delivery.plus(count);
+        self.change(receive.group, queue, SlotChange::Run { first, count, delivery, until });
+        for n in 0..count {
+            let offset = QueueOffset(first.0 + n);
+            out.push(self.hand_out_of(receive.topic, queue, offset, 1, delivery.plus(n), until));
+        }
+    }
+
+    fn hand_out_of(
+        &self,
+        topic: TopicId,
+        queue: QueueId,
+        offset: QueueOffset,
+        attempt: u32,
+        delivery: martlet_model::handle::DeliveryNumber,
+        until: UnixMillis,
+    ) -> HandOut {
+        let queue_index = self.queues.get(&queue).map_or(0, |queue| queue.index);
+        HandOut { topic, queue, queue_index, offset, attempt, delivery, until }
+    }
+
+    /// Notes that the group polls with this filter, and returns its bit. `None`: too many different ones.
+    fn note_filter(&mut self, key: (TopicId, GroupId), receive: &ReceiveCommand) -> Option<u32> {
+        let now = self.now;
+        let live = self.filters.entry(key).or_default();
+        if let Some(at) = live.iter().position(|entry| entry.filter == receive.filter) {
+            live[at].seen = now;
+            return Some(at as u32);
+        }
+        let entry = LiveFilter { filter: receive.filter.clone(), seen: now };
+        let at = live.iter().position(|entry| now.since(entry.seen) > limits::CLIENT_EXPIRY_MILLIS);
+        match at {
+            Some(at) => live[at] = entry,
+            None if live.len() < FILTERS_MAX => live.push(entry),
+            None => return None,
+        }
+        let at = at.unwrap_or(live.len() - 1);
+        // Bits mean something else now, and what was passed over may match the newcomer: anybody may take it.
+        let queues = self.topics.get(&key.0).map(|topic| topic.queues.clone()).unwrap_or_default();
+        for queue in queues {
+            if let Some(progress) = self.progress.get_mut(&(key.1, queue)) {
+                progress.masks.clear();
+            }
+        }
+        Some(at as u32)
+    }
+
+    fn is_filtered(&self, topic: TopicId, group: GroupId) -> bool {
+        let now = self.now;
+        self.filters.get(&(topic, group)).is_some_and(|live| {
+            live.iter()
+                .any(|entry| *entry.filter != TagFilter::All && now.since(entry.seen) <= limits::CLIENT_EXPIRY_MILLIS)
+        })
+    }
+
+    /// Lends the next untouched messages of a queue to the reader stage.
+    fn lend(&mut self, topic: TopicId, group: GroupId, queue: QueueId) {
+        let (Some(entry), Some(progress)) = (self.queues.get(&queue), self.progress.get(&(group, queue))) else {
+            return;
+        };
+        let room = self.options.open_slots_max.saturating_sub(progress.open_slots()) as u64;
+        let (from, there) = (progress.next(), entry.durable.0.saturating_sub(progress.next().0));
+        let until = QueueOffset(from.0 + there.min(room).min(LEND));
+        if until <= from || progress.lent.is_some() {
+            return;
+        }
+        let now = self.now;
+        let filters = self.filters.get(&(topic, group)).map_or_else(Vec::new, |live| {
+            // A filter nobody polled with lately keeps its bit but matches nothing any more.
+            let none = std::sync::Arc::new(TagFilter::AnyOf(Default::default()));
+            live.iter()
+                .map(|entry| match now.since(entry.seen) <= limits::CLIENT_EXPIRY_MILLIS {
+                    true => entry.filter.clone(),
+                    false => none.clone(),
+                })
+                .collect()
+        });
+        let id = self
+            .want(Load::Filter { queue, range: from..until, filters }, Purpose::Filter { group, queue, from, until });
+        if let Some(progress) = self.progress.get_mut(&(group, queue)) {
+            progress.lent = Some(id);
+        }
+    }
+
+    /// The reader stage gives a range back.
+    pub(crate) fn filtered(
+        &mut self,
+        group: GroupId,
+        queue: QueueId,
+        id: LoadId,
+        range: Range<QueueOffset>,
+        matches: Option<Vec<(QueueOffset, u64)>>,
+    ) {
+        let Some(progress) = self.progress.get_mut(&(group, queue)) else { return };
+        if progress.lent != Some(id) {
+            return;
+        }
+        progress.lent = None;
+        let topic = self.queues.get(&queue).map(|queue| queue.topic);
+        // A failed read settles nothing; the next poll tries again.
+        let Some(matches) = matches else { return };
+        if progress.next() != range.start {
+            // Retention or an unfiltered member went past it meanwhile.
+            self.stirred.extend(topic.map(|topic| (topic, group)));
+            return;
+        }
+        let mut at = range.start;
+        for &(offset, mask) in &matches {
+            self.pass_over(group, queue, at..offset);
+            let delivery = Default::default();
+            self.change(group, queue, SlotChange::Set { offset, attempts: 0, delivery, until: UnixMillis(0) });
+            if let Some(progress) = self.progress.get_mut(&(group, queue)) {
+                progress.masks.insert(offset.0, mask);
+            }
+            at = offset.next();
+        }
+        self.pass_over(group, queue, at..range.end);
+        self.stirred.extend(topic.map(|topic| (topic, group)));
+    }
+
+    fn pass_over(&mut self, group: GroupId, queue: QueueId, range: Range<QueueOffset>) {
+        let count = range.end.0.saturating_sub(range.start.0);
+        if count > 0 {
+            self.counters.filtered += count;
+            self.change(group, queue, SlotChange::Close { first: range.start, count });
+        }
+    }
+}

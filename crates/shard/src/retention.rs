@@ -1,0 +1,67 @@
+//! Dropping old messages: by age, and by space when the disk runs full.
+
+use crate::shard::Shard;
+use martlet_model::{GroupId, QueueId, QueueOffset, UnixMillis};
+use martlet_store::Op;
+
+impl<T> Shard<T> {
+    /// Drops what is older than the topic's retention from a resident queue.
+    pub(crate) fn expire(&mut self, id: QueueId) {
+        let Some(queue) = self.queues.get(&id) else { return };
+        let below = queue.expired_below(self.now, self.retention_of(queue.topic));
+        self.trim(id, below);
+        self.reindex_expiry(id);
+    }
+
+    /// Drops the oldest messages of all resident queues, mark by mark, until about so many bytes are freed. The newest
+    /// mark of a queue stays: a disk that still runs full then refuses sends rather than losing fresh messages.
+    pub(crate) fn drop_oldest(&mut self, bytes: u64) {
+        let mut freed = 0;
+        while freed < bytes {
+            let oldest = self
+                .queues
+                .values()
+                .filter_map(|queue| Some((queue.marks.front()?.0, queue.marks.get(1)?.1, queue)))
+                .min_by_key(|(time, ..)| *time);
+            let Some((_, below, queue)) = oldest else { return };
+            let id = queue.id;
+            freed += (below.0.saturating_sub(queue.min.0)) * queue.record_bytes.max(256) as u64;
+            self.trim(id, below);
+            self.reindex_expiry(id);
+        }
+    }
+
+    fn trim(&mut self, id: QueueId, below: QueueOffset) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        // What is not durable yet is not old, whatever a clock says.
+        let below = below.min(queue.durable);
+        if below <= queue.min {
+            return;
+        }
+        queue.trim(below);
+        self.ops.push(Op::Trim { queue: id, below });
+        self.put_queue(id);
+        let groups: Vec<GroupId> = self.progress.keys().filter(|key| key.1 == id).map(|key| key.0).collect();
+        for group in groups {
+            self.clamp(group, id);
+        }
+    }
+
+    pub(crate) fn reindex_expiry(&mut self, id: QueueId) {
+        let next = self.queues.get(&id).and_then(|queue| queue.next_expiry(self.retention_of(queue.topic)));
+        self.set_expiry(id, next);
+    }
+
+    pub(crate) fn set_expiry(&mut self, id: QueueId, at: Option<UnixMillis>) {
+        let old = match at {
+            Some(at) => self.expiry_of.insert(id, at),
+            None => self.expiry_of.remove(&id),
+        };
+        if let Some(old) = old {
+            self.expiries.remove(&(old, id));
+        }
+        if let Some(at) = at {
+            self.expiries.insert((at, id));
+        }
+    }
+}

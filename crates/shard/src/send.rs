@@ -1,0 +1,59 @@
+//! Storing messages.
+
+use crate::command::{Incoming, Output, Refused};
+use crate::shard::Shard;
+use martlet_model::{QueueId, QueueOffset, TopicId, UnixMillis};
+use martlet_store::{Op, Room, Shortage};
+
+impl<T> Shard<T> {
+    /// Appends all messages to one queue, the topic's next in turn.
+    pub(crate) fn send(&mut self, topic: TopicId, messages: Vec<Incoming>, deadline: Option<UnixMillis>, token: T) {
+        if deadline.is_some_and(|deadline| deadline < self.now) {
+            return self.reply(token, Output::Refused(Refused::DeadlinePassed));
+        }
+        if let Room::OnlyProgress(Shortage::DiskFull { free, needed }) = self.room {
+            return self.reply(token, Output::Refused(Refused::DiskFull { free, needed }));
+        }
+        let Some(entry) = self.topics.get_mut(&topic) else {
+            return self.reply(token, Output::Refused(Refused::TopicGone));
+        };
+        let Some(queue) = entry.send_queue() else {
+            return self.reply(token, Output::Refused(Refused::NotWritable));
+        };
+        entry.next_send = entry.next_send.wrapping_add(1);
+        let places = messages.into_iter().filter_map(|message| self.append(queue, message)).collect();
+        self.reply(token, Output::Sent(places));
+    }
+
+    /// Appends one message to a resident queue.
+    pub(crate) fn append(&mut self, id: QueueId, message: Incoming) -> Option<(u32, QueueOffset)> {
+        let topic = self.queues.get(&id)?.topic;
+        let retention = self.retention_of(topic);
+        let now = self.now;
+        let queue = self.queues.get_mut(&id)?;
+        let was_empty = queue.min == queue.next;
+        let marked = queue.mark(now, retention);
+        let offset = queue.next;
+        queue.next = offset.next();
+        // Decays, so that one large message does not make replies small for ever.
+        queue.record_bytes = message.record.len().max(queue.record_bytes - queue.record_bytes / 16);
+        let index = queue.index;
+        self.counters.messages_in += 1;
+        self.counters.bytes_in += message.record.len() as u64;
+        self.ops.push(Op::Append {
+            queue: id,
+            offset,
+            record: message.record,
+            terms: message.terms,
+            keep_until: now.plus(retention),
+        });
+        if marked {
+            self.put_queue(id);
+        }
+        if marked || was_empty {
+            self.reindex_expiry(id);
+        }
+        self.note_append(id);
+        Some((index, offset))
+    }
+}

@@ -1,0 +1,705 @@
+//! The state of one shard, what is resident of it, and how commands find what they touch.
+
+use crate::codec::{self, CodecError, QueueImage, ShardImage};
+use crate::command::*;
+use crate::keys;
+use crate::load::{Load, LoadId, Loaded, scan_all};
+use crate::progress::{Progress, SlotChange};
+use crate::queue::Queue;
+use bytes::Bytes;
+use martlet_model::handle::{DeliveryNumber, HandleKey, ReceiptHandle};
+use martlet_model::{GroupId, QueueId, QueueOffset, TagFilter, TopicId, UnixMillis, limits};
+use martlet_store::{Op, ReadError, Reader, Room};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// How a shard is set up.
+#[derive(Clone, Debug)]
+pub struct ShardOptions {
+    /// Told apart in receipt handles; for instance a hash of the broker name.
+    pub shard: u32,
+    /// Secret for handles, used when the store is new. From a source of randomness.
+    pub new_handle_key: [u8; 16],
+    /// How long messages of topics without their own retention are kept.
+    pub retention_millis: i64,
+    /// Open slots of one group and queue beyond which only retries are handed out.
+    pub open_slots_max: usize,
+    /// Polls that may wait at a time.
+    pub polls_max: usize,
+    /// Whether hand-outs wait for durability: true where another owner may have taken the store over.
+    pub hand_outs_wait: bool,
+    /// Entities kept in memory; beyond it clean ones are dropped.
+    pub resident_max: usize,
+}
+
+impl Default for ShardOptions {
+    fn default() -> Self {
+        Self {
+            shard: 0,
+            new_handle_key: [0; 16],
+            retention_millis: limits::RETENTION_MILLIS,
+            open_slots_max: limits::OPEN_SLOTS_MAX,
+            polls_max: 100_000,
+            hand_outs_wait: false,
+            resident_max: 100_000,
+        }
+    }
+}
+
+/// Why a shard could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Something in the store was not written by this version or an older one.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+/// Something that is loaded and dropped as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Entity {
+    Queue(QueueId),
+    Progress(GroupId, QueueId),
+}
+
+/// A command, or the rest of one.
+#[derive(Debug)]
+pub(crate) enum Work<T> {
+    Command(Command<T>),
+    DescribeGroup {
+        group: GroupId,
+        queues: Vec<QueueId>,
+        token: T,
+    },
+    /// Append a dead letter to the queue, which is resident now, and settle the original.
+    DeadLetter {
+        group: GroupId,
+        queue: QueueId,
+        offset: QueueOffset,
+        record: Bytes,
+        into: TopicId,
+        reply: Option<T>,
+    },
+    Expire(QueueId),
+}
+
+/// When a reply may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    Now,
+    Durable,
+}
+
+pub(crate) struct Topic {
+    pub facts: TopicFacts,
+    pub queues: Vec<QueueId>,
+    /// Round robin of sends and of receives.
+    pub next_send: usize,
+    pub next_receive: usize,
+}
+
+pub(crate) struct Poll<T> {
+    pub receive: ReceiveCommand,
+    pub filter_bit: u32,
+    pub token: T,
+}
+
+/// A live filter of a group on a topic.
+pub(crate) struct LiveFilter {
+    pub filter: Arc<TagFilter>,
+    pub seen: UnixMillis,
+}
+
+/// Why something is being loaded.
+pub(crate) enum Purpose<T> {
+    Entity(Entity),
+    DeadLetter { group: GroupId, queue: QueueId, offset: QueueOffset, reply: Option<T> },
+    Filter { group: GroupId, queue: QueueId, from: QueueOffset, until: QueueOffset },
+    Sweep(Bytes),
+    DescribeGroup { group: GroupId, token: T },
+}
+
+/// One shard. `T` is what callers recognise their replies by.
+pub struct Shard<T> {
+    pub(crate) options: ShardOptions,
+    pub(crate) image: ShardImage,
+    pub(crate) now: UnixMillis,
+    pub(crate) room: Room,
+    pub(crate) next_delivery: DeliveryNumber,
+
+    pub(crate) topics: BTreeMap<TopicId, Topic>,
+    pub(crate) topic_of: BTreeMap<QueueId, TopicId>,
+    pub(crate) groups: BTreeMap<GroupId, GroupFacts>,
+    pub(crate) queues: BTreeMap<QueueId, Queue>,
+    pub(crate) progress: BTreeMap<(GroupId, QueueId), Progress>,
+    pub(crate) filters: BTreeMap<(TopicId, GroupId), Vec<LiveFilter>>,
+
+    pub(crate) polls: BTreeMap<(TopicId, GroupId), VecDeque<Poll<T>>>,
+    pub(crate) poll_places: BTreeMap<PollId, (TopicId, GroupId)>,
+    pub(crate) poll_ends: BTreeSet<(UnixMillis, PollId)>,
+    /// Groups and topics whose polls may be served now.
+    pub(crate) stirred: BTreeSet<(TopicId, GroupId)>,
+
+    parked: BTreeMap<Entity, Vec<Work<T>>>,
+    loads: BTreeMap<LoadId, Purpose<T>>,
+    next_load: u64,
+    pub(crate) sweeps: BTreeSet<Bytes>,
+
+    /// Earliest due slot of each resident progress, both ways.
+    due: BTreeSet<(UnixMillis, GroupId, QueueId)>,
+    due_of: BTreeMap<(GroupId, QueueId), UnixMillis>,
+    /// Next expiry of each queue with messages, both ways; resident or not.
+    pub(crate) expiries: BTreeSet<(UnixMillis, QueueId)>,
+    pub(crate) expiry_of: BTreeMap<QueueId, UnixMillis>,
+
+    /// The open batch.
+    pub(crate) ops: Vec<Op>,
+    touched: BTreeSet<(GroupId, QueueId)>,
+    reindex: BTreeSet<(GroupId, QueueId)>,
+    appended: BTreeSet<QueueId>,
+    batch: u64,
+    durable_batch: u64,
+    /// Queue ends of batches under way, by batch number.
+    under_way: VecDeque<(u64, Vec<(QueueId, QueueOffset)>)>,
+    /// Last batch that changed an entity.
+    changed_in: BTreeMap<Entity, u64>,
+
+    pub(crate) replies: Vec<(T, Output, When)>,
+    pub(crate) wanted: Vec<(LoadId, Load)>,
+    pub(crate) counters: Counters,
+}
+
+impl<T> Shard<T> {
+    /// Opens the shard that a store holds, or begins a new one. The first batch raises the epoch; no reply leaves before
+    /// it is durable, so no delivery number is ever given out twice.
+    pub async fn open<R: Reader>(reader: &R, options: ShardOptions, now: UnixMillis) -> Result<Self, OpenError> {
+        let image = match reader.get(&keys::shard()).await?.and_then(|state| state.image) {
+            Some(bytes) => {
+                let image = ShardImage::decode(&bytes)?;
+                ShardImage { epoch: image.epoch + 1, opened: now, ..image }
+            }
+            None => ShardImage { epoch: 1, next_queue: 0, handle_key: HandleKey(options.new_handle_key), opened: now },
+        };
+        let mut shard = Self::empty(options, image, now);
+        let number = |key: &Bytes, what| keys::numbers(key).and_then(|n| n.first().copied()).ok_or(CodecError { what });
+        for (key, state) in scan_all(reader, keys::kind(keys::TOPIC)).await? {
+            let id = TopicId(number(&key, "topic")? as u32);
+            let (facts, queues) = codec::decode_topic(id, &state.image.unwrap_or_default())?;
+            shard.topic_of.extend(queues.iter().map(|&queue| (queue, id)));
+            shard.topics.insert(id, Topic { facts, queues, next_send: 0, next_receive: 0 });
+        }
+        for (key, state) in scan_all(reader, keys::kind(keys::GROUP)).await? {
+            let id = GroupId(number(&key, "consumer group")? as u32);
+            shard.groups.insert(id, codec::decode_group(id, &state.image.unwrap_or_default())?);
+        }
+        for (key, state) in scan_all(reader, keys::kind(keys::QUEUE)).await? {
+            let id = QueueId(number(&key, "queue")?);
+            let image = QueueImage::decode(&state.image.unwrap_or_default())?;
+            if let Some(&(time, _)) = image.marks.get(1).or(image.marks.first()) {
+                let retention = shard.retention_of(image.topic);
+                shard.set_expiry(id, Some(time.plus(retention)));
+            }
+        }
+        for (key, _) in scan_all(reader, keys::kind(keys::SWEEP)).await? {
+            shard.want_sweep(key.slice(1..));
+        }
+        shard.put_image();
+        Ok(shard)
+    }
+
+    fn empty(options: ShardOptions, image: ShardImage, now: UnixMillis) -> Self {
+        Self {
+            next_delivery: DeliveryNumber::first_of(image.epoch).plus(1),
+            options,
+            image,
+            now,
+            room: Room::Open,
+            topics: BTreeMap::new(),
+            topic_of: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            progress: BTreeMap::new(),
+            filters: BTreeMap::new(),
+            polls: BTreeMap::new(),
+            poll_places: BTreeMap::new(),
+            poll_ends: BTreeSet::new(),
+            stirred: BTreeSet::new(),
+            parked: BTreeMap::new(),
+            loads: BTreeMap::new(),
+            next_load: 0,
+            sweeps: BTreeSet::new(),
+            due: BTreeSet::new(),
+            due_of: BTreeMap::new(),
+            expiries: BTreeSet::new(),
+            expiry_of: BTreeMap::new(),
+            ops: Vec::new(),
+            touched: BTreeSet::new(),
+            reindex: BTreeSet::new(),
+            appended: BTreeSet::new(),
+            batch: 1,
+            durable_batch: 0,
+            under_way: VecDeque::new(),
+            changed_in: BTreeMap::new(),
+            replies: Vec::new(),
+            wanted: Vec::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The secret that signs this shard's handles, and the number they carry.
+    pub fn handle_key(&self) -> (u32, HandleKey) {
+        (self.options.shard, self.image.handle_key)
+    }
+
+    /// The epoch of this opening.
+    pub fn epoch(&self) -> u32 {
+        self.image.epoch
+    }
+
+    /// What happened since the opening.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Polls waiting, resident entities, open slots.
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        let open = self.progress.values().map(Progress::open_slots).sum();
+        (self.poll_places.len(), self.queues.len() + self.progress.len(), open)
+    }
+
+    pub(crate) fn handle(&mut self, work: Work<T>) {
+        if let Some(entity) = self.first_missing(&work) {
+            self.parked.entry(entity).or_default().push(work);
+            return;
+        }
+        match work {
+            Work::Command(command) => self.carry_out(command),
+            Work::DescribeGroup { group, queues, token } => self.describe_group_loaded(group, &queues, token),
+            Work::DeadLetter { group, queue, offset, record, into, reply } => {
+                self.append_dead_letter(group, queue, offset, &record, into, reply);
+            }
+            Work::Expire(queue) => self.expire(queue),
+        }
+    }
+
+    fn carry_out(&mut self, command: Command<T>) {
+        match command {
+            Command::ApplyTopic { topic, token } => self.apply_topic(topic, token),
+            Command::DropTopic { topic, token } => {
+                self.drop_topic(topic);
+                self.reply(token, Output::Done);
+            }
+            Command::ApplyGroup { group, token } => self.apply_group(group, token),
+            Command::DropGroup { group, token } => self.drop_group(group, token),
+            Command::Send { topic, messages, deadline, token } => self.send(topic, messages, deadline, token),
+            Command::Receive { receive, token } => self.receive(receive, token),
+            Command::CancelPoll { poll } => {
+                self.take_poll(poll);
+            }
+            Command::Undo { handles } => handles.iter().for_each(|handle| self.undo(handle)),
+            Command::Ack { handles, token } => {
+                let answers = handles.iter().map(|handle| self.ack(handle)).collect();
+                self.reply(token, Output::Acked(answers));
+            }
+            Command::ChangeInvisible { handle, invisible_millis, token } => {
+                let answer = self.change_invisible(&handle, invisible_millis);
+                self.reply(token, Output::Changed(answer));
+            }
+            Command::DeadLetter { handle, token } => self.dead_letter(&handle, token),
+            Command::ClientGone { client } => self.client_gone(client),
+            Command::DescribeTopic { topic, token } => self.describe_topic(topic, token),
+            Command::DescribeGroup { group, token } => {
+                self.want(Load::GroupQueues(group), Purpose::DescribeGroup { group, token });
+            }
+            Command::DropOldest { bytes } => self.drop_oldest(bytes),
+            Command::Loaded { id, result } => self.loaded(id, result),
+        }
+    }
+
+    /// The first entity a piece of work touches that is not resident. Loads of all that miss are begun at once.
+    fn first_missing(&mut self, work: &Work<T>) -> Option<Entity> {
+        let mut touched: Vec<Entity> = Vec::new();
+        let of_handle =
+            |handle: &ReceiptHandle| [Entity::Queue(handle.queue), Entity::Progress(handle.group, handle.queue)];
+        match work {
+            Work::Command(Command::Send { topic, .. }) => {
+                let topic = self.topics.get(topic)?;
+                touched.extend(topic.send_queue().map(Entity::Queue));
+            }
+            Work::Command(Command::Receive { receive, .. }) => {
+                for &queue in self.topics.get(&receive.topic).into_iter().flat_map(|topic| topic.read_queues()) {
+                    if !self.queues.contains_key(&queue) {
+                        touched.push(Entity::Queue(queue));
+                    }
+                    if !self.progress.contains_key(&(receive.group, queue)) {
+                        touched.push(Entity::Progress(receive.group, queue));
+                    }
+                }
+            }
+            Work::Command(Command::Ack { handles, .. } | Command::Undo { handles }) => {
+                touched.extend(handles.iter().flat_map(of_handle));
+            }
+            Work::Command(Command::ChangeInvisible { handle, .. } | Command::DeadLetter { handle, .. }) => {
+                touched.extend(of_handle(handle));
+            }
+            Work::Command(Command::DescribeTopic { topic, .. }) => {
+                touched.extend(self.topics.get(topic)?.queues.iter().copied().map(Entity::Queue));
+            }
+            Work::DescribeGroup { group, queues, .. } => {
+                touched
+                    .extend(queues.iter().flat_map(|&queue| [Entity::Queue(queue), Entity::Progress(*group, queue)]));
+                let dead_letters = self.topics.get(&TopicId::dead_letters_of(*group));
+                touched.extend(dead_letters.iter().flat_map(|topic| topic.queues.iter().copied().map(Entity::Queue)));
+            }
+            Work::DeadLetter { group, queue, into, .. } => {
+                touched.extend([Entity::Queue(*queue), Entity::Progress(*group, *queue)]);
+                touched.extend(self.topics.get(into).and_then(Topic::send_queue).map(Entity::Queue));
+            }
+            Work::Expire(queue) => touched.push(Entity::Queue(*queue)),
+            Work::Command(_) => return None,
+        }
+        let mut first = None;
+        for entity in touched {
+            if self.is_resident(entity) || !self.is_known(entity) {
+                continue;
+            }
+            first = first.or(Some(entity));
+            if !self.parked.contains_key(&entity) {
+                self.parked.insert(entity, Vec::new());
+                let load = match entity {
+                    Entity::Queue(queue) => Load::Queue(queue),
+                    Entity::Progress(group, queue) => Load::Progress(group, queue),
+                };
+                self.want(load, Purpose::Entity(entity));
+            }
+        }
+        first
+    }
+
+    fn is_resident(&self, entity: Entity) -> bool {
+        match entity {
+            Entity::Queue(queue) => self.queues.contains_key(&queue),
+            Entity::Progress(group, queue) => self.progress.contains_key(&(group, queue)),
+        }
+    }
+
+    /// Whether it can exist at all: handles of deleted groups and topics name what is gone.
+    fn is_known(&self, entity: Entity) -> bool {
+        let (group, queue) = match entity {
+            Entity::Queue(queue) => (None, queue),
+            Entity::Progress(group, queue) => (Some(group), queue),
+        };
+        group.is_none_or(|group| self.groups.contains_key(&group)) && self.topic_of.contains_key(&queue)
+    }
+
+    pub(crate) fn want(&mut self, load: Load, purpose: Purpose<T>) -> LoadId {
+        let id = LoadId(self.next_load);
+        self.next_load += 1;
+        self.loads.insert(id, purpose);
+        self.wanted.push((id, load));
+        id
+    }
+
+    fn loaded(&mut self, id: LoadId, result: Result<Loaded, ReadError>) {
+        let Some(purpose) = self.loads.remove(&id) else { return };
+        match (purpose, result) {
+            (Purpose::Entity(entity), result) => {
+                let kept = result.map_err(|error| error.to_string()).and_then(|loaded| self.keep(entity, loaded));
+                for work in self.parked.remove(&entity).unwrap_or_default() {
+                    match &kept {
+                        Ok(()) => self.handle(work),
+                        Err(reason) => self.refuse_work(work, reason),
+                    }
+                }
+            }
+            (Purpose::DeadLetter { group, queue, offset, reply }, Ok(Loaded::Message(message))) => {
+                self.dead_letter_loaded(group, queue, offset, message, reply);
+            }
+            (Purpose::DeadLetter { group, queue, offset, reply }, result) => {
+                self.dead_letter_failed(group, queue, offset, reply, result.err());
+            }
+            (Purpose::Filter { group, queue, from, until }, result) => {
+                let matches = match result {
+                    Ok(Loaded::Matches(matches)) => Some(matches),
+                    _ => None,
+                };
+                self.filtered(group, queue, id, from..until, matches);
+            }
+            (Purpose::Sweep(prefix), Ok(Loaded::Keys(keys))) => self.swept(prefix, &keys),
+            // Left for the next opening: what is swept is garbage.
+            (Purpose::Sweep(prefix), _) => drop(self.sweeps.remove(&prefix)),
+            (Purpose::DescribeGroup { group, token }, Ok(Loaded::Queues(mut queues))) => {
+                queues.extend(
+                    self.progress.range((group, QueueId(0))..=(group, QueueId(u64::MAX))).map(|(key, _)| key.1),
+                );
+                queues.sort_unstable();
+                queues.dedup();
+                self.handle(Work::DescribeGroup { group, queues, token });
+            }
+            (Purpose::DescribeGroup { token, .. }, result) => {
+                let reason = result.err().map_or_else(String::new, |error| error.to_string());
+                self.reply(token, Output::Refused(Refused::ReadFailed(reason)));
+            }
+        }
+    }
+
+    fn keep(&mut self, entity: Entity, loaded: Loaded) -> Result<(), String> {
+        if !self.is_known(entity) || self.is_resident(entity) {
+            return Ok(());
+        }
+        match (entity, loaded) {
+            (Entity::Queue(id), Loaded::Queue { image, bounds }) => {
+                let bytes = image.and_then(|state| state.image).ok_or("the queue has no entry in the store")?;
+                let image = QueueImage::decode(&bytes).map_err(|error| error.to_string())?;
+                let bounds = bounds.unwrap_or_default();
+                self.queues.insert(id, Queue::load(id, image, bounds.start, bounds.end));
+                self.reindex_expiry(id);
+            }
+            (Entity::Progress(group, queue), Loaded::Progress { frontier, pages }) => {
+                let progress = match frontier.and_then(|state| state.image) {
+                    Some(bytes) => {
+                        let next = codec::decode_frontier(&bytes).map_err(|error| error.to_string())?;
+                        Progress::load(group, queue, next, &pages).map_err(|error| error.to_string())?
+                    }
+                    // A new group starts at the first message that is there.
+                    None => {
+                        let mut progress = Progress::new(group, queue, QueueOffset(0));
+                        progress.mark_created();
+                        self.touched.insert((group, queue));
+                        self.ops.push(Op::Put {
+                            key: keys::consumer(queue, group),
+                            image: Bytes::new(),
+                            keep_until: None,
+                        });
+                        progress
+                    }
+                };
+                self.progress.insert((group, queue), progress);
+                self.reindex.insert((group, queue));
+            }
+            _ => return Err("the store answered something else than was asked".into()),
+        }
+        Ok(())
+    }
+
+    fn refuse_work(&mut self, work: Work<T>, reason: &str) {
+        let token = match work {
+            Work::Command(
+                Command::Send { token, .. }
+                | Command::Receive { token, .. }
+                | Command::Ack { token, .. }
+                | Command::ChangeInvisible { token, .. }
+                | Command::DeadLetter { token, .. }
+                | Command::DescribeTopic { token, .. },
+            )
+            | Work::DescribeGroup { token, .. } => Some(token),
+            Work::DeadLetter { reply, .. } => reply,
+            Work::Command(_) | Work::Expire(_) => None,
+        };
+        if let Some(token) = token {
+            self.reply(token, Output::Refused(Refused::ReadFailed(reason.to_owned())));
+        }
+    }
+
+    pub(crate) fn reply(&mut self, token: T, output: Output) {
+        self.replies.push((token, output, When::Durable));
+    }
+
+    pub(crate) fn retention_of(&self, topic: TopicId) -> i64 {
+        self.topics.get(&topic).and_then(|topic| topic.facts.retention_millis).unwrap_or(self.options.retention_millis)
+    }
+
+    /// Changes a slot: in memory, and in the batch.
+    pub(crate) fn change(&mut self, group: GroupId, queue: QueueId, change: SlotChange) {
+        if let Some(progress) = self.progress.get_mut(&(group, queue)) {
+            progress.apply(&change);
+            self.touched.insert((group, queue));
+            self.reindex.insert((group, queue));
+        }
+    }
+
+    pub(crate) fn note_due(&mut self, group: GroupId, queue: QueueId) {
+        self.reindex.insert((group, queue));
+    }
+
+    pub(crate) fn note_append(&mut self, queue: QueueId) {
+        self.appended.insert(queue);
+    }
+
+    pub(crate) fn put_image(&mut self) {
+        let image = Bytes::from(self.image.encode());
+        self.ops.push(Op::Put { key: keys::shard(), image, keep_until: None });
+    }
+
+    pub(crate) fn put_queue(&mut self, id: QueueId) {
+        if let Some(queue) = self.queues.get(&id) {
+            let image = Bytes::from(queue.image().encode());
+            self.ops.push(Op::Put { key: keys::queue(id), image, keep_until: None });
+            self.changed_in.insert(Entity::Queue(id), self.batch);
+        }
+    }
+
+    /// What is due by itself: lapses, ends of polls, expiry.
+    pub(crate) fn tick(&mut self, pause_deletion: bool) {
+        while let Some(&(at, group, queue)) = self.due.first() {
+            if at > self.now {
+                break;
+            }
+            self.due.pop_first();
+            self.due_of.remove(&(group, queue));
+            self.lapse(group, queue);
+        }
+        while let Some(&(at, poll)) = self.poll_ends.first() {
+            if at > self.now {
+                break;
+            }
+            if let Some(poll) = self.take_poll(poll) {
+                self.replies.push((poll.token, Output::Delivered(Vec::new()), When::Now));
+            }
+        }
+        while let Some(&(at, queue)) = self.expiries.first() {
+            if at > self.now || pause_deletion {
+                break;
+            }
+            self.set_expiry(queue, None);
+            self.handle(Work::Expire(queue));
+        }
+    }
+
+    /// Serves stirred polls and brings the due index up to date; last step of a turn.
+    pub(crate) fn finish_turn(&mut self) {
+        while let Some((topic, group)) = self.stirred.pop_first() {
+            self.serve(topic, group);
+        }
+        for (group, queue) in std::mem::take(&mut self.reindex) {
+            let next = self.progress.get(&(group, queue)).and_then(Progress::next_due);
+            let old = match next {
+                Some(next) => self.due_of.insert((group, queue), next),
+                None => self.due_of.remove(&(group, queue)),
+            };
+            if old != next {
+                old.map(|old| self.due.remove(&(old, group, queue)));
+                next.map(|next| self.due.insert((next, group, queue)));
+            }
+        }
+        if self.queues.len() + self.progress.len() > self.options.resident_max {
+            self.evict_clean();
+        }
+    }
+
+    /// When something is due by itself, if anything.
+    pub(crate) fn next_wakeup(&self) -> Option<UnixMillis> {
+        let due = self.due.first().map(|entry| entry.0);
+        let poll = self.poll_ends.first().map(|entry| entry.0);
+        let expiry = self.expiries.first().map(|entry| entry.0);
+        [due, poll, expiry].into_iter().flatten().min()
+    }
+
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.ops.is_empty() || !self.touched.is_empty()
+    }
+
+    /// Closes the open batch.
+    pub(crate) fn take_batch(&mut self) -> Vec<Op> {
+        for (group, queue) in std::mem::take(&mut self.touched) {
+            if let Some(progress) = self.progress.get_mut(&(group, queue)) {
+                progress.flush(&mut self.ops);
+                self.changed_in.insert(Entity::Progress(group, queue), self.batch);
+            }
+        }
+        let ends = std::mem::take(&mut self.appended)
+            .into_iter()
+            .filter_map(|id| Some((id, self.queues.get(&id)?.next)))
+            .collect::<Vec<_>>();
+        for (id, _) in &ends {
+            self.changed_in.insert(Entity::Queue(*id), self.batch);
+        }
+        self.under_way.push_back((self.batch, ends));
+        self.batch += 1;
+        std::mem::take(&mut self.ops)
+    }
+
+    /// The oldest `count` batches under way have become durable.
+    pub(crate) fn batches_durable(&mut self, count: u64) {
+        for _ in 0..count {
+            let Some((batch, ends)) = self.under_way.pop_front() else { return };
+            self.durable_batch = batch;
+            for (id, end) in ends {
+                let Some(queue) = self.queues.get_mut(&id) else { continue };
+                queue.durable = queue.durable.max(end);
+                let topic = queue.topic;
+                self.stir_topic(topic);
+            }
+        }
+    }
+
+    pub(crate) fn stir_topic(&mut self, topic: TopicId) {
+        let waiting = self.polls.range((topic, GroupId(0))..=(topic, GroupId(u32::MAX)));
+        self.stirred.extend(waiting.map(|(key, _)| *key));
+    }
+
+    /// Drops every resident entity that is durable as it is and that no poll waits on.
+    pub fn evict_clean(&mut self) {
+        let durable = self.durable_batch;
+        let is_durable =
+            |changed_in: &BTreeMap<Entity, u64>, entity| changed_in.get(&entity).is_none_or(|&batch| batch <= durable);
+        let polled: BTreeSet<(GroupId, QueueId)> = self
+            .polls
+            .keys()
+            .flat_map(|(topic, group)| {
+                self.topics.get(topic).into_iter().flat_map(|topic| topic.queues.iter().map(|&queue| (*group, queue)))
+            })
+            .collect();
+        let (touched, changed_in, reindex) = (&self.touched, &self.changed_in, &self.reindex);
+        let evicted: Vec<_> = self
+            .progress
+            .iter()
+            .filter(|(key, progress)| {
+                progress.is_clean()
+                    && progress.renewals.is_empty()
+                    && !touched.contains(key)
+                    && !reindex.contains(key)
+                    && !polled.contains(key)
+                    && is_durable(changed_in, Entity::Progress(key.0, key.1))
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        for key in evicted {
+            self.progress.remove(&key);
+            self.changed_in.remove(&Entity::Progress(key.0, key.1));
+            if let Some(due) = self.due_of.remove(&key) {
+                self.due.remove(&(due, key.0, key.1));
+            }
+        }
+        let in_use: BTreeSet<QueueId> =
+            self.progress.keys().map(|key| key.1).chain(self.appended.iter().copied()).collect();
+        let changed_in = &self.changed_in;
+        self.queues.retain(|&id, queue| {
+            in_use.contains(&id) || queue.durable < queue.next || !is_durable(changed_in, Entity::Queue(id))
+        });
+        self.changed_in.retain(|_, batch| *batch > durable);
+    }
+
+    pub(crate) fn forget_progress(&mut self, group: GroupId, queue: QueueId) {
+        self.progress.remove(&(group, queue));
+        self.touched.remove(&(group, queue));
+        if let Some(due) = self.due_of.remove(&(group, queue)) {
+            self.due.remove(&(due, group, queue));
+        }
+    }
+}
+
+impl Topic {
+    /// The queue the next send goes to.
+    pub fn send_queue(&self) -> Option<QueueId> {
+        let count = (self.facts.write_queues as usize).min(self.queues.len());
+        (count > 0).then(|| self.queues[self.next_send % count])
+    }
+
+    /// The queues messages are received from.
+    pub fn read_queues(&self) -> &[QueueId] {
+        &self.queues[..(self.facts.read_queues as usize).min(self.queues.len())]
+    }
+}

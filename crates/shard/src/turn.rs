@@ -1,0 +1,137 @@
+//! The loop around a shard: commands in, one batch out, replies once the batch they rest on is durable.
+//!
+//! The caller owns the thread and the clock. One turn: look how far durability came and release what waited for it,
+//! apply the commands that have arrived, do what is due, hand the store the batch if it is ready for one.
+
+use crate::command::{Command, Output};
+use crate::load::{Load, LoadId};
+use crate::shard::{OpenError, Shard, ShardOptions, When, Work};
+use martlet_model::UnixMillis;
+use martlet_store::{Batch, Progress, Store, StoreFailure, Ticket};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// What a turn brought.
+#[derive(Debug)]
+pub struct Turn<T> {
+    /// Replies that may leave now.
+    pub replies: Vec<(T, Output)>,
+    /// To be read by [`crate::execute`] and given back as [`Command::Loaded`].
+    pub loads: Vec<(LoadId, Load)>,
+    /// Call again at this time at the latest.
+    pub next_wakeup: Option<UnixMillis>,
+    /// The store failed: nothing more will ever become durable. Waiting replies will never come; drop them.
+    pub failed: Option<Arc<StoreFailure>>,
+}
+
+/// A shard and its store.
+pub struct ShardLoop<S: Store, T> {
+    shard: Shard<T>,
+    store: S,
+    /// Replies that rest on the open batch.
+    open: Vec<(T, Output)>,
+    /// Batches under way, and what waits for them.
+    waiting: VecDeque<(Ticket, Vec<(T, Output)>)>,
+    /// Whether the batch that raised the epoch is durable; before, not even a hand-out may leave.
+    epoch_is_durable: bool,
+}
+
+impl<S: Store, T> ShardLoop<S, T> {
+    /// Opens the shard in a store.
+    pub async fn open(store: S, options: ShardOptions, now: UnixMillis) -> Result<Self, OpenError> {
+        let shard = Shard::open(&store.reader(), options, now).await?;
+        Ok(Self { shard, store, open: Vec::new(), waiting: VecDeque::new(), epoch_is_durable: false })
+    }
+
+    /// The shard, for figures.
+    pub fn shard(&self) -> &Shard<T> {
+        &self.shard
+    }
+
+    /// The shard, to drop what is clean.
+    pub fn shard_mut(&mut self) -> &mut Shard<T> {
+        &mut self.shard
+    }
+
+    /// The store.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The store, for callers that step it themselves.
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// Whether anything is waiting to become durable or to be handed to the store.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.open.is_empty() && !self.shard.has_changes()
+    }
+
+    /// One turn at `now`, which never decreases. `pause_deletion`: the clock is not to be trusted for deletion by age.
+    pub fn turn(
+        &mut self,
+        now: UnixMillis,
+        pause_deletion: bool,
+        commands: impl IntoIterator<Item = Command<T>>,
+    ) -> Turn<T> {
+        let mut released = Vec::new();
+        let progress = self.store.progress();
+        if progress.failed.is_some() {
+            return self.failed(progress);
+        }
+        let mut durable = 0;
+        while self.waiting.front().is_some_and(|(ticket, _)| *ticket <= progress.durable) {
+            if let Some((_, replies)) = self.waiting.pop_front() {
+                released.extend(replies);
+                durable += 1;
+            }
+        }
+        self.epoch_is_durable |= durable > 0;
+        self.shard.now = self.shard.now.max(now);
+        self.shard.room = self.store.room();
+        self.shard.batches_durable(durable);
+        for command in commands {
+            self.shard.handle(Work::Command(command));
+        }
+        self.shard.tick(pause_deletion);
+        self.shard.finish_turn();
+        for (token, output, when) in self.shard.replies.drain(..) {
+            match when {
+                When::Now if self.epoch_is_durable => released.push((token, output)),
+                _ => self.open.push((token, output)),
+            }
+        }
+        self.close_batch(&mut released);
+        Turn {
+            replies: released,
+            loads: std::mem::take(&mut self.shard.wanted),
+            next_wakeup: self.shard.next_wakeup(),
+            failed: None,
+        }
+    }
+
+    fn close_batch(&mut self, released: &mut Vec<(T, Output)>) {
+        if self.shard.has_changes() {
+            if self.store.ready() {
+                let ops = self.shard.take_batch();
+                let ticket = self.store.commit(Batch { time: self.shard.now, ops });
+                self.waiting.push_back((ticket, std::mem::take(&mut self.open)));
+            }
+            return;
+        }
+        // Replies without changes rest on the newest batch under way, or on nothing.
+        match self.waiting.back_mut() {
+            Some((_, replies)) => replies.append(&mut self.open),
+            None => released.append(&mut self.open),
+        }
+    }
+
+    fn failed(&mut self, progress: Progress) -> Turn<T> {
+        let mut replies = Vec::new();
+        while self.waiting.front().is_some_and(|(ticket, _)| *ticket <= progress.durable) {
+            replies.extend(self.waiting.pop_front().into_iter().flat_map(|(_, replies)| replies));
+        }
+        Turn { replies, loads: Vec::new(), next_wakeup: None, failed: progress.failed }
+    }
+}
