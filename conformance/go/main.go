@@ -1,0 +1,293 @@
+// The agent drives the published Go client on the harness's behalf.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	rmq "github.com/apache/rocketmq-clients/golang/v5"
+	"github.com/apache/rocketmq-clients/golang/v5/credentials"
+	v2 "github.com/apache/rocketmq-clients/golang/v5/protocol/v2"
+)
+
+func main() {
+	o, err := parse(os.Args)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	os.Stdout = os.Stderr // whatever else prints must not mix with the events
+	rmq.EnableSsl = o.tls
+	switch o.command {
+	case "produce":
+		err = produce(o)
+	case "simple":
+		err = simple(o)
+	case "push":
+		err = push(o)
+	default:
+		err = fmt.Errorf("unknown command %s", o.command)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	emit(event{"event": "done"})
+}
+
+func (o *options) config() *rmq.Config {
+	return &rmq.Config{Endpoint: o.endpoint, ConsumerGroup: o.group, Credentials: &credentials.SessionCredentials{}}
+}
+
+type client interface {
+	Start() error
+	GracefulStop() error
+}
+
+// start tries until the deadline: starting fails while the broker is away or a topic is not known yet.
+func start[C client](o *options, create func() (C, error)) (C, error) {
+	for {
+		c, err := create()
+		if err == nil {
+			err = c.Start()
+		}
+		if err == nil {
+			emit(event{"event": "ready"})
+			return c, nil
+		}
+		failed("start_failed", err)
+		if o.late() {
+			return c, err
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
+// stop closes the client, but does not wait for a broker that is away.
+func stop(c client) {
+	closed := make(chan struct{})
+	go func() {
+		_ = c.GracefulStop()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(3 * time.Second):
+	}
+}
+
+type input struct {
+	Body       string            `json:"body"`
+	BodyHex    *string           `json:"body_hex"`
+	Tag        *string           `json:"tag"`
+	Keys       []string          `json:"keys"`
+	Properties map[string]string `json:"properties"`
+}
+
+func (in *input) message(topic string) (*rmq.Message, error) {
+	m := &rmq.Message{Topic: topic, Body: []byte(in.Body)}
+	if in.BodyHex != nil {
+		body, err := hex.DecodeString(*in.BodyHex)
+		if err != nil {
+			return nil, err
+		}
+		m.Body = body
+	}
+	if in.Tag != nil {
+		m.SetTag(*in.Tag)
+	}
+	m.SetKeys(in.Keys...)
+	for k, v := range in.Properties {
+		m.AddProperty(k, v)
+	}
+	return m, nil
+}
+
+func produce(o *options) error {
+	producer, err := start(o, func() (rmq.Producer, error) {
+		return rmq.NewProducer(o.config(), rmq.WithTopics(o.topic))
+	})
+	if err != nil {
+		return err
+	}
+	defer stop(producer)
+	send := func(index int, in *input) error {
+		for {
+			m, err := in.message(o.topic)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			receipts, err := producer.Send(ctx, m)
+			cancel()
+			if err == nil {
+				emit(event{"event": "sent", "id": receipts[0].MessageID, "index": index})
+				return nil
+			}
+			emit(event{"event": "send_failed", "index": index, "message": err.Error()})
+			if o.late() {
+				return err
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+	if !o.stdin {
+		for i := 0; i < o.count; i++ {
+			if err := send(i, &input{Body: fmt.Sprintf("message %d", i)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	lines := bufio.NewReader(os.Stdin)
+	for index := 0; ; index++ {
+		line, err := lines.ReadBytes('\n')
+		if len(line) == 0 && err == io.EOF {
+			return nil
+		}
+		in := &input{}
+		if err := json.Unmarshal(line, in); err != nil {
+			return err
+		}
+		if err := send(index, in); err != nil {
+			return err
+		}
+	}
+}
+
+// tally counts deliveries per message and the messages that are done.
+type tally struct {
+	sync.Mutex
+	deliveries map[string]int
+	done       map[string]bool
+	total      int
+}
+
+func newTally() *tally { return &tally{deliveries: map[string]int{}, done: map[string]bool{}} }
+
+func (t *tally) delivered(id string) (delivery, total int) {
+	t.Lock()
+	defer t.Unlock()
+	t.deliveries[id]++
+	t.total++
+	return t.deliveries[id], t.total
+}
+
+func (t *tally) finish(id string) int {
+	t.Lock()
+	defer t.Unlock()
+	t.done[id] = true
+	return len(t.done)
+}
+
+// ended is closed when standard input ends.
+func ended() <-chan struct{} {
+	end := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		close(end)
+	}()
+	return end
+}
+
+func simple(o *options) error {
+	end := ended()
+	consumer, err := start(o, func() (rmq.SimpleConsumer, error) {
+		return rmq.NewSimpleConsumer(o.config(), rmq.WithSimpleAwaitDuration(10*time.Second),
+			rmq.WithSimpleSubscriptionExpressions(map[string]*rmq.FilterExpression{o.topic: rmq.NewFilterExpression(o.filter)}))
+	})
+	if err != nil {
+		return err
+	}
+	defer stop(consumer)
+	tally := newTally()
+	ctx := context.Background()
+	for done := 0; !o.late() && (o.count == 0 || done < o.count); {
+		select {
+		case <-end:
+			return nil
+		default:
+		}
+		messages, err := consumer.Receive(ctx, int32(o.batch), o.invisible)
+		var status *rmq.ErrRpcStatus
+		if errors.As(err, &status) && status.Code == int32(v2.Code_MESSAGE_NOT_FOUND) {
+			continue
+		}
+		if err != nil {
+			failed("receive_failed", err)
+			time.Sleep(200 * time.Millisecond)
+			continue
+		}
+		for _, m := range messages {
+			emit(received(m))
+			id := m.GetMessageId()
+			delivery, _ := tally.delivered(id)
+			name, err := "acked", error(nil)
+			switch {
+			case delivery == 1 && o.changeInvisible > 0:
+				name, err = "changed", consumer.ChangeInvisibleDuration(m, o.changeInvisible)
+			case o.fails(delivery):
+				continue
+			default:
+				if err = consumer.Ack(ctx, m); err == nil {
+					done = tally.finish(id)
+				}
+			}
+			if err != nil {
+				emit(event{"event": "ack_failed", "id": id, "message": err.Error()})
+			} else {
+				emit(event{"event": name, "id": id})
+			}
+		}
+	}
+	return nil
+}
+
+func push(o *options) error {
+	end := ended()
+	tally := newTally()
+	var once sync.Once
+	reached := make(chan struct{})
+	listen := func(m *rmq.MessageView) rmq.ConsumerResult {
+		id := m.GetMessageId()
+		delivery, number := tally.delivered(id)
+		failure := o.fails(delivery) || (o.failEvery > 0 && number%o.failEvery == 0)
+		e := received(m)
+		if failure {
+			e["result"] = "failure"
+			emit(e)
+			return rmq.FAILURE
+		}
+		e["result"] = "success"
+		emit(e)
+		if done := tally.finish(id); o.count > 0 && done >= o.count {
+			once.Do(func() { close(reached) })
+		}
+		return rmq.SUCCESS
+	}
+	consumer, err := start(o, func() (rmq.PushConsumer, error) {
+		return rmq.NewPushConsumer(o.config(), rmq.WithPushAwaitDuration(10*time.Second),
+			rmq.WithPushSubscriptionExpressions(map[string]*rmq.FilterExpression{o.topic: rmq.NewFilterExpression(o.filter)}),
+			rmq.WithPushMaxCacheMessageCount(int32(o.cache)), rmq.WithPushConsumptionThreadCount(4),
+			rmq.WithPushMessageListener(&rmq.FuncMessageListener{Consume: listen}))
+	})
+	if err != nil {
+		return err
+	}
+	defer stop(consumer)
+	select {
+	case <-reached:
+	case <-end:
+	case <-time.After(time.Until(o.deadline)):
+	}
+	time.Sleep(500 * time.Millisecond) // the last acknowledgements are sent after the listener has returned
+	return nil
+}

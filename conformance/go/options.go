@@ -1,0 +1,51 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"time"
+)
+
+// options is the agents' common command line; conformance/README.md describes it.
+type options struct {
+	command, endpoint, topic, group, filter string
+	tls, stdin, failAll                     bool
+	count, batch, cache                     int
+	failFirst, failEvery                    int
+	invisible, changeInvisible              time.Duration
+	deadline                                time.Time
+}
+
+func parse(args []string) (*options, error) {
+	if len(args) < 2 {
+		return nil, errors.New("usage: produce|simple|push --endpoint HOST:PORT --topic T ...")
+	}
+	o := &options{command: args[1]}
+	flags := flag.NewFlagSet(o.command, flag.ContinueOnError)
+	flags.StringVar(&o.endpoint, "endpoint", "", "HOST:PORT")
+	flags.StringVar(&o.topic, "topic", "", "topic")
+	flags.StringVar(&o.group, "group", "", "consumer group")
+	flags.StringVar(&o.filter, "filter", "*", "tag expression")
+	flags.BoolVar(&o.tls, "tls", false, "use TLS")
+	flags.BoolVar(&o.stdin, "stdin", false, "messages come from standard input")
+	flags.BoolVar(&o.failAll, "fail-all", false, "fail every delivery")
+	flags.IntVar(&o.count, "count", 0, "messages")
+	flags.IntVar(&o.batch, "batch", 16, "messages per receive")
+	flags.IntVar(&o.cache, "cache", 64, "messages held by a push consumer")
+	flags.IntVar(&o.failFirst, "fail-first", 0, "fail the first K deliveries of each message")
+	flags.IntVar(&o.failEvery, "fail-every", 0, "fail every N-th delivery")
+	deadline := flags.Int("deadline-secs", 60, "seconds until the agent gives up")
+	invisible := flags.Int("invisible-secs", 30, "seconds")
+	change := flags.Int("change-invisible", 0, "seconds")
+	if err := flags.Parse(args[2:]); err != nil {
+		return nil, err
+	}
+	o.deadline = time.Now().Add(time.Duration(*deadline) * time.Second)
+	o.invisible = time.Duration(*invisible) * time.Second
+	o.changeInvisible = time.Duration(*change) * time.Second
+	return o, nil
+}
+
+func (o *options) late() bool { return time.Now().After(o.deadline) }
+
+func (o *options) fails(delivery int) bool { return o.failAll || delivery <= o.failFirst }

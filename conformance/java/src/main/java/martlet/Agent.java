@@ -1,0 +1,250 @@
+package martlet;
+
+import com.google.gson.JsonElement;
+import com.google.gson.JsonObject;
+import com.google.gson.JsonParser;
+import java.io.BufferedReader;
+import java.io.IOException;
+import java.io.InputStreamReader;
+import java.nio.charset.StandardCharsets;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.HashSet;
+import java.util.HexFormat;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
+import org.apache.rocketmq.client.apis.ClientConfiguration;
+import org.apache.rocketmq.client.apis.ClientException;
+import org.apache.rocketmq.client.apis.ClientServiceProvider;
+import org.apache.rocketmq.client.apis.consumer.ConsumeResult;
+import org.apache.rocketmq.client.apis.consumer.FilterExpression;
+import org.apache.rocketmq.client.apis.consumer.FilterExpressionType;
+import org.apache.rocketmq.client.apis.message.Message;
+import org.apache.rocketmq.client.apis.message.MessageBuilder;
+import org.apache.rocketmq.client.apis.message.MessageView;
+
+/** Drives the published Java client on the harness's behalf. */
+public final class Agent {
+    private static final ClientServiceProvider PROVIDER = ClientServiceProvider.loadService();
+    private final Options options;
+    private final Events events;
+    private final ClientConfiguration configuration;
+    private final long deadlineNanos;
+    private final CountDownLatch ended = new CountDownLatch(1);
+
+    private Agent(Options options, Events events) {
+        this.options = options;
+        this.events = events;
+        this.deadlineNanos = System.nanoTime() + TimeUnit.SECONDS.toNanos(options.deadlineSecs());
+        this.configuration = ClientConfiguration.newBuilder()
+                .setEndpoints(options.endpoint()).enableSsl(options.tls()).build();
+    }
+
+    public static void main(String[] args) throws Exception {
+        Events events = new Events();
+        Agent agent = new Agent(Options.parse(args), events);
+        switch (agent.options.command()) {
+            case "produce" -> agent.produce();
+            case "simple" -> agent.simple();
+            case "push" -> agent.push();
+            default -> throw new IllegalArgumentException("unknown command " + agent.options.command());
+        }
+        events.emit(Events.event("done"));
+        // The client's own threads must not keep a finished agent alive.
+        System.exit(0);
+    }
+
+    private boolean late() {
+        return System.nanoTime() - deadlineNanos >= 0;
+    }
+
+    private interface Starter<T> {
+        T start() throws ClientException;
+    }
+
+    /** Starting fails while the broker is away or a topic is not known yet: try until the deadline. */
+    private <T> T start(Starter<T> starter) throws Exception {
+        while (true) {
+            try {
+                T client = starter.start();
+                events.emit(Events.event("ready"));
+                return client;
+            } catch (ClientException | RuntimeException e) {
+                events.failed("start_failed", e);
+                if (late()) {
+                    throw e;
+                }
+                Thread.sleep(200);
+            }
+        }
+    }
+
+    private void produce() throws Exception {
+        try (var producer = start(() -> PROVIDER.newProducerBuilder()
+                .setClientConfiguration(configuration).setTopics(options.topic()).build())) {
+            int index = 0;
+            if (options.stdin()) {
+                BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+                for (String line = in.readLine(); line != null; line = in.readLine()) {
+                    send(producer, index++, message(JsonParser.parseString(line).getAsJsonObject()));
+                }
+            } else {
+                for (; index < options.count(); index++) {
+                    JsonObject input = new JsonObject();
+                    input.addProperty("body", "message " + index);
+                    send(producer, index, message(input));
+                }
+            }
+        }
+    }
+
+    private void send(org.apache.rocketmq.client.apis.producer.Producer producer, int index, Message message)
+            throws Exception {
+        while (true) {
+            JsonObject event;
+            try {
+                String id = producer.send(message).getMessageId().toString();
+                event = Events.event("sent");
+                event.addProperty("id", id);
+                event.addProperty("index", index);
+                events.emit(event);
+                return;
+            } catch (ClientException | RuntimeException e) {
+                event = Events.event("send_failed");
+                event.addProperty("index", index);
+                event.addProperty("message", String.valueOf(e));
+                events.emit(event);
+                if (late()) {
+                    throw e;
+                }
+                Thread.sleep(100);
+            }
+        }
+    }
+
+    private Message message(JsonObject input) {
+        MessageBuilder builder = PROVIDER.newMessageBuilder().setTopic(options.topic());
+        builder.setBody(input.has("body_hex")
+                ? HexFormat.of().parseHex(input.get("body_hex").getAsString())
+                : input.get("body").getAsString().getBytes(StandardCharsets.UTF_8));
+        if (input.has("tag")) {
+            builder.setTag(input.get("tag").getAsString());
+        }
+        if (input.has("keys")) {
+            List<String> keys = new ArrayList<>();
+            for (JsonElement key : input.getAsJsonArray("keys")) {
+                keys.add(key.getAsString());
+            }
+            builder.setKeys(keys.toArray(String[]::new));
+        }
+        if (input.has("properties")) {
+            for (Map.Entry<String, JsonElement> property : input.getAsJsonObject("properties").entrySet()) {
+                builder.addProperty(property.getKey(), property.getValue().getAsString());
+            }
+        }
+        return builder.build();
+    }
+
+    private Map<String, FilterExpression> subscription() {
+        return Map.of(options.topic(), new FilterExpression(options.filter(), FilterExpressionType.TAG));
+    }
+
+    private void simple() throws Exception {
+        endWithStandardInput();
+        Set<String> done = new HashSet<>();
+        Map<String, Integer> deliveries = new ConcurrentHashMap<>();
+        try (var consumer = start(() -> PROVIDER.newSimpleConsumerBuilder()
+                .setClientConfiguration(configuration).setConsumerGroup(options.group())
+                .setAwaitDuration(Duration.ofSeconds(10)).setSubscriptionExpressions(subscription()).build())) {
+            while (!late() && ended.getCount() > 0 && (options.count() == 0 || done.size() < options.count())) {
+                List<MessageView> messages;
+                try {
+                    messages = consumer.receive(options.batch(), Duration.ofSeconds(options.invisibleSecs()));
+                } catch (ClientException | RuntimeException e) {
+                    events.failed("receive_failed", e);
+                    Thread.sleep(200);
+                    continue;
+                }
+                for (MessageView message : messages) {
+                    events.emit(Events.received(message));
+                    String id = message.getMessageId().toString();
+                    int delivery = deliveries.merge(id, 1, Integer::sum);
+                    JsonObject event;
+                    try {
+                        if (delivery == 1 && options.changeInvisibleSecs() > 0) {
+                            consumer.changeInvisibleDuration(message, Duration.ofSeconds(options.changeInvisibleSecs()));
+                            event = Events.event("changed");
+                        } else if (fails(delivery)) {
+                            continue;
+                        } else {
+                            consumer.ack(message);
+                            event = Events.event("acked");
+                            done.add(id);
+                        }
+                    } catch (ClientException | RuntimeException e) {
+                        event = Events.event("ack_failed");
+                        event.addProperty("message", String.valueOf(e));
+                    }
+                    event.addProperty("id", id);
+                    events.emit(event);
+                }
+            }
+        }
+    }
+
+    private boolean fails(int delivery) {
+        return options.failAll() || delivery <= options.failFirst();
+    }
+
+    private void push() throws Exception {
+        endWithStandardInput();
+        Set<String> done = Collections.synchronizedSet(new HashSet<>());
+        Map<String, Integer> deliveries = new ConcurrentHashMap<>();
+        AtomicInteger total = new AtomicInteger();
+        try (var consumer = start(() -> PROVIDER.newPushConsumerBuilder()
+                .setClientConfiguration(configuration).setConsumerGroup(options.group())
+                .setSubscriptionExpressions(subscription()).setMaxCacheMessageCount(options.cache())
+                .setConsumptionThreadCount(4).setMessageListener(message -> {
+                    String id = message.getMessageId().toString();
+                    int delivery = deliveries.merge(id, 1, Integer::sum);
+                    int number = total.incrementAndGet();
+                    boolean failure = fails(delivery) || (options.failEvery() > 0 && number % options.failEvery() == 0);
+                    JsonObject event = Events.received(message);
+                    event.addProperty("result", failure ? "failure" : "success");
+                    events.emit(event);
+                    if (failure) {
+                        return ConsumeResult.FAILURE;
+                    }
+                    done.add(id);
+                    if (options.count() > 0 && done.size() >= options.count()) {
+                        ended.countDown();
+                    }
+                    return ConsumeResult.SUCCESS;
+                }).build())) {
+            ended.await(Math.max(0, deadlineNanos - System.nanoTime()), TimeUnit.NANOSECONDS);
+            // The last acknowledgements are sent after the listener has returned.
+            Thread.sleep(500);
+        }
+    }
+
+    private void endWithStandardInput() {
+        Thread watcher = new Thread(() -> {
+            try {
+                while (System.in.read() >= 0) {
+                    // Nothing is expected; only the end matters.
+                }
+            } catch (IOException e) {
+                System.err.println("standard input: " + e);
+            }
+            ended.countDown();
+        }, "stdin");
+        watcher.setDaemon(true);
+        watcher.start();
+    }
+}
