@@ -16,10 +16,24 @@
 //! simulated disk and index that crash, tear, fail and forget from a seed). All pass [`conformance`].
 
 mod batch;
+mod cache;
+mod codec;
+pub mod conformance;
+mod disk;
+mod engine;
+mod frame;
+mod key;
+pub mod local;
+mod mem;
+mod payload;
+mod report;
+mod scan;
 
 pub use batch::{Batch, KeyState, Op, StoredMessage, Term};
+pub use report::{Durability, OpenError, RecoveryReport, TornTail};
 
 use bytes::Bytes;
+pub(crate) use martlet_model::UnixMillis;
 use martlet_model::{QueueId, QueueOffset};
 use std::future::Future;
 use std::ops::Range;
@@ -176,5 +190,9 @@ pub trait Reader: Clone + Send + Sync + 'static {
 
     /// Places of messages appended with this term, newest first, at most `limit`. Terms are 64-bit hashes: the caller
     /// reads the messages and checks the text. Messages below the trim point are left out.
-    fn find(&self, term: Term, limit: usize) -> impl Future<Output = Result<Vec<(QueueId, QueueOffset)>, ReadError>> + Send;
+    fn find(
+        &self,
+        term: Term,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<(QueueId, QueueOffset)>, ReadError>> + Send;
 }

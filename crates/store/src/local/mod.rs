@@ -1,0 +1,239 @@
+//! The local engine: segments of frames and a rebuildable index in one folder of this machine.
+//!
+//! One thread writes and syncs; reads that memory cannot answer go to a few threads of their own. Reads of what was
+//! appended last are answered at the first poll, on the caller's thread.
+
+mod pool;
+
+use crate::disk::real::RealDisk;
+use crate::engine::read::Reach;
+use crate::engine::{Broken, Engine, Settings};
+use crate::{
+    Batch, Durability, KeyState, OpenError, Progress, ReadError, Reader, RecoveryReport, Room, Store, StoredMessage,
+    Term, Ticket, Usage,
+};
+use bytes::Bytes;
+use martlet_model::{QueueId, QueueOffset};
+use pool::Pool;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+/// How to open a folder.
+#[derive(Clone)]
+pub struct Options {
+    /// The folder; made if it is missing.
+    pub dir: PathBuf,
+    /// Length of a segment, preallocated. 1 MiB to 2 GiB; default 128 MiB.
+    pub segment_bytes: u32,
+    /// Bytes of records last appended that stay in memory. Default 16 MiB.
+    pub tail_cache_bytes: usize,
+    /// When a batch counts as durable.
+    pub durability: Durability,
+    /// Random bytes: the log's id if the folder is new.
+    pub log_id_seed: [u8; 16],
+    /// Called from the engine's threads after each change of [`Store::progress`]; must not block.
+    pub waker: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Options {
+    /// The defaults for a folder.
+    pub fn new(dir: PathBuf, log_id_seed: [u8; 16], waker: Arc<dyn Fn() + Send + Sync>) -> Self {
+        Self {
+            dir,
+            segment_bytes: 128 << 20,
+            tail_cache_bytes: 16 << 20,
+            durability: Durability::Fdatasync,
+            log_id_seed,
+            waker,
+        }
+    }
+}
+
+type Core = Engine<RealDisk>;
+
+/// What wakes the writer.
+#[derive(Default)]
+struct Signal {
+    state: Mutex<SignalState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct SignalState {
+    work: bool,
+    closing: bool,
+}
+
+impl Signal {
+    fn raise(&self, change: impl FnOnce(&mut SignalState)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    /// Waits for work; false when there is none and the store is closing.
+    fn wait(&self) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if std::mem::take(&mut state.work) {
+                return true;
+            }
+            if state.closing {
+                return false;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// A store in a folder of this machine.
+pub struct LocalStore {
+    core: Arc<Core>,
+    signal: Arc<Signal>,
+    pool: Arc<Pool>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl LocalStore {
+    /// Opens or makes the folder and recovers what is in it. Blocks.
+    pub fn open(options: Options) -> Result<(Self, RecoveryReport), OpenError> {
+        let disk = RealDisk::open(&options.dir)?;
+        let settings = Settings {
+            segment_bytes: options.segment_bytes.clamp(1 << 20, 2 << 30),
+            tail_cache_bytes: options.tail_cache_bytes,
+            memory_index_bytes: 32 << 20,
+            durability: options.durability,
+            broken: Broken::default(),
+        };
+        let waker = options.waker.clone();
+        let (core, report) = Core::open(disk, options.dir, settings, options.log_id_seed, Box::new(move || waker()))?;
+        let core = Arc::new(core);
+        let signal = Arc::new(Signal::default());
+        let writer = {
+            let (core, signal) = (core.clone(), signal.clone());
+            spawn("martlet-log", move || {
+                while signal.wait() {
+                    while core.step_write() {
+                        core.step_sync();
+                    }
+                }
+            })?
+        };
+        let pool = Arc::new(Pool::start(2)?);
+        Ok((Self { core, signal, pool, writer: Some(writer) }, report))
+    }
+
+    /// Writes and syncs what was committed, then stops. The folder is free when this returns and no reader is left.
+    pub fn close(mut self) -> Progress {
+        self.stop();
+        self.core.progress()
+    }
+
+    fn stop(&mut self) {
+        self.signal.raise(|state| state.closing = true);
+        if let Some(writer) = self.writer.take() {
+            // A panic of the thread has been printed; there is nothing left to wait for.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Drop for LocalStore {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|cause| OpenError::Io {
+        operation: "starting a thread",
+        file: name.to_owned(),
+        position: 0,
+        cause: cause.to_string(),
+    })
+}
+
+impl Store for LocalStore {
+    type Reader = LocalReader;
+
+    fn ready(&self) -> bool {
+        self.core.ready()
+    }
+
+    fn commit(&mut self, batch: Batch) -> Ticket {
+        let ticket = self.core.commit(&batch);
+        self.signal.raise(|state| state.work = true);
+        ticket
+    }
+
+    fn progress(&self) -> Progress {
+        self.core.progress()
+    }
+
+    fn room(&self) -> Room {
+        self.core.room()
+    }
+
+    fn usage(&self) -> Usage {
+        self.core.usage()
+    }
+
+    fn reader(&self) -> LocalReader {
+        LocalReader { core: self.core.clone(), pool: self.pool.clone() }
+    }
+}
+
+/// Reads of a [`LocalStore`].
+#[derive(Clone)]
+pub struct LocalReader {
+    core: Arc<Core>,
+    pool: Arc<Pool>,
+}
+
+impl LocalReader {
+    /// Answers from memory at once, or on one of the pool's threads.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl Fn(&Core, Reach) -> Result<Option<T>, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        if let Some(answer) = question(&self.core, Reach::Warm)? {
+            return Ok(answer);
+        }
+        let core = self.core.clone();
+        let answer = self.pool.run(move || question(&core, Reach::Cold)).await;
+        answer.ok_or(ReadError::Closed)??.ok_or(ReadError::Closed)
+    }
+}
+
+impl Reader for LocalReader {
+    async fn messages(
+        &self,
+        queue: QueueId,
+        range: Range<QueueOffset>,
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<StoredMessage>, ReadError> {
+        self.ask(move |core, reach| core.messages(reach, queue, range.clone(), max_messages, max_bytes)).await
+    }
+
+    async fn bounds(&self, queue: QueueId) -> Result<Option<Range<QueueOffset>>, ReadError> {
+        self.ask(move |core, reach| core.bounds(reach, queue)).await
+    }
+
+    async fn get(&self, key: &[u8]) -> Result<Option<KeyState>, ReadError> {
+        let key = Bytes::copy_from_slice(key);
+        self.ask(move |core, reach| core.get(reach, &key)).await
+    }
+
+    async fn scan(&self, range: Range<Bytes>, limit: usize) -> Result<Vec<(Bytes, KeyState)>, ReadError> {
+        self.ask(move |core, reach| core.scan(reach, range.clone(), limit)).await
+    }
+
+    async fn find(&self, term: Term, limit: usize) -> Result<Vec<(QueueId, QueueOffset)>, ReadError> {
+        self.ask(move |core, reach| core.find(reach, term, limit)).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

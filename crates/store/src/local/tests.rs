@@ -1,0 +1,203 @@
+use super::*;
+use crate::conformance::{self, Subject, block_on};
+use crate::{Op, UnixMillis};
+use std::fs;
+use std::os::unix::fs::FileExt;
+
+/// A thread's parking place for progress.
+#[derive(Default)]
+struct Bell {
+    rung: Mutex<u64>,
+    changed: Condvar,
+}
+
+struct Folder {
+    dir: tempfile::TempDir,
+    bell: Arc<Bell>,
+    segment_bytes: u32,
+    tail_cache_bytes: usize,
+}
+
+impl Folder {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { dir, bell: Arc::default(), segment_bytes: 1 << 20, tail_cache_bytes: 64 << 10 }
+    }
+
+    fn options(&self) -> Options {
+        let bell = self.bell.clone();
+        let waker = Arc::new(move || {
+            *bell.rung.lock().unwrap() += 1;
+            bell.changed.notify_all();
+        });
+        Options {
+            segment_bytes: self.segment_bytes,
+            tail_cache_bytes: self.tail_cache_bytes,
+            ..Options::new(self.dir.path().to_owned(), *b"log id of a test", waker)
+        }
+    }
+
+    fn try_open(&self) -> Result<(LocalStore, RecoveryReport), OpenError> {
+        LocalStore::open(self.options())
+    }
+
+    /// Files of segments, oldest first.
+    fn segments(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = fs::read_dir(self.dir.path()).unwrap().map(|file| file.unwrap().path()).collect();
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
+        files.sort();
+        files
+    }
+}
+
+impl Subject for Folder {
+    type Store = LocalStore;
+
+    fn open(&mut self) -> LocalStore {
+        self.try_open().unwrap().0
+    }
+
+    fn wait(&mut self, store: &mut LocalStore, ticket: Ticket) {
+        let mut rung = self.bell.rung.lock().unwrap();
+        while store.progress().durable < ticket {
+            assert!(store.progress().failed.is_none(), "{:?}", store.progress());
+            rung = self.bell.changed.wait(rung).unwrap();
+        }
+    }
+
+    fn close(&mut self, store: LocalStore) {
+        store.close();
+    }
+}
+
+fn message(offset: u64, record: &[u8]) -> Batch {
+    let op = Op::Append {
+        queue: QueueId(1),
+        offset: QueueOffset(offset),
+        record: Bytes::copy_from_slice(record),
+        terms: Vec::new(),
+        keep_until: UnixMillis(0),
+    };
+    Batch { time: UnixMillis(offset as i64), ops: vec![op] }
+}
+
+fn all(store: &LocalStore) -> Vec<StoredMessage> {
+    let range = QueueOffset(0)..QueueOffset(u64::MAX);
+    block_on(store.reader().messages(QueueId(1), range, usize::MAX, usize::MAX)).unwrap()
+}
+
+#[test]
+fn the_local_engine_keeps_the_contract() {
+    conformance::all(Folder::new);
+}
+
+#[test]
+fn a_second_process_is_refused_by_name() {
+    let folder = Folder::new();
+    let (store, report) = folder.try_open().unwrap();
+    assert!(report.created);
+    let Err(error) = folder.try_open() else { panic!("two stores on one folder") };
+    assert_eq!(error, OpenError::Locked { folder: folder.dir.path().to_owned(), process: Some(std::process::id()) });
+    store.close();
+    assert!(!folder.try_open().unwrap().1.created);
+}
+
+#[test]
+fn a_torn_last_frame_is_cut_off_and_reported_and_the_log_goes_on() {
+    let mut folder = Folder::new();
+    let mut store = folder.open();
+    for offset in 0..3 {
+        store.commit(message(offset, &[b'a'; 100]));
+    }
+    store.close();
+    let path = folder.segments().remove(0);
+    let whole = fs::read(&path).unwrap();
+    let end = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    // The last frame with any of its bytes not written.
+    for lost in [end - 1, end - 50, end - 110] {
+        fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&[0], lost as u64).unwrap();
+        let (store, report) = folder.try_open().unwrap();
+        let torn = report.torn.unwrap();
+        assert_eq!(torn.file, "0000000001.seg");
+        assert!(torn.position < lost as u64 && torn.position + torn.bytes_cut <= end as u64);
+        assert_eq!(all(&store).len(), 2);
+        store.close();
+        let (mut store, report) = folder.try_open().unwrap();
+        assert_eq!(report.torn, None, "it was cut off");
+        store.commit(message(2, b"again"));
+        store.close();
+        assert_eq!(all(&folder.open()).len(), 3);
+        fs::write(&path, &whole).unwrap();
+    }
+}
+
+#[test]
+fn a_bad_frame_that_later_ones_vouch_for_is_damage_and_never_cut_off() {
+    let mut folder = Folder::new();
+    let mut store = folder.open();
+    for offset in 0..4 {
+        let ticket = store.commit(message(offset, &[b'a'; 100]));
+        folder.wait(&mut store, ticket);
+    }
+    store.close();
+    let path = folder.segments().remove(0);
+    let whole = fs::read(&path).unwrap();
+    let second = whole.windows(4).enumerate().filter(|(_, bytes)| bytes == b"MFR1").nth(2).unwrap().0;
+    for at in [second, second + 30, second + 63, second + 64, second + 100] {
+        let mut broken = whole.clone();
+        broken[at] ^= 1;
+        fs::write(&path, &broken).unwrap();
+        match folder.try_open().map(|_| ()).unwrap_err() {
+            OpenError::Damaged { file, position, .. } => {
+                assert_eq!((file.as_str(), position), ("0000000001.seg", second as u64));
+            }
+            other => panic!("{other}"),
+        }
+        assert_eq!(fs::read(&path).unwrap(), broken, "nothing was changed");
+    }
+}
+
+#[test]
+fn a_missing_segment_and_a_newer_format_are_refused() {
+    let mut folder = Folder::new();
+    let mut store = folder.open();
+    for offset in 0..30 {
+        let ticket = store.commit(message(offset, &[b'a'; 100_000]));
+        folder.wait(&mut store, ticket);
+    }
+    store.close();
+    let first = folder.segments().remove(0);
+    let whole = fs::read(&first).unwrap();
+    fs::remove_file(&first).unwrap();
+    let error = folder.try_open().map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("0000000001.seg") && error.contains("no such file"), "{error}");
+    fs::write(&first, whole).unwrap();
+    let format = folder.dir.path().join("format");
+    let text = fs::read_to_string(&format).unwrap();
+    assert_eq!(text, "martlet log\nversion 1\nid 6c6f67206964206f6620612074657374\n");
+    fs::write(&format, text.replace("version 1", "version 2")).unwrap();
+    let error = folder.try_open().map(|_| ()).unwrap_err();
+    assert_eq!(error, OpenError::NewerFormat { file: "format".to_owned(), found: 2, known: 1 });
+}
+
+#[test]
+fn the_tail_is_answered_at_the_first_poll_and_shares_its_bytes() {
+    let mut folder = Folder::new();
+    let mut store = folder.open();
+    for offset in 0..100 {
+        let ticket = store.commit(message(offset, &[offset as u8; 4096]));
+        folder.wait(&mut store, ticket);
+    }
+    let reader = store.reader();
+    let read = |from: u64| {
+        let mut future = Box::pin(reader.messages(QueueId(1), QueueOffset(from)..QueueOffset(from + 1), 1, usize::MAX));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::future::Future::poll(future.as_mut(), &mut context) {
+            std::task::Poll::Ready(answer) => Some(answer.unwrap().remove(0).record),
+            std::task::Poll::Pending => None,
+        }
+    };
+    assert!(read(0).is_none(), "64 KiB of cache do not hold 400 KiB");
+    assert_eq!(read(99).unwrap().as_ptr(), read(99).unwrap().as_ptr());
+    assert_eq!(all(&store).len(), 100);
+}
