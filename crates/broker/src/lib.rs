@@ -1,11 +1,27 @@
-//! The node's front office: what the protocols call. Looks things up in the catalog, checks permission and limits, knows
-//! the connected clients, keeps byte budgets, and hands the rest to the shard that owns the queue.
+//! The node's front office: what the protocols call. Looks things up in the catalog, checks limits, knows the connected
+//! clients, keeps byte budgets, and hands the rest to the shard that owns the queue.
 //!
 //! In: requests in the domain's own words ([`requests`]). Out: answers, or one [`Refusal`] that a protocol translates in
 //! one table. Holds no wire format and no rule about messages.
+//!
+//! - `broker`: the catalog's side: topics, groups, figures.
+//! - `messages`: send, receive, settle: names to ids, commands to the shard, bodies read outside of it.
+//! - `clients`: who is connected; what a vanished client held goes back.
+//! - `runtime`: the shard's thread, its clock and its inbox.
+//! - `stats`: what is counted per topic and group.
 
+mod broker;
+mod clients;
+mod messages;
+mod options;
 mod refusal;
 mod requests;
+mod runtime;
+mod stats;
 
+pub use broker::Broker;
+pub use messages::ReplyBudget;
+pub use options::{BrokerOptions, OpenError, OpenReport};
 pub use refusal::Refusal;
 pub use requests::*;
+pub use stats::{Figures, GroupCount, Histogram, TopicCount};

@@ -88,6 +88,8 @@ pub struct DeliveredMessage {
 pub struct Received {
     /// The messages; empty if none came within the poll.
     pub messages: Vec<DeliveredMessage>,
+    /// Their share of the byte budget: to be kept until they have been written to the client.
+    pub budget: crate::ReplyBudget,
 }
 
 /// What a connected client said of itself.

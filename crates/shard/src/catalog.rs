@@ -10,6 +10,7 @@ use bytes::Bytes;
 use martlet_model::names::DEAD_LETTER_PREFIX;
 use martlet_model::{GroupId, QueueId, QueueOffset, TopicId};
 use martlet_store::Op;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl<T> Shard<T> {
@@ -21,6 +22,9 @@ impl<T> Shard<T> {
     /// Creates a topic or changes it; queues are added as needed and never taken away while the topic lives.
     fn put_topic(&mut self, facts: TopicFacts) {
         let id = facts.id;
+        if self.topics.get(&id).is_some_and(|topic| topic.facts == facts) {
+            return;
+        }
         let wanted = facts.read_queues.max(facts.write_queues);
         let mut queues = self.topics.remove(&id).map_or_else(Vec::new, |topic| topic.queues);
         for index in queues.len() as u32..wanted {
@@ -54,10 +58,12 @@ impl<T> Shard<T> {
     }
 
     pub(crate) fn apply_group(&mut self, facts: GroupFacts, token: T) {
-        let image = Bytes::from(codec::encode_group(&facts));
-        self.ops.push(Op::Put { key: keys::group(facts.id), image, keep_until: None });
         let id = facts.id;
-        self.groups.insert(id, facts);
+        if self.groups.get(&id) != Some(&facts) {
+            let image = Bytes::from(codec::encode_group(&facts));
+            self.ops.push(Op::Put { key: keys::group(id), image, keep_until: None });
+            self.groups.insert(id, facts);
+        }
         self.make_dead_letter_topic(id);
         self.reply(token, Output::Done);
     }
@@ -81,7 +87,18 @@ impl<T> Shard<T> {
         self.refuse_polls(|key| key.0 == id, &Refused::TopicGone);
     }
 
-    pub(crate) fn drop_group(&mut self, id: GroupId, token: T) {
+    pub(crate) fn keep_only(&mut self, topics: &BTreeSet<TopicId>, groups: &BTreeSet<GroupId>) {
+        let gone: Vec<GroupId> = self.groups.keys().filter(|id| !groups.contains(id)).copied().collect();
+        gone.into_iter().for_each(|group| self.drop_group(group));
+        let is_gone = |id: &TopicId| match id.dead_letter_group() {
+            Some(group) => !groups.contains(&group),
+            None => !topics.contains(id),
+        };
+        let gone: Vec<TopicId> = self.topics.keys().copied().filter(is_gone).collect();
+        gone.into_iter().for_each(|topic| self.drop_topic(topic));
+    }
+
+    pub(crate) fn drop_group(&mut self, id: GroupId) {
         if self.groups.remove(&id).is_some() {
             self.ops.push(Op::Remove { key: keys::group(id) });
             let queues: Vec<QueueId> =
@@ -96,7 +113,6 @@ impl<T> Shard<T> {
             self.refuse_polls(|key| key.1 == id, &Refused::GroupGone);
             self.drop_topic(TopicId::dead_letters_of(id));
         }
-        self.reply(token, Output::Done);
     }
 
     fn refuse_polls(&mut self, of: impl Fn(&(TopicId, GroupId)) -> bool, refused: &Refused) {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use martlet_model::handle::{DeliveryNumber, ReceiptHandle};
 use martlet_model::{GroupId, QueueId, QueueOffset, RetryBackoff, TagFilter, TopicId, UnixMillis};
 use martlet_store::Term;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A poll, numbered by the caller; unique within an epoch.
@@ -114,6 +115,15 @@ pub enum Command<T> {
     DropGroup {
         /// Which.
         group: GroupId,
+        /// For [`Output::Done`].
+        token: T,
+    },
+    /// Drops every topic and group that is not among these: what the catalog deleted while this shard was not looking.
+    KeepOnly {
+        /// Topics that exist.
+        topics: BTreeSet<TopicId>,
+        /// Groups that exist.
+        groups: BTreeSet<GroupId>,
         /// For [`Output::Done`].
         token: T,
     },

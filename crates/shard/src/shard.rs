@@ -292,7 +292,14 @@ impl<T> Shard<T> {
                 self.reply(token, Output::Done);
             }
             Command::ApplyGroup { group, token } => self.apply_group(group, token),
-            Command::DropGroup { group, token } => self.drop_group(group, token),
+            Command::DropGroup { group, token } => {
+                self.drop_group(group);
+                self.reply(token, Output::Done);
+            }
+            Command::KeepOnly { topics, groups, token } => {
+                self.keep_only(&topics, &groups);
+                self.reply(token, Output::Done);
+            }
             Command::Send { topic, messages, deadline, token } => self.send(topic, messages, deadline, token),
             Command::Receive { receive, token } => self.receive(receive, token),
             Command::CancelPoll { poll } => {

@@ -63,6 +63,11 @@ impl<S: Store, T> ShardLoop<S, T> {
         &mut self.store
     }
 
+    /// Ends the loop; what is not durable yet is the store's to finish or to lose.
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
     /// Whether anything is waiting to become durable or to be handed to the store.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.open.is_empty() && !self.shard.has_changes()

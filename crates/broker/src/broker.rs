@@ -1,0 +1,453 @@
+//! The broker: opening and closing, topics and groups, figures.
+
+use crate::clients::Clients;
+use crate::messages::{HOUSEKEEPING_EVERY, budget_used, reply_budget, wall_now};
+use crate::options::{BrokerOptions, OpenError, OpenReport};
+use crate::runtime::{Bell, ShardHandle, block_on};
+use crate::stats::{Figures, Stats};
+use crate::{ClientInfo, GroupSettings, GroupStatus, ProgressStatus, QueueStatus, Refusal, TopicSettings, TopicStatus};
+use martlet_cluster::{Catalog, CatalogError, CatalogService, ChangeError, LocalCatalogStore};
+use martlet_model::names::{self, DEAD_LETTER_PREFIX};
+use martlet_model::{DeadLetterPolicy, GroupConfig, Permission, TopicConfig, TopicId, TopicType};
+use martlet_shard::{Command, DeadLetters, GroupFacts, Output, ShardOptions, TopicFacts};
+use martlet_store::Store as _;
+use martlet_store::local::{LocalReader, LocalStore, Options as StoreOptions};
+use std::hash::Hasher as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use tokio::sync::Semaphore;
+
+/// The node's front office. Cheap to clone; all clones are one broker.
+#[derive(Clone)]
+pub struct Broker {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub options: BrokerOptions,
+    pub catalog: CatalogService<LocalCatalogStore>,
+    pub shard: ShardHandle,
+    pub reader: LocalReader,
+    pub clients: Clients,
+    pub stats: Stats,
+    pub next_poll: AtomicU64,
+    pub reply_budget: Arc<Semaphore>,
+    reply_bytes: usize,
+    pub closing: AtomicBool,
+    threads: Mutex<Option<Threads>>,
+    rest: Arc<Rest>,
+}
+
+struct Threads {
+    shard: JoinHandle<LocalStore>,
+    housekeeping: JoinHandle<()>,
+}
+
+/// What the housekeeping thread sleeps on.
+#[derive(Default)]
+struct Rest {
+    over: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Broker {
+    /// Opens the folder, recovers what is in it, and starts the shard. Blocks; not to be called from an asynchronous task.
+    pub fn open(options: BrokerOptions) -> Result<(Self, OpenReport), OpenError> {
+        let folder = options.data_dir.clone();
+        std::fs::create_dir_all(&folder).map_err(|error| OpenError::Folder { folder: folder.clone(), error })?;
+        let bell = Bell::new();
+        let waker = {
+            let bell = bell.clone();
+            Arc::new(move || bell.ring())
+        };
+        let (store, recovery) = LocalStore::open(StoreOptions {
+            segment_bytes: options.segment_bytes,
+            tail_cache_bytes: options.tail_cache_bytes,
+            durability: options.durability,
+            ..StoreOptions::new(folder.join("shard-0"), random()?, waker)
+        })?;
+        let catalog_folder = folder.join("catalog");
+        let catalog = LocalCatalogStore::open(&catalog_folder)
+            .map_err(|error| OpenError::Folder { folder: catalog_folder, error })?;
+        let catalog = block_on(CatalogService::open(catalog))?;
+        let reader = store.reader();
+        let shard_options = ShardOptions {
+            shard: shard_number(&options.broker_name),
+            new_handle_key: random()?,
+            retention_millis: options.retention_millis,
+            open_slots_max: options.open_slots_max,
+            polls_max: options.polls_max,
+            ..ShardOptions::default()
+        };
+        let (shard, epoch, shard_thread) = ShardHandle::start(store, shard_options, bell, recovery.last_time)?;
+        let snapshot = catalog.snapshot();
+        let report = OpenReport { recovery, epoch, topics: snapshot.topics().len(), groups: snapshot.groups().len() };
+        let (reply_budget, reply_bytes) = reply_budget(options.reply_bytes);
+        let rest = Arc::<Rest>::default();
+        let broker = Self {
+            inner: Arc::new(Inner {
+                clients: Clients::new(options.clients_max),
+                stats: Stats::default(),
+                next_poll: AtomicU64::new(1),
+                options,
+                catalog,
+                shard,
+                reader,
+                reply_budget,
+                reply_bytes,
+                closing: AtomicBool::new(false),
+                threads: Mutex::new(None),
+                rest: rest.clone(),
+            }),
+        };
+        block_on(broker.bring_shard_up_to_date(&snapshot))
+            .map_err(|refusal| OpenError::Stopped { reason: refusal.to_string() })?;
+        let weak = Arc::downgrade(&broker.inner);
+        let housekeeping = std::thread::Builder::new()
+            .name("martlet-housekeeping".into())
+            .spawn(move || {
+                while !rest.sleep() {
+                    let Some(inner) = weak.upgrade() else { return };
+                    Broker { inner }.housekeeping();
+                }
+            })
+            .map_err(|error| OpenError::System { what: "starting the housekeeping thread", error })?;
+        let threads = Threads { shard: shard_thread, housekeeping };
+        *broker.inner.threads.lock().unwrap_or_else(PoisonError::into_inner) = Some(threads);
+        Ok((broker, report))
+    }
+
+    /// Refuses new requests, finishes what has arrived, and frees the folder. Polls that wait are ended. Blocks for the
+    /// last sync.
+    pub fn close(&self) {
+        self.inner.closing.store(true, Relaxed);
+        self.inner.shard.close();
+        self.inner.rest.end();
+        let threads = self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(threads) = threads {
+            // A panic of a thread has been printed; there is nothing left to wait for.
+            if let Ok(store) = threads.shard.join() {
+                store.close();
+            }
+            let _ = threads.housekeeping.join();
+        }
+    }
+
+    /// A crash between a change of the catalog and the shard's note of it leaves the shard behind: everything is applied
+    /// again at opening, which changes nothing where nothing is missing.
+    async fn bring_shard_up_to_date(&self, catalog: &Catalog) -> Result<(), Refusal> {
+        for topic in catalog.topics() {
+            self.apply_topic(topic).await?;
+        }
+        for group in catalog.groups() {
+            self.apply_group(group, catalog).await?;
+        }
+        let topics = catalog.topics().map(|topic| topic.id).collect();
+        let groups = catalog.groups().map(|group| group.id).collect();
+        self.ask(|token| Command::KeepOnly { topics, groups, token }).await.map(drop)
+    }
+
+    async fn apply_topic(&self, topic: &TopicConfig) -> Result<(), Refusal> {
+        let facts = TopicFacts {
+            id: topic.id,
+            name: topic.name.as_str().into(),
+            read_queues: topic.read_queues,
+            write_queues: topic.write_queues,
+            retention_millis: topic.retention_millis,
+        };
+        self.ask(|token| Command::ApplyTopic { topic: facts, token }).await.map(drop)
+    }
+
+    async fn apply_group(&self, group: &GroupConfig, catalog: &Catalog) -> Result<(), Refusal> {
+        let own = DeadLetters::Topic(TopicId::dead_letters_of(group.id));
+        let dead_letters = match &group.dead_letters {
+            DeadLetterPolicy::Discard => DeadLetters::Discard,
+            DeadLetterPolicy::GroupTopic => own,
+            DeadLetterPolicy::Topic(name) => catalog.topic(name).map_or(own, |topic| DeadLetters::Topic(topic.id)),
+        };
+        let facts = GroupFacts {
+            id: group.id,
+            name: group.name.as_str().into(),
+            max_attempts: group.retry.max_attempts,
+            backoff: group.retry.backoff.clone(),
+            dead_letters,
+        };
+        self.ask(|token| Command::ApplyGroup { group: facts, token }).await.map(drop)
+    }
+
+    /// How this broker was set up.
+    pub fn options(&self) -> &BrokerOptions {
+        &self.inner.options
+    }
+
+    /// What clients know the shard by.
+    pub fn broker_name(&self) -> &str {
+        &self.inner.options.broker_name
+    }
+
+    /// What scripts know the cluster by.
+    pub fn cluster_name(&self) -> &str {
+        &self.inner.options.cluster_name
+    }
+
+    /// A topic by name; made if it is missing and topics are made automatically.
+    pub async fn topic(&self, name: &str) -> Result<Arc<TopicConfig>, Refusal> {
+        if let Some(topic) = self.known_topic(name) {
+            return Ok(topic);
+        }
+        names::check_topic(name)?;
+        if !self.inner.options.auto_create_topics || name.starts_with('%') {
+            return Err(Refusal::TopicNotFound { topic: name.to_owned() });
+        }
+        self.change_topic(|catalog| catalog.create_topic(name, &TopicSettings::default(), wall_now(), true)).await
+    }
+
+    /// A topic that exists. `%DLQ%group` exists with its group.
+    pub fn known_topic(&self, name: &str) -> Option<Arc<TopicConfig>> {
+        let catalog = self.inner.catalog.snapshot();
+        if let Some(group) = name.strip_prefix(DEAD_LETTER_PREFIX) {
+            return catalog.group(group).map(|group| Arc::new(dead_letter_topic(name, group)));
+        }
+        catalog.topic(name).cloned()
+    }
+
+    /// All topics, by name.
+    pub fn topics(&self) -> Vec<Arc<TopicConfig>> {
+        self.inner.catalog.snapshot().topics().cloned().collect()
+    }
+
+    /// Creates a topic; one that exists and agrees is returned as it is.
+    pub async fn create_topic(&self, name: &str, settings: TopicSettings) -> Result<Arc<TopicConfig>, Refusal> {
+        self.change_topic(|catalog| catalog.create_topic(name, &settings, wall_now(), false)).await
+    }
+
+    /// Changes what the settings say and keeps the rest.
+    pub async fn update_topic(&self, name: &str, settings: TopicSettings) -> Result<Arc<TopicConfig>, Refusal> {
+        self.change_topic(|catalog| catalog.update_topic(name, &settings)).await
+    }
+
+    async fn change_topic(
+        &self,
+        change: impl FnMut(&mut Catalog) -> Result<Arc<TopicConfig>, ChangeError>,
+    ) -> Result<Arc<TopicConfig>, Refusal> {
+        let (topic, catalog) = self.inner.catalog.change(change).await.map_err(catalog_refusal)?;
+        self.apply_topic(&topic).await?;
+        // Groups may have named it for their dead letters before it was there.
+        for group in catalog.groups().filter(|group| group.dead_letters == DeadLetterPolicy::Topic(topic.name.clone()))
+        {
+            self.apply_group(group, &catalog).await?;
+        }
+        Ok(topic)
+    }
+
+    /// Deletes a topic with all its messages.
+    pub async fn delete_topic(&self, name: &str) -> Result<(), Refusal> {
+        let (topic, _) =
+            self.inner.catalog.change(|catalog| catalog.delete_topic(name)).await.map_err(catalog_refusal)?;
+        self.inner.stats.forget_topic(name);
+        self.ask(|token| Command::DropTopic { topic: topic.id, token }).await.map(drop)
+    }
+
+    /// A topic and its queues' bounds.
+    pub async fn topic_status(&self, name: &str) -> Result<TopicStatus, Refusal> {
+        let config = self.known_topic(name).ok_or_else(|| Refusal::TopicNotFound { topic: name.to_owned() })?;
+        match self.ask(|token| Command::DescribeTopic { topic: config.id, token }).await? {
+            Output::Queues(figures) => {
+                let queues = figures
+                    .iter()
+                    .map(|figures| QueueStatus {
+                        queue: figures.index,
+                        min_offset: figures.min,
+                        max_offset: figures.max,
+                        last_store_time: figures.last_store_time,
+                    })
+                    .collect();
+                Ok(TopicStatus { config: (*config).clone(), queues })
+            }
+            other => Err(self.unexpected(other, name, "")),
+        }
+    }
+
+    /// A group by name; made if it is missing and groups are made automatically.
+    pub async fn group(&self, name: &str) -> Result<Arc<GroupConfig>, Refusal> {
+        if let Some(group) = self.known_group(name) {
+            return Ok(group);
+        }
+        names::check_group(name)?;
+        if !self.inner.options.auto_create_groups {
+            return Err(Refusal::GroupNotFound { group: name.to_owned() });
+        }
+        self.change_group(|catalog| catalog.create_group(name, &GroupSettings::default(), wall_now(), true)).await
+    }
+
+    /// A group that exists.
+    pub fn known_group(&self, name: &str) -> Option<Arc<GroupConfig>> {
+        self.inner.catalog.snapshot().group(name).cloned()
+    }
+
+    /// All groups, by name.
+    pub fn groups(&self) -> Vec<Arc<GroupConfig>> {
+        self.inner.catalog.snapshot().groups().cloned().collect()
+    }
+
+    /// Creates a group; one that exists and agrees is returned as it is.
+    pub async fn create_group(&self, name: &str, settings: GroupSettings) -> Result<Arc<GroupConfig>, Refusal> {
+        self.change_group(|catalog| catalog.create_group(name, &settings, wall_now(), false)).await
+    }
+
+    /// Changes what the settings say and keeps the rest.
+    pub async fn update_group(&self, name: &str, settings: GroupSettings) -> Result<Arc<GroupConfig>, Refusal> {
+        self.change_group(|catalog| catalog.update_group(name, &settings)).await
+    }
+
+    async fn change_group(
+        &self,
+        change: impl FnMut(&mut Catalog) -> Result<Arc<GroupConfig>, ChangeError>,
+    ) -> Result<Arc<GroupConfig>, Refusal> {
+        let (group, catalog) = self.inner.catalog.change(change).await.map_err(catalog_refusal)?;
+        self.apply_group(&group, &catalog).await?;
+        Ok(group)
+    }
+
+    /// Deletes a group, its progress and its dead letters.
+    pub async fn delete_group(&self, name: &str) -> Result<(), Refusal> {
+        let (group, _) =
+            self.inner.catalog.change(|catalog| catalog.delete_group(name)).await.map_err(catalog_refusal)?;
+        self.inner.stats.forget_group(name);
+        self.ask(|token| Command::DropGroup { group: group.id, token }).await.map(drop)
+    }
+
+    /// A group, its progress and its consumers.
+    pub async fn group_status(&self, name: &str) -> Result<GroupStatus, Refusal> {
+        let config = self.known_group(name).ok_or_else(|| Refusal::GroupNotFound { group: name.to_owned() })?;
+        let names: std::collections::BTreeMap<TopicId, String> =
+            self.inner.catalog.snapshot().topics().map(|topic| (topic.id, topic.name.clone())).collect();
+        match self.ask(|token| Command::DescribeGroup { group: config.id, token }).await? {
+            Output::Progress(figures, dead_letters) => {
+                let progress = figures
+                    .iter()
+                    .filter_map(|figures| {
+                        Some(ProgressStatus {
+                            topic: names.get(&figures.topic)?.clone(),
+                            queue: figures.index,
+                            committed: figures.committed,
+                            max_offset: figures.max,
+                            in_flight: figures.in_flight,
+                            waiting_retry: figures.waiting_retry,
+                            ready: figures.ready,
+                        })
+                    })
+                    .collect();
+                let clients = self.inner.clients.of_group(name);
+                Ok(GroupStatus { config: (*config).clone(), progress, dead_letters, clients })
+            }
+            other => Err(self.unexpected(other, "", name)),
+        }
+    }
+
+    /// A client says who it is.
+    pub fn client_seen(&self, info: ClientInfo) -> Result<(), Refusal> {
+        self.inner.clients.seen(info)
+    }
+
+    /// Whether the client is known; it lives on.
+    pub fn heartbeat(&self, client_id: &str) -> bool {
+        self.inner.clients.heartbeat(client_id)
+    }
+
+    /// A client is gone: what it held under renewal becomes visible.
+    pub fn client_gone(&self, client_id: &str) {
+        if let Some(client) = self.inner.clients.gone(client_id) {
+            let _ = self.inner.shard.submit(Command::ClientGone { client });
+        }
+    }
+
+    /// Connected clients.
+    pub fn clients(&self) -> Vec<ClientInfo> {
+        self.inner.clients.all()
+    }
+
+    /// A request was refused; for the metrics.
+    pub fn count_refusal(&self, reason: &'static str) {
+        self.inner.stats.refused(reason);
+    }
+
+    /// A snapshot for metrics.
+    pub fn figures(&self) -> Figures {
+        let shard = self.inner.shard.figures();
+        let used = budget_used(&self.inner.reply_budget, self.inner.reply_bytes);
+        Figures {
+            topics: self.inner.stats.topic_counts(),
+            groups: self.inner.stats.group_counts(),
+            refusals: self.inner.stats.refusal_counts(),
+            counters: shard.counters,
+            waiting_polls: shard.polls,
+            resident_entities: shard.resident,
+            open_slots: shard.open_slots,
+            usage: shard.usage,
+            disk_full: shard.disk_full,
+            reply_bytes: (used, self.inner.reply_bytes),
+            clients: self.inner.clients.all(),
+            stopped: self.inner.shard.stopped(),
+        }
+    }
+}
+
+impl Rest {
+    /// Sleeps one round; true when it is over.
+    fn sleep(&self) -> bool {
+        let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(over, HOUSEKEEPING_EVERY, |over| !*over);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn end(&self) {
+        *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+}
+
+fn dead_letter_topic(name: &str, group: &GroupConfig) -> TopicConfig {
+    TopicConfig {
+        id: TopicId::dead_letters_of(group.id),
+        name: name.to_owned(),
+        kind: TopicType::Normal,
+        read_queues: 1,
+        write_queues: 1,
+        permission: Permission::ReadWrite,
+        retention_millis: None,
+        created_millis: group.created_millis,
+        auto_created: true,
+    }
+}
+
+fn catalog_refusal(error: CatalogError) -> Refusal {
+    match error {
+        CatalogError::Change(ChangeError::Name(error)) => Refusal::Name(error),
+        CatalogError::Change(ChangeError::Exists { what, name }) => Refusal::Exists { what, name },
+        CatalogError::Change(ChangeError::TopicNotFound { topic }) => Refusal::TopicNotFound { topic },
+        CatalogError::Change(ChangeError::GroupNotFound { group }) => Refusal::GroupNotFound { group },
+        CatalogError::Change(ChangeError::Setting { field, value, rule }) => Refusal::Setting { field, value, rule },
+        CatalogError::Change(ChangeError::Full { what, limit }) => Refusal::Busy { what, limit: limit as u64 },
+        other => Refusal::Catalog { reason: other.to_string() },
+    }
+}
+
+fn shard_number(name: &str) -> u32 {
+    let mut hasher = siphasher::sip::SipHasher13::new();
+    hasher.write(name.as_bytes());
+    hasher.finish() as u32
+}
+
+fn random() -> Result<[u8; 16], OpenError> {
+    let mut bytes = [0; 16];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    match filled {
+        Ok(16) => Ok(bytes),
+        Ok(_) => {
+            Err(OpenError::System { what: "asking for randomness", error: std::io::ErrorKind::UnexpectedEof.into() })
+        }
+        Err(error) => Err(OpenError::System { what: "asking for randomness", error: error.into() }),
+    }
+}

@@ -1,0 +1,423 @@
+//! Send, receive, settle: names become ids, commands go to the shard, bodies are read outside of it.
+
+use crate::runtime::{NotTaken, ShardHandle, Token, Wall};
+use crate::{Broker, DeliveredMessage, ReceiveRequest, Received, Refusal, SendRequest, SentMessage};
+use martlet_model::handle::ReceiptHandle;
+use martlet_model::{GroupId, QueueOffset, TopicConfig, TopicId, limits};
+use martlet_shard::{Command, HandOut, Incoming, Output, PollId, ReceiveCommand, Refused, SettleError};
+use martlet_store::{Reader, StoredMessage};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// Replies take from the byte budget in units of this many bytes.
+const BUDGET_UNIT: usize = 1024;
+
+/// A reply's share of the byte budget; given back when the reply has been written and this is dropped.
+#[derive(Debug, Default)]
+pub struct ReplyBudget(#[allow(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
+
+/// Gives a poll up when the client goes away before it is answered.
+struct PollGuard<'a> {
+    shard: &'a ShardHandle,
+    poll: PollId,
+    answered: bool,
+}
+
+impl Drop for PollGuard<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            // A stopped shard has no polls left.
+            let _ = self.shard.submit(Command::CancelPoll { poll: self.poll });
+        }
+    }
+}
+
+/// Takes back hand-outs that were not given to the caller, whatever happens on the way.
+struct Undelivered<'a> {
+    shard: &'a ShardHandle,
+    group: GroupId,
+    hand_outs: VecDeque<HandOut>,
+}
+
+impl Drop for Undelivered<'_> {
+    fn drop(&mut self) {
+        self.shard.undo(self.hand_outs.iter().map(|hand_out| self.shard.receipt(self.group, hand_out)).collect());
+    }
+}
+
+impl Broker {
+    /// Stores messages; returns once they are durable.
+    pub async fn send(&self, request: SendRequest) -> Result<Vec<SentMessage>, Refusal> {
+        let topic = self.topic(&request.topic).await?;
+        check_sendable(&topic, &request)?;
+        let bytes: Vec<usize> = request.messages.iter().map(|message| message.record.len()).collect();
+        let deadline = request.deadline.map(|at| {
+            let left = at.saturating_duration_since(Instant::now()).as_millis();
+            self.inner.shard.now().plus(i64::try_from(left).unwrap_or(i64::MAX))
+        });
+        let messages = request
+            .messages
+            .into_iter()
+            .map(|message| {
+                let mut terms = Vec::with_capacity(1 + message.keys.len());
+                terms.push(martlet_shard::term(topic.id, b'i', &message.message_id));
+                terms.extend(message.keys.iter().map(|key| martlet_shard::term(topic.id, b'k', key)));
+                Incoming { record: message.record, terms }
+            })
+            .collect();
+        let sending = self.ask(|token| Command::Send { topic: topic.id, messages, deadline, token });
+        let output = match request.deadline {
+            Some(deadline) => match tokio::time::timeout_at(deadline.into(), sending).await {
+                Ok(output) => output?,
+                Err(_) => return Err(Refusal::OutcomeUnknown),
+            },
+            None => sending.await?,
+        };
+        match output {
+            Output::Sent(places) => {
+                let stats = self.inner.stats.topic(&topic.name);
+                bytes.iter().for_each(|&bytes| stats.sent(bytes));
+                Ok(places.into_iter().map(|(queue, offset)| SentMessage { queue, offset }).collect())
+            }
+            other => Err(self.unexpected(other, &topic.name, "")),
+        }
+    }
+
+    /// Polls for messages; waits up to the request's poll time. Dropping the future gives the poll up.
+    pub async fn receive(&self, request: ReceiveRequest) -> Result<Received, Refusal> {
+        let topic = self.topic(&request.topic).await?;
+        if !topic.permission.readable() {
+            return Err(Refusal::NotReadable { topic: topic.name.clone() });
+        }
+        let group = self.group(&request.group).await?;
+        let client = self.inner.clients.number(&request.client_id, &request.group)?;
+        let shard = &self.inner.shard;
+        let poll = PollId(self.inner.next_poll.fetch_add(1, Relaxed));
+        let receive = ReceiveCommand {
+            poll,
+            client,
+            group: group.id,
+            topic: topic.id,
+            filter: request.filter.clone(),
+            batch_size: request.batch_size.clamp(1, limits::RECEIVE_BATCH_MAX),
+            invisible_millis: request.invisible_millis,
+            auto_renew: request.auto_renew,
+            until: shard.now().plus(request.poll_millis.max(0)),
+        };
+        let (reply, answer) = oneshot::channel();
+        shard
+            .submit(Command::Receive { receive, token: Token::Poll(reply, group.id) })
+            .map_err(|why| self.not_taken(why))?;
+        let mut guard = PollGuard { shard, poll, answered: false };
+        let output = answer.await;
+        guard.answered = true;
+        match output.map_err(|_| self.stopped())? {
+            Output::Delivered(hand_outs) if hand_outs.is_empty() => Ok(Received::default()),
+            Output::Delivered(hand_outs) => {
+                let undelivered = Undelivered { shard, group: group.id, hand_outs: hand_outs.into() };
+                self.read_bodies(&request, &topic, undelivered).await
+            }
+            other => Err(self.unexpected(other, &topic.name, &group.name)),
+        }
+    }
+
+    /// Reads what was handed out, as much as a reply may hold; the rest goes back.
+    async fn read_bodies(
+        &self,
+        request: &ReceiveRequest,
+        topic: &TopicConfig,
+        mut undelivered: Undelivered<'_>,
+    ) -> Result<Received, Refusal> {
+        let whole = (limits::REPLY_BYTES_MAX / BUDGET_UNIT) as u32;
+        // Closed never: the semaphore lives as long as the broker.
+        let mut budget = self.inner.reply_budget.clone().acquire_many_owned(whole).await.ok();
+        let name: Arc<str> = topic.name.as_str().into();
+        let mut messages: Vec<DeliveredMessage> = Vec::with_capacity(undelivered.hand_outs.len());
+        let mut bytes = 0;
+        while let Some(&first) = undelivered.hand_outs.front() {
+            let run = undelivered
+                .hand_outs
+                .iter()
+                .enumerate()
+                .take_while(|(n, hand_out)| {
+                    hand_out.queue == first.queue && hand_out.offset.0 == first.offset.0 + *n as u64
+                })
+                .count();
+            let room = limits::REPLY_BYTES_MAX.saturating_sub(bytes);
+            if room == 0 && !messages.is_empty() {
+                break;
+            }
+            let range = first.offset..QueueOffset(first.offset.0 + run as u64);
+            let found = self
+                .inner
+                .reader
+                .messages(first.queue, range, run, room)
+                .await
+                .map_err(|error| Refusal::ReadFailed { reason: error.to_string() })?;
+            let full = found.len() < run;
+            let mut found = found.into_iter().peekable();
+            for _ in 0..run {
+                let (Some(stored), Some(hand_out)) = (found.peek(), undelivered.hand_outs.front()) else { break };
+                // The last one read may take the reply over its limit: only the first of all may be as large as it likes.
+                if stored.offset == hand_out.offset
+                    && (messages.is_empty() || bytes + stored.record.len() <= limits::REPLY_BYTES_MAX)
+                {
+                    bytes += stored.record.len();
+                    let (Some(stored), Some(hand_out)) = (found.next(), undelivered.hand_outs.pop_front()) else {
+                        break;
+                    };
+                    messages.push(self.deliver(request, &name, undelivered.group, &hand_out, stored));
+                } else if stored.offset > hand_out.offset {
+                    // Trimmed between hand-out and reading: retention has the last word, there is nothing to give back.
+                    undelivered.hand_outs.pop_front();
+                } else {
+                    break;
+                }
+            }
+            if full {
+                if messages.is_empty() {
+                    // Nothing of this run is there any more.
+                    undelivered.hand_outs.drain(..run.min(undelivered.hand_outs.len()));
+                    continue;
+                }
+                break;
+            }
+        }
+        if let Some(held) = &mut budget {
+            let used = bytes.div_ceil(BUDGET_UNIT).min(held.num_permits());
+            drop(held.split(held.num_permits() - used));
+        }
+        self.inner.stats.group(&request.group, &topic.name).delivered(messages.len(), bytes);
+        Ok(Received { messages, budget: ReplyBudget(budget) })
+    }
+
+    fn deliver(
+        &self,
+        request: &ReceiveRequest,
+        topic: &Arc<str>,
+        group: GroupId,
+        hand_out: &HandOut,
+        stored: StoredMessage,
+    ) -> DeliveredMessage {
+        let shard = &self.inner.shard;
+        DeliveredMessage {
+            topic: topic.clone(),
+            queue: hand_out.queue_index,
+            offset: hand_out.offset,
+            store_time: stored.store_time,
+            attempt: hand_out.attempt,
+            handle: shard.receipt(group, hand_out).encode(&shard.key),
+            invisible_millis: request.invisible_millis,
+            record: stored.record,
+        }
+    }
+
+    /// Takes back messages that could not be given to the client. Handles that are not this group's are ignored.
+    pub fn undo(&self, group: &str, handles: Vec<String>) {
+        let Some(group) = self.known_group(group) else { return };
+        let key = self.inner.shard.key;
+        let handles = handles.iter().filter_map(|text| ReceiptHandle::decode(text, &key).ok());
+        self.inner.shard.undo(handles.filter(|handle| handle.group == group.id).collect());
+    }
+
+    /// Settles messages; one answer per handle, in order.
+    pub async fn ack(
+        &self,
+        group: &str,
+        topic: &str,
+        handles: Vec<String>,
+    ) -> Result<Vec<Result<(), Refusal>>, Refusal> {
+        if handles.len() > limits::ACK_BATCH_MAX {
+            return Err(Refusal::Busy {
+                what: "number of receipt handles in one request",
+                limit: limits::ACK_BATCH_MAX as u64,
+            });
+        }
+        let (group_id, topic_id) = self.ids(group, topic)?;
+        let mut answers: Vec<Result<(), Refusal>> = Vec::with_capacity(handles.len());
+        let mut good = Vec::with_capacity(handles.len());
+        for text in &handles {
+            let decoded = self.decode(text, (group, group_id), (topic, topic_id));
+            answers.push(decoded.map(|handle| good.push(handle)));
+        }
+        if good.is_empty() {
+            return Ok(answers);
+        }
+        match self.ask(|token| Command::Ack { handles: good, token }).await? {
+            Output::Acked(settled) => {
+                let mut settled = settled.into_iter();
+                for answer in answers.iter_mut().filter(|answer| answer.is_ok()) {
+                    if let Some(Err(error)) = settled.next() {
+                        *answer = Err(settle_refusal(error));
+                    }
+                }
+                Ok(answers)
+            }
+            other => Err(self.unexpected(other, topic, group)),
+        }
+    }
+
+    /// Makes a message visible after so many milliseconds from now; returns its new handle.
+    pub async fn change_invisible(
+        &self,
+        group: &str,
+        topic: &str,
+        handle: &str,
+        millis: i64,
+    ) -> Result<String, Refusal> {
+        if !(0..=limits::CHANGE_INVISIBLE_MILLIS_MAX).contains(&millis) {
+            return Err(Refusal::Setting {
+                field: "invisible duration",
+                value: format!("{millis} ms"),
+                rule: "is not between 0 and 12 hours",
+            });
+        }
+        let (group_id, topic_id) = self.ids(group, topic)?;
+        let handle = self.decode(handle, (group, group_id), (topic, topic_id))?;
+        match self.ask(|token| Command::ChangeInvisible { handle, invisible_millis: millis, token }).await? {
+            Output::Changed(Ok(handle)) => Ok(handle.encode(&self.inner.shard.key)),
+            Output::Changed(Err(error)) => Err(settle_refusal(error)),
+            other => Err(self.unexpected(other, topic, group)),
+        }
+    }
+
+    /// Moves a message to the group's dead letters, or discards it, as the group says.
+    pub async fn forward_to_dead_letters(&self, group: &str, topic: &str, handle: &str) -> Result<(), Refusal> {
+        let (group_id, topic_id) = self.ids(group, topic)?;
+        let handle = self.decode(handle, (group, group_id), (topic, topic_id))?;
+        match self.ask(|token| Command::DeadLetter { handle, token }).await? {
+            Output::Settled(Ok(())) => Ok(()),
+            Output::Settled(Err(error)) => Err(settle_refusal(error)),
+            other => Err(self.unexpected(other, topic, group)),
+        }
+    }
+
+    fn ids(&self, group: &str, topic: &str) -> Result<(GroupId, TopicId), Refusal> {
+        let group_id = self.known_group(group).ok_or_else(|| Refusal::GroupNotFound { group: group.to_owned() })?.id;
+        let topic_id = self.known_topic(topic).ok_or_else(|| Refusal::TopicNotFound { topic: topic.to_owned() })?.id;
+        Ok((group_id, topic_id))
+    }
+
+    fn decode(&self, text: &str, group: (&str, GroupId), topic: (&str, TopicId)) -> Result<ReceiptHandle, Refusal> {
+        let handle = ReceiptHandle::decode(text, &self.inner.shard.key)
+            .map_err(|error| Refusal::HandleForged { reason: error.to_string() })?;
+        if handle.group != group.1 {
+            return Err(Refusal::HandleForeign { what: "consumer group", named: group.0.to_owned() });
+        }
+        if handle.topic != topic.1 {
+            return Err(Refusal::HandleForeign { what: "topic", named: topic.0.to_owned() });
+        }
+        Ok(handle)
+    }
+
+    /// Asks the shard and waits for its answer.
+    pub(crate) async fn ask(&self, command: impl FnOnce(Token) -> Command<Token>) -> Result<Output, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.inner.shard.submit(command(Token::Reply(reply))).map_err(|why| self.not_taken(why))?;
+        answer.await.map_err(|_| self.stopped())
+    }
+
+    fn not_taken(&self, why: NotTaken) -> Refusal {
+        match why {
+            NotTaken::Full => Refusal::Busy { what: "number of requests waiting for the shard", limit: 65_536 },
+            NotTaken::Stopped => self.stopped(),
+        }
+    }
+
+    fn stopped(&self) -> Refusal {
+        match self.inner.shard.stopped() {
+            Some(reason) if !self.inner.closing.load(Relaxed) => {
+                Refusal::ShardStopped { shard: self.inner.options.broker_name.clone(), reason }
+            }
+            _ => Refusal::ShuttingDown,
+        }
+    }
+
+    pub(crate) fn unexpected(&self, output: Output, topic: &str, group: &str) -> Refusal {
+        match output {
+            Output::Refused(Refused::TopicGone) => Refusal::TopicNotFound { topic: topic.to_owned() },
+            Output::Refused(Refused::GroupGone) => Refusal::GroupNotFound { group: group.to_owned() },
+            Output::Refused(Refused::NotWritable) => Refusal::NotWritable { topic: topic.to_owned() },
+            Output::Refused(Refused::DiskFull { free, needed }) => Refusal::DiskFull { free, needed },
+            Output::Refused(Refused::DeadlinePassed) => {
+                Refusal::Busy { what: "time until the request's deadline", limit: 0 }
+            }
+            Output::Refused(Refused::PollsFull { limit }) => {
+                Refusal::Busy { what: "number of waiting polls", limit: limit as u64 }
+            }
+            Output::Refused(Refused::ReadFailed(reason)) => Refusal::ReadFailed { reason },
+            _ => Refusal::ShardStopped {
+                shard: self.inner.options.broker_name.clone(),
+                reason: "it answered something else than was asked".into(),
+            },
+        }
+    }
+
+    /// How long to sleep between two rounds of looking after things.
+    pub(crate) fn housekeeping(&self) {
+        for (id, number) in self.inner.clients.expire() {
+            tracing::info!("client {id} is gone: not heard of for {} s", limits::CLIENT_EXPIRY_MILLIS / 1000);
+            let _ = self.inner.shard.submit(Command::ClientGone { client: number });
+        }
+        let usage = self.inner.shard.figures().usage;
+        let (total, free) = (usage.disk_total, usage.disk_free);
+        let watermark = (total as f64 * self.inner.options.disk_watermark.clamp(0.0, 1.0)) as u64;
+        let over = total.saturating_sub(free).saturating_sub(watermark);
+        // Not more than a segment per round: space comes back only as segments are reclaimed.
+        if total > 0 && over > 0 && usage.live_bytes > 0 {
+            tracing::warn!("the disk is over its watermark by {over} bytes: dropping the oldest messages");
+            let bytes = over.min(u64::from(self.inner.options.segment_bytes));
+            let _ = self.inner.shard.submit(Command::DropOldest { bytes });
+        }
+    }
+}
+
+pub(crate) const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
+
+fn check_sendable(topic: &TopicConfig, request: &SendRequest) -> Result<(), Refusal> {
+    if !topic.permission.writable() || topic.write_queues == 0 {
+        return Err(Refusal::NotWritable { topic: topic.name.clone() });
+    }
+    if topic.id.dead_letter_group().is_some() {
+        return Ok(());
+    }
+    match request.messages.iter().position(|message| !topic.kind.accepts().contains(&message.message_type)) {
+        Some(index) => Err(Refusal::MessageTypeConflict {
+            topic: topic.name.clone(),
+            accepts: topic.kind,
+            found: request.messages[index].message_type,
+            index,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn settle_refusal(error: SettleError) -> Refusal {
+    match error {
+        SettleError::Lapsed { ago_millis } => Refusal::HandleLapsed { ago_millis },
+        SettleError::Superseded => Refusal::HandleSuperseded,
+        SettleError::Gone => Refusal::HandleForged {
+            reason: "receipt handle belongs to a topic or consumer group that was deleted".into(),
+        },
+    }
+}
+
+/// The budget that replies take from.
+pub(crate) fn reply_budget(bytes: usize) -> (Arc<Semaphore>, usize) {
+    // One whole reply must always fit.
+    let units = (bytes.max(limits::REPLY_BYTES_MAX) / BUDGET_UNIT).min(Semaphore::MAX_PERMITS >> 1);
+    (Arc::new(Semaphore::new(units)), units * BUDGET_UNIT)
+}
+
+/// Bytes taken from it.
+pub(crate) fn budget_used(budget: &Semaphore, total: usize) -> usize {
+    total.saturating_sub(budget.available_permits() * BUDGET_UNIT)
+}
+
+/// A time for records.
+pub(crate) fn wall_now() -> martlet_model::UnixMillis {
+    Wall::now()
+}

@@ -1,0 +1,108 @@
+//! How a broker is set up, and what opening it found.
+
+use martlet_store::{Durability, RecoveryReport};
+use std::path::PathBuf;
+
+/// How a broker is set up.
+#[derive(Clone, Debug)]
+pub struct BrokerOptions {
+    /// Folder for everything that must survive; made if it is missing.
+    pub data_dir: PathBuf,
+    /// What clients know the one shard of this node by.
+    pub broker_name: String,
+    /// What scripts know the cluster by.
+    pub cluster_name: String,
+    /// Create a topic when a client asks for its route.
+    pub auto_create_topics: bool,
+    /// Create a consumer group when a consumer arrives.
+    pub auto_create_groups: bool,
+    /// When a send counts as durable.
+    pub durability: Durability,
+    /// Length of a segment of the log.
+    pub segment_bytes: u32,
+    /// Newest records kept in memory.
+    pub tail_cache_bytes: usize,
+    /// How long messages of topics without their own retention are kept.
+    pub retention_millis: i64,
+    /// Open slots of one group and queue beyond which only retries are handed out.
+    pub open_slots_max: usize,
+    /// Share of the disk in use from which the oldest messages are dropped; 1.0 never.
+    pub disk_watermark: f64,
+    /// Polls waiting at a time, over all clients.
+    pub polls_max: usize,
+    /// Connected clients at a time.
+    pub clients_max: usize,
+    /// Bytes of messages on their way to clients at a time.
+    pub reply_bytes: usize,
+}
+
+impl BrokerOptions {
+    /// The defaults, with data in this folder.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            broker_name: "broker-a".into(),
+            cluster_name: "DefaultCluster".into(),
+            auto_create_topics: true,
+            auto_create_groups: true,
+            durability: Durability::Fdatasync,
+            segment_bytes: 128 << 20,
+            tail_cache_bytes: 16 << 20,
+            retention_millis: martlet_model::limits::RETENTION_MILLIS,
+            open_slots_max: martlet_model::limits::OPEN_SLOTS_MAX,
+            disk_watermark: 0.85,
+            polls_max: 100_000,
+            clients_max: 100_000,
+            reply_bytes: 64 << 20,
+        }
+    }
+}
+
+/// What opening found.
+#[derive(Clone, Debug)]
+pub struct OpenReport {
+    /// What the log's recovery did.
+    pub recovery: RecoveryReport,
+    /// Openings of this shard so far.
+    pub epoch: u32,
+    /// Topics in the catalog.
+    pub topics: usize,
+    /// Consumer groups in the catalog.
+    pub groups: usize,
+}
+
+/// Why a broker could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A folder could not be made or read.
+    #[error("{folder}: {error}")]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// The system's answer.
+        error: std::io::Error,
+    },
+    /// The store could not be opened.
+    #[error(transparent)]
+    Store(#[from] martlet_store::OpenError),
+    /// The shard's state could not be read.
+    #[error(transparent)]
+    Shard(#[from] martlet_shard::OpenError),
+    /// The catalog could not be read.
+    #[error(transparent)]
+    Catalog(#[from] martlet_cluster::CatalogError),
+    /// The system has no randomness or no thread to give.
+    #[error("{what}: {error}")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// The system's answer.
+        error: std::io::Error,
+    },
+    /// The shard stopped while it was being opened.
+    #[error("the shard stopped while opening: {reason}")]
+    Stopped {
+        /// Why.
+        reason: String,
+    },
+}

@@ -1,0 +1,373 @@
+//! The shard's thread: its inbox, its clock, and the loads it asks for.
+//!
+//! One thread owns the [`ShardLoop`]. Requests push a command into the inbox and wait for a oneshot; the thread takes
+//! all that has come, runs a turn, and sends replies out. It sleeps when there is nothing to do, and is woken by a new
+//! command, by the store, or by the next thing due.
+
+use crate::options::OpenError;
+use crate::stats::ShardFigures;
+use martlet_model::handle::{HandleKey, ReceiptHandle};
+use martlet_model::{GroupId, UnixMillis};
+use martlet_shard::{ClockNotice, Command, HandOut, Load, LoadId, Loaded, Output, ShardClock, ShardLoop, ShardOptions};
+use martlet_store::{ReadError, Store};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::oneshot;
+
+/// Commands that may wait for the shard.
+const INBOX_MAX: usize = 65_536;
+/// Figures are brought up to date this often while there is work.
+const FIGURES_EVERY: Duration = Duration::from_secs(1);
+
+/// Whom a reply goes to.
+#[derive(Debug)]
+pub(crate) enum Token {
+    /// A request that waits.
+    Reply(oneshot::Sender<Output>),
+    /// A poll of this group: what it is handed is taken back if nobody is there any more.
+    Poll(oneshot::Sender<Output>, GroupId),
+}
+
+/// Why a command was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    Full,
+    Stopped,
+}
+
+struct Inbox {
+    state: Mutex<InboxState>,
+    /// The shard's thread is asleep, or about to look at the inbox a last time.
+    asleep: AtomicBool,
+    thread: Mutex<Option<Thread>>,
+}
+
+#[derive(Default)]
+struct InboxState {
+    commands: Vec<Command<Token>>,
+    closing: bool,
+    stopped: Option<String>,
+}
+
+/// Where requests hand their commands in.
+#[derive(Clone)]
+pub(crate) struct ShardHandle {
+    inbox: Arc<Inbox>,
+    pub shard: u32,
+    pub key: HandleKey,
+    figures: Arc<Mutex<ShardFigures>>,
+    wall: Wall,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The wall clock and a steady one, read together.
+#[derive(Clone, Copy)]
+pub(crate) struct Wall {
+    start: Instant,
+}
+
+impl Wall {
+    pub fn now() -> UnixMillis {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    fn steady(&self) -> i64 {
+        i64::try_from(self.start.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+impl Inbox {
+    fn wake(&self) {
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            if let Some(thread) = &*lock(&self.thread) {
+                thread.unpark();
+            }
+        }
+    }
+}
+
+/// Wakes the shard's thread; made before the thread, for the store.
+#[derive(Clone)]
+pub(crate) struct Bell(Arc<Inbox>);
+
+impl Bell {
+    pub fn new() -> Self {
+        let inbox = Inbox { state: Mutex::default(), asleep: AtomicBool::new(false), thread: Mutex::new(None) };
+        Self(Arc::new(inbox))
+    }
+
+    pub fn ring(&self) {
+        self.0.wake();
+    }
+}
+
+impl ShardHandle {
+    /// Opens the shard in a store and starts its thread.
+    pub fn start<S: Store>(
+        store: S,
+        options: ShardOptions,
+        bell: Bell,
+        last_durable: UnixMillis,
+    ) -> Result<(Self, u32, JoinHandle<S>), OpenError> {
+        let wall = Wall { start: Instant::now() };
+        let clock = ShardClock::start(Wall::now(), last_durable, wall.steady());
+        let opening = ShardLoop::<S, Token>::open(store, options, Wall::now().max(last_durable));
+        let shard = block_on(opening)?;
+        let epoch = shard.shard().epoch();
+        let (number, key) = shard.shard().handle_key();
+        let opened =
+            ShardFigures { now: Wall::now().max(last_durable), steady: wall.steady(), ..ShardFigures::default() };
+        let figures = Arc::new(Mutex::new(opened));
+        let inbox = bell.0;
+        let handle = Self { inbox: inbox.clone(), shard: number, key, figures: Arc::clone(&figures), wall };
+        let runner =
+            Runner { shard, clock, inbox: inbox.clone(), figures, wall, pending: Vec::new(), handle: handle.clone() };
+        let thread = std::thread::Builder::new()
+            .name("martlet-shard".into())
+            .spawn(move || runner.run())
+            .map_err(|error| OpenError::System { what: "starting the shard's thread", error })?;
+        *lock(&inbox.thread) = Some(thread.thread().clone());
+        thread.thread().unpark();
+        Ok((handle, epoch, thread))
+    }
+
+    /// Hands a command in; says why if it was not taken.
+    pub fn submit(&self, command: Command<Token>) -> Result<(), NotTaken> {
+        {
+            let mut state = lock(&self.inbox.state);
+            if state.stopped.is_some() || state.closing {
+                return Err(NotTaken::Stopped);
+            }
+            // What gives something back is always taken: its number is bounded by what was given out.
+            let gives_back =
+                matches!(command, Command::Undo { .. } | Command::CancelPoll { .. } | Command::ClientGone { .. });
+            if state.commands.len() >= INBOX_MAX && !gives_back {
+                return Err(NotTaken::Full);
+            }
+            state.commands.push(command);
+        }
+        self.inbox.wake();
+        Ok(())
+    }
+
+    /// Finishes what has arrived, then stops; the thread ends.
+    pub fn close(&self) {
+        lock(&self.inbox.state).closing = true;
+        self.inbox.wake();
+    }
+
+    /// Why the shard stopped, if it did.
+    pub fn stopped(&self) -> Option<String> {
+        lock(&self.inbox.state).stopped.clone()
+    }
+
+    /// Figures at most a second old.
+    pub fn figures(&self) -> ShardFigures {
+        lock(&self.figures).clone()
+    }
+
+    /// The shard's idea of now, near enough for deadlines of polls.
+    pub fn now(&self) -> UnixMillis {
+        let figures = lock(&self.figures);
+        figures.now.plus(self.wall.steady().saturating_sub(figures.steady))
+    }
+
+    /// Takes back what was handed out.
+    pub fn undo(&self, handles: Vec<ReceiptHandle>) {
+        if !handles.is_empty() {
+            // A shard that has stopped has no hand-outs left to take back.
+            let _ = self.submit(Command::Undo { handles });
+        }
+    }
+
+    /// The handle of a hand-out.
+    pub fn receipt(&self, group: GroupId, hand_out: &HandOut) -> ReceiptHandle {
+        ReceiptHandle {
+            shard: self.shard,
+            group,
+            topic: hand_out.topic,
+            queue: hand_out.queue,
+            offset: hand_out.offset,
+            delivery: hand_out.delivery,
+        }
+    }
+}
+
+type Reading = Pin<Box<dyn Future<Output = Result<Loaded, ReadError>> + Send>>;
+
+struct Runner<S: Store> {
+    shard: ShardLoop<S, Token>,
+    clock: ShardClock,
+    inbox: Arc<Inbox>,
+    figures: Arc<Mutex<ShardFigures>>,
+    wall: Wall,
+    /// Loads that were not answered at the first poll.
+    pending: Vec<(LoadId, Reading)>,
+    handle: ShardHandle,
+}
+
+impl<S: Store> Runner<S> {
+    fn run(mut self) -> S {
+        let reader = self.shard.store().reader();
+        let waker = Waker::from(Arc::new(WakeInbox(self.inbox.clone())));
+        let mut commands: Vec<Command<Token>> = Vec::new();
+        let mut told = Instant::now();
+        let mut untold = true;
+        loop {
+            // Said before looking: whoever comes later wakes us again.
+            self.inbox.asleep.store(true, Ordering::SeqCst);
+            let closing = {
+                let mut state = lock(&self.inbox.state);
+                commands.append(&mut state.commands);
+                state.closing
+            };
+            self.poll_readings(&waker, &mut commands);
+            let now = self.clock.read(Wall::now(), self.wall.steady());
+            if let Some(notice) = self.clock.take_notice() {
+                match notice {
+                    ClockNotice::Jumped { by_millis } => tracing::warn!(
+                        "the wall clock is {by_millis} ms away from the shard's time; deletion by age pauses until they agree"
+                    ),
+                    ClockNotice::Settled => tracing::info!("the wall clock has settled; deletion by age goes on"),
+                }
+            }
+            untold |= !commands.is_empty();
+            let turn = self.shard.turn(now, self.clock.pauses_deletion(), commands.drain(..));
+            for (token, output) in turn.replies {
+                self.release(token, output);
+            }
+            if let Some(failure) = turn.failed {
+                return self.stop(&failure.to_string());
+            }
+            let mut loaded = false;
+            for (id, load) in turn.loads {
+                loaded |= self.begin(&reader, id, load, &waker, &mut commands);
+            }
+            if untold && told.elapsed() >= FIGURES_EVERY {
+                told = Instant::now();
+                untold = false;
+                self.tell(now);
+            }
+            if loaded {
+                continue;
+            }
+            if closing && self.shard.is_idle() && self.pending.is_empty() {
+                lock(&self.inbox.state).stopped = Some("the broker is shutting down".into());
+                return self.shard.into_store();
+            }
+            let due = turn.next_wakeup.map(|at| Duration::from_millis(at.since(now).max(0) as u64));
+            let tell = untold.then(|| FIGURES_EVERY.saturating_sub(told.elapsed()));
+            let sleep = due.into_iter().chain(tell).min();
+            if self.inbox.asleep.load(Ordering::SeqCst) {
+                match sleep {
+                    // Times are whole milliseconds: waking on the edge would be a turn too early.
+                    Some(sleep) => std::thread::park_timeout(sleep + Duration::from_micros(200)),
+                    None => std::thread::park(),
+                }
+            }
+        }
+    }
+
+    /// Starts a load; true if it was answered at once.
+    fn begin(
+        &mut self,
+        reader: &S::Reader,
+        id: LoadId,
+        load: Load,
+        waker: &Waker,
+        commands: &mut Vec<Command<Token>>,
+    ) -> bool {
+        let reader = reader.clone();
+        let mut reading: Reading = Box::pin(async move { martlet_shard::execute(&reader, &load).await });
+        match reading.as_mut().poll(&mut Context::from_waker(waker)) {
+            Poll::Ready(result) => {
+                commands.push(Command::Loaded { id, result });
+                true
+            }
+            Poll::Pending => {
+                self.pending.push((id, reading));
+                false
+            }
+        }
+    }
+
+    fn poll_readings(&mut self, waker: &Waker, commands: &mut Vec<Command<Token>>) {
+        self.pending.retain_mut(|(id, reading)| match reading.as_mut().poll(&mut Context::from_waker(waker)) {
+            Poll::Ready(result) => {
+                commands.push(Command::Loaded { id: *id, result });
+                false
+            }
+            Poll::Pending => true,
+        });
+    }
+
+    fn release(&self, token: Token, output: Output) {
+        match token {
+            // Whoever asked may have gone; what they asked for is done all the same.
+            Token::Reply(reply) => drop(reply.send(output)),
+            Token::Poll(reply, group) => {
+                if let Err(Output::Delivered(hand_outs)) = reply.send(output) {
+                    self.handle.undo(hand_outs.iter().map(|hand_out| self.handle.receipt(group, hand_out)).collect());
+                }
+            }
+        }
+    }
+
+    fn tell(&self, now: UnixMillis) {
+        let (polls, resident, open_slots) = self.shard.shard().sizes();
+        *lock(&self.figures) = ShardFigures {
+            now,
+            steady: self.wall.steady(),
+            counters: self.shard.shard().counters().clone(),
+            polls,
+            resident,
+            open_slots,
+            usage: self.shard.store().usage(),
+            disk_full: self.shard.store().room() != martlet_store::Room::Open,
+        };
+    }
+
+    /// The store failed. Everybody who waits is told by a closed channel; later commands are not taken.
+    fn stop(self, reason: &str) -> S {
+        tracing::error!("the shard stops: {reason}");
+        let mut state = lock(&self.inbox.state);
+        state.stopped = Some(reason.to_owned());
+        state.commands.clear();
+        drop(state);
+        self.shard.into_store()
+    }
+}
+
+struct WakeInbox(Arc<Inbox>);
+
+impl std::task::Wake for WakeInbox {
+    fn wake(self: Arc<Self>) {
+        self.0.wake();
+    }
+}
+
+/// Runs a future on this thread; for opening, before any runtime is there.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What is counted, per topic and group, and snapshots of it for metrics.
+
+use crate::ClientInfo;
+use martlet_model::UnixMillis;
+use martlet_shard::Counters;
+use martlet_store::Usage;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Upper bounds of the message size histogram, in bytes (the reference's).
+const SIZE_BOUNDS: [u64; 6] = [1 << 10, 4 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20];
+
+/// A snapshot of a histogram.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Histogram {
+    /// (upper bound, observations at or below it and above the bound before).
+    pub buckets: Vec<(f64, u64)>,
+    /// Observations above the last bound.
+    pub above: u64,
+    /// Sum of all observations.
+    pub sum: f64,
+}
+
+#[derive(Default)]
+pub(crate) struct TopicStats {
+    messages: AtomicU64,
+    bytes: AtomicU64,
+    sizes: [AtomicU64; SIZE_BOUNDS.len() + 1],
+}
+
+impl TopicStats {
+    pub fn sent(&self, bytes: usize) {
+        self.messages.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(bytes as u64, Relaxed);
+        let at = SIZE_BOUNDS.iter().position(|&bound| bytes as u64 <= bound).unwrap_or(SIZE_BOUNDS.len());
+        self.sizes[at].fetch_add(1, Relaxed);
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct GroupStats {
+    messages: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl GroupStats {
+    pub fn delivered(&self, messages: usize, bytes: usize) {
+        self.messages.fetch_add(messages as u64, Relaxed);
+        self.bytes.fetch_add(bytes as u64, Relaxed);
+    }
+}
+
+/// All counters of a broker. Bounded by the catalog: only names that exist are counted.
+#[derive(Default)]
+pub(crate) struct Stats {
+    topics: RwLock<BTreeMap<String, Arc<TopicStats>>>,
+    groups: RwLock<BTreeMap<(String, String), Arc<GroupStats>>>,
+    refusals: RwLock<BTreeMap<&'static str, AtomicU64>>,
+}
+
+impl Stats {
+    pub fn topic(&self, topic: &str) -> Arc<TopicStats> {
+        if let Some(stats) = self.topics.read().unwrap_or_else(PoisonError::into_inner).get(topic) {
+            return stats.clone();
+        }
+        self.topics.write().unwrap_or_else(PoisonError::into_inner).entry(topic.to_owned()).or_default().clone()
+    }
+
+    pub fn group(&self, group: &str, topic: &str) -> Arc<GroupStats> {
+        let key = (group.to_owned(), topic.to_owned());
+        if let Some(stats) = self.groups.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return stats.clone();
+        }
+        self.groups.write().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone()
+    }
+
+    pub fn refused(&self, reason: &'static str) {
+        if let Some(count) = self.refusals.read().unwrap_or_else(PoisonError::into_inner).get(reason) {
+            count.fetch_add(1, Relaxed);
+            return;
+        }
+        self.refusals.write().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default().fetch_add(1, Relaxed);
+    }
+
+    pub fn forget_topic(&self, topic: &str) {
+        self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(topic);
+        self.groups.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| key.1 != topic);
+    }
+
+    pub fn forget_group(&self, group: &str) {
+        self.groups.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| key.0 != group);
+    }
+
+    pub fn topic_counts(&self) -> Vec<TopicCount> {
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        topics
+            .iter()
+            .map(|(topic, stats)| TopicCount {
+                topic: topic.clone(),
+                messages_in: stats.messages.load(Relaxed),
+                bytes_in: stats.bytes.load(Relaxed),
+                sizes: Histogram {
+                    buckets: SIZE_BOUNDS
+                        .iter()
+                        .zip(&stats.sizes)
+                        .map(|(&bound, count)| (bound as f64, count.load(Relaxed)))
+                        .collect(),
+                    above: stats.sizes[SIZE_BOUNDS.len()].load(Relaxed),
+                    sum: stats.bytes.load(Relaxed) as f64,
+                },
+            })
+            .collect()
+    }
+
+    pub fn group_counts(&self) -> Vec<GroupCount> {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        groups
+            .iter()
+            .map(|((group, topic), stats)| GroupCount {
+                group: group.clone(),
+                topic: topic.clone(),
+                messages_out: stats.messages.load(Relaxed),
+                bytes_out: stats.bytes.load(Relaxed),
+            })
+            .collect()
+    }
+
+    pub fn refusal_counts(&self) -> Vec<(&'static str, u64)> {
+        let refusals = self.refusals.read().unwrap_or_else(PoisonError::into_inner);
+        refusals.iter().map(|(reason, count)| (*reason, count.load(Relaxed))).collect()
+    }
+}
+
+/// What came in for one topic since the start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopicCount {
+    /// Its name.
+    pub topic: String,
+    /// Messages.
+    pub messages_in: u64,
+    /// Bytes of their records.
+    pub bytes_in: u64,
+    /// Sizes of their records, in bytes.
+    pub sizes: Histogram,
+}
+
+/// What went out to one group from one topic since the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupCount {
+    /// Group name.
+    pub group: String,
+    /// Topic name.
+    pub topic: String,
+    /// Messages, retries included.
+    pub messages_out: u64,
+    /// Bytes of their records.
+    pub bytes_out: u64,
+}
+
+/// What the shard's thread tells of itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ShardFigures {
+    pub now: UnixMillis,
+    pub steady: i64,
+    pub counters: Counters,
+    pub polls: usize,
+    pub resident: usize,
+    pub open_slots: usize,
+    pub usage: Usage,
+    pub disk_full: bool,
+}
+
+/// A snapshot of everything that metrics want, at most a second old.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    /// Per topic.
+    pub topics: Vec<TopicCount>,
+    /// Per group and topic.
+    pub groups: Vec<GroupCount>,
+    /// Requests refused, by reason.
+    pub refusals: Vec<(&'static str, u64)>,
+    /// The shard's own counters.
+    pub counters: Counters,
+    /// Polls waiting.
+    pub waiting_polls: usize,
+    /// Queues and progresses in memory.
+    pub resident_entities: usize,
+    /// Open slots in memory, over all groups.
+    pub open_slots: usize,
+    /// Space.
+    pub usage: Usage,
+    /// Sends are being refused for want of space.
+    pub disk_full: bool,
+    /// Bytes of replies under way, and the budget they are taken from.
+    pub reply_bytes: (usize, usize),
+    /// Connected clients.
+    pub clients: Vec<ClientInfo>,
+    /// Why the shard stopped, if it did.
+    pub stopped: Option<String>,
+}

@@ -1,0 +1,120 @@
+//! The front office on a real folder: what protocols rely on, across restarts.
+
+use martlet_broker::*;
+use martlet_model::record::{self, Field, RecordWriter};
+use martlet_model::{MessageType, TagFilter};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+fn message(id: &str, tag: &str, body: &[u8]) -> NewMessage {
+    let mut writer = RecordWriter::with_capacity(64);
+    writer.field(Field::MessageId(id)).field(Field::Tag(tag));
+    NewMessage { message_type: MessageType::Normal, message_id: id.into(), keys: vec![], record: writer.finish(body) }
+}
+
+fn poll(topic: &str, group: &str, filter: &str, poll_millis: i64) -> ReceiveRequest {
+    ReceiveRequest {
+        client_id: "client-1".into(),
+        group: group.into(),
+        topic: topic.into(),
+        filter: Arc::new(TagFilter::parse(filter).unwrap()),
+        batch_size: 32,
+        invisible_millis: 30_000,
+        auto_renew: false,
+        poll_millis,
+        attempt_id: None,
+    }
+}
+
+async fn send(broker: &Broker, topic: &str, messages: Vec<NewMessage>) -> Vec<SentMessage> {
+    broker.send(SendRequest { topic: topic.into(), messages, deadline: None }).await.unwrap()
+}
+
+fn open(dir: &TempDir) -> Broker {
+    Broker::open(BrokerOptions::new(dir.path())).unwrap().0
+}
+
+#[tokio::test]
+async fn what_is_sent_is_received_acked_and_remembered_across_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(&dir);
+    send(&broker, "orders", vec![message("1", "a", b"one"), message("2", "b", b"two")]).await;
+    let received = broker.receive(poll("orders", "billing", "*", 1000)).await.unwrap().messages;
+    let bodies: Vec<_> = received.iter().map(|message| record::body(&message.record).unwrap()).collect();
+    assert_eq!(bodies, [&b"one"[..], &b"two"[..]]);
+    assert_eq!(received.iter().map(|message| message.attempt).collect::<Vec<_>>(), [1, 1]);
+    let acked = broker.ack("billing", "orders", vec![received[0].handle.clone(), "nonsense".into()]).await.unwrap();
+    assert_eq!(acked[0], Ok(()));
+    assert!(matches!(acked[1], Err(Refusal::HandleForged { .. })));
+    broker.close();
+    drop(broker);
+
+    let broker = open(&dir);
+    assert!(broker.receive(poll("orders", "billing", "*", 50)).await.unwrap().messages.is_empty(), "still invisible");
+    broker.undo("billing", vec![received[1].handle.clone()]);
+    let again = broker.receive(poll("orders", "billing", "*", 1000)).await.unwrap().messages;
+    assert_eq!(again.len(), 1);
+    assert_eq!((again[0].offset, again[0].attempt), (received[1].offset, 1));
+    let status = broker.group_status("billing").await.unwrap();
+    assert_eq!(status.progress.iter().map(ProgressStatus::accumulation).sum::<u64>(), 1);
+    broker.close();
+}
+
+#[tokio::test]
+async fn a_waiting_poll_gets_the_next_message_and_filters_pass_over_the_rest() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(&dir);
+    broker.topic("orders").await.unwrap();
+    let waiting = {
+        let broker = broker.clone();
+        tokio::spawn(async move { broker.receive(poll("orders", "billing", "b || c", 10_000)).await.unwrap().messages })
+    };
+    send(&broker, "orders", (0..100).map(|n| message(&n.to_string(), "a", b"x")).collect()).await;
+    send(&broker, "orders", vec![message("hit", "c", b"x")]).await;
+    let received = waiting.await.unwrap();
+    assert_eq!(received.len(), 1);
+    broker.ack("billing", "orders", vec![received[0].handle.clone()]).await.unwrap();
+    let status = broker.group_status("billing").await.unwrap();
+    assert_eq!(status.progress.iter().map(ProgressStatus::accumulation).sum::<u64>(), 0);
+    assert_eq!(broker.topic_status("orders").await.unwrap().queues.len(), 8);
+    broker.close();
+}
+
+#[tokio::test]
+async fn a_reply_holds_four_mebibytes_and_the_rest_stays_for_the_next() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(&dir);
+    let settings = TopicSettings { queues: Some(1), ..TopicSettings::default() };
+    broker.create_topic("large", settings).await.unwrap();
+    for n in 0..4 {
+        send(&broker, "large", vec![message(&n.to_string(), "a", &vec![7; 3 << 20])]).await;
+    }
+    let mut offsets = Vec::new();
+    while offsets.len() < 4 {
+        let received = broker.receive(poll("large", "g", "*", 2000)).await.unwrap();
+        assert_eq!(received.messages.len(), 1);
+        assert_eq!(received.messages[0].attempt, 1);
+        offsets.push(received.messages[0].offset.0);
+    }
+    offsets.sort_unstable();
+    assert_eq!(offsets, [0, 1, 2, 3]);
+    broker.close();
+}
+
+#[tokio::test]
+async fn a_poll_nobody_waits_for_takes_nothing() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(&dir);
+    broker.topic("orders").await.unwrap();
+    let gone =
+        tokio::time::timeout(std::time::Duration::from_millis(50), broker.receive(poll("orders", "g", "*", 10_000)));
+    assert!(gone.await.is_err());
+    send(&broker, "orders", vec![message("1", "a", b"one")]).await;
+    let received = broker.receive(poll("orders", "g", "*", 1000)).await.unwrap().messages;
+    assert_eq!(received.iter().map(|message| message.attempt).collect::<Vec<_>>(), [1]);
+    broker.delete_topic("orders").await.unwrap();
+    broker.create_topic("orders", TopicSettings::default()).await.unwrap();
+    let stale = broker.ack("g", "orders", vec![received[0].handle.clone()]).await.unwrap();
+    assert!(matches!(stale[0], Err(Refusal::HandleForeign { what: "topic", .. })));
+    broker.close();
+}
