@@ -120,20 +120,26 @@ fn publish(temporary: &Path, path: &Path) -> io::Result<()> {
     }
 }
 
+/// Runs blocking work beside the runtime; in place where there is none, as while a broker opens.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => runtime.spawn_blocking(work).await.map_err(io::Error::other),
+        Err(_) => Ok(work()),
+    }
+}
+
 impl CatalogStore for LocalCatalogStore {
     async fn latest(&self) -> Result<Option<(u64, Bytes)>, ReadError> {
         let store = self.clone();
         let location = self.folder.display().to_string();
-        match tokio::task::spawn_blocking(move || store.read_latest()).await {
-            Ok(result) => result,
-            Err(error) => Err(ReadError { location, reason: error.to_string() }),
-        }
+        let read = blocking(move || store.read_latest()).await;
+        read.unwrap_or_else(|error| Err(ReadError { location, reason: error.to_string() }))
     }
 
     async fn create(&self, version: u64, bytes: Bytes) -> Result<(), CreateError> {
         let store = self.clone();
-        let written = tokio::task::spawn_blocking(move || store.write(version, &bytes)).await;
-        match written.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        let written = blocking(move || store.write(version, &bytes)).await;
+        match written.unwrap_or_else(Err) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(CreateError::Exists { version }),
             Err(error) => Err(CreateError::Io { location: self.location(version), reason: error.to_string() }),

@@ -221,3 +221,12 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn a_local_catalog_opens_without_a_runtime() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalCatalogStore::open(folder.path()).unwrap();
+    let opening = std::pin::pin!(CatalogService::open(store));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(opening.poll(&mut context).is_ready());
+}
