@@ -1,0 +1,190 @@
+'use strict';
+// Drives the published Node.js client on the harness's behalf; conformance/README.md describes the command line.
+
+const { parseArgs } = require('node:util');
+const readline = require('node:readline');
+const { ConsumeResult, FilterExpression, Producer, PushConsumer, SimpleConsumer } = require('rocketmq-client-nodejs');
+
+const text = (value = '') => ({ type: 'string', default: value });
+const { positionals: [ command ], values: given } = parseArgs({
+  allowPositionals: true,
+  options: {
+    endpoint: text(), topic: text(), group: text(), filter: text('*'),
+    tls: { type: 'boolean' }, stdin: { type: 'boolean' }, 'fail-all': { type: 'boolean' },
+    count: text('0'), 'deadline-secs': text('60'), 'invisible-secs': text('30'), 'change-invisible': text('0'),
+    batch: text('16'), cache: text('64'), 'fail-first': text('0'), 'fail-every': text('0'),
+  },
+});
+const number = name => Number(given[name]);
+const deadline = Date.now() + number('deadline-secs') * 1000;
+const late = () => Date.now() >= deadline;
+const sleep = ms => new Promise(resolve => setTimeout(resolve, ms));
+const emit = (event, fields) => process.stdout.write(JSON.stringify({ event, ...fields }) + '\n');
+
+const log = (...args) => console.error(...args);
+const base = {
+  endpoints: given.endpoint, namespace: '', sslEnabled: Boolean(given.tls),
+  logger: { info() {}, debug() {}, warn: log, error: log, close() {} },
+};
+
+// Starting fails while the broker is away or a topic is not known yet: try until the deadline.
+async function start(create) {
+  for (;;) {
+    const client = create();
+    try {
+      await client.startup();
+      emit('ready');
+      return client;
+    } catch (e) {
+      emit('start_failed', { message: String(e) });
+      if (late()) throw e;
+      await sleep(200);
+    }
+  }
+}
+
+function message(line) {
+  const made = {
+    topic: given.topic,
+    body: line.body_hex === undefined ? Buffer.from(line.body) : Buffer.from(line.body_hex, 'hex'),
+  };
+  if (line.tag !== undefined) made.tag = line.tag;
+  if (line.keys !== undefined) made.keys = line.keys;
+  if (line.properties !== undefined) made.properties = new Map(Object.entries(line.properties));
+  return made;
+}
+
+async function send(producer, index, line) {
+  for (;;) {
+    try {
+      const receipt = await producer.send(message(line));
+      emit('sent', { id: receipt.messageId, index });
+      return;
+    } catch (e) {
+      emit('send_failed', { index, message: String(e) });
+      if (late()) throw e;
+      await sleep(100);
+    }
+  }
+}
+
+async function produce() {
+  const producer = await start(() => new Producer({ ...base, topic: given.topic }));
+  let index = 0;
+  if (given.stdin) {
+    for await (const line of readline.createInterface({ input: process.stdin })) {
+      await send(producer, index++, JSON.parse(line));
+    }
+  } else {
+    while (index < number('count')) await send(producer, index, { body: `message ${index++}` });
+  }
+  return producer;
+}
+
+const deliveries = new Map();
+const done = new Set();
+let total = 0;
+
+function delivered(id) {
+  const delivery = (deliveries.get(id) ?? 0) + 1;
+  deliveries.set(id, delivery);
+  total++;
+  return delivery;
+}
+const fails = delivery => Boolean(given['fail-all']) || delivery <= number('fail-first');
+const finished = () => number('count') > 0 && done.size >= number('count');
+
+function received(view, fields) {
+  emit('received', {
+    id: view.messageId, topic: view.topic, body: view.body.toString(), body_hex: view.body.toString('hex'),
+    keys: view.keys, tag: view.tag ?? null, properties: Object.fromEntries(view.properties),
+    attempt: view.deliveryAttempt, offset: view.offset, ...fields,
+  });
+}
+
+let ended = false;
+let wake = () => {};
+function end() {
+  ended = true;
+  wake();
+}
+function endWithStandardInput() {
+  process.stdin.on('data', () => {});
+  process.stdin.on('end', end);
+}
+
+async function settle(consumer, view) {
+  received(view);
+  const id = view.messageId;
+  const delivery = delivered(id);
+  try {
+    if (delivery === 1 && number('change-invisible') > 0) {
+      await consumer.changeInvisibleDuration(view, number('change-invisible') * 1000);
+      emit('changed', { id });
+    } else if (!fails(delivery)) {
+      await consumer.ack(view);
+      done.add(id);
+      emit('acked', { id });
+    }
+  } catch (e) {
+    emit('ack_failed', { id, message: String(e) });
+  }
+}
+
+async function simple() {
+  endWithStandardInput();
+  const consumer = await start(() => new SimpleConsumer({
+    ...base, consumerGroup: given.group, awaitDuration: 10000,
+    subscriptions: new Map([[ given.topic, new FilterExpression(given.filter) ]]),
+  }));
+  while (!late() && !ended && !finished()) {
+    let views;
+    try {
+      views = await consumer.receive(number('batch'), number('invisible-secs') * 1000);
+    } catch (e) {
+      emit('receive_failed', { message: String(e) });
+      await sleep(200);
+      continue;
+    }
+    for (const view of views) await settle(consumer, view);
+  }
+  return consumer;
+}
+
+async function push() {
+  endWithStandardInput();
+  const consume = async view => {
+    const delivery = delivered(view.messageId);
+    const every = number('fail-every');
+    const failure = fails(delivery) || (every > 0 && total % every === 0);
+    received(view, { result: failure ? 'failure' : 'success' });
+    if (failure) return ConsumeResult.FAILURE;
+    done.add(view.messageId);
+    if (finished()) end();
+    return ConsumeResult.SUCCESS;
+  };
+  const consumer = await start(() => new PushConsumer({
+    ...base, consumerGroup: given.group, maxCacheMessageCount: number('cache'), longPollingTimeout: 10000,
+    subscriptions: new Map([[ given.topic, new FilterExpression(given.filter) ]]), messageListener: { consume },
+  }));
+  await new Promise(resolve => {
+    wake = resolve;
+    if (ended) resolve();
+    setTimeout(resolve, Math.max(0, deadline - Date.now()));
+  });
+  await sleep(500); // the last acknowledgements are sent after the listener has returned
+  return consumer;
+}
+
+async function main() {
+  const run = { produce, simple, push }[command];
+  if (!run) throw new Error(`unknown command ${command}`);
+  const client = await run();
+  await Promise.race([ client.shutdown(), sleep(3000) ]); // a broker that is away must not hold the agent
+  emit('done');
+}
+
+main().then(() => process.exit(0), e => {
+  console.error(e);
+  process.exit(1);
+});

@@ -1,0 +1,210 @@
+"""Drives the published Python client on the harness's behalf; conformance/README.md describes the command line."""
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+
+# Whatever else prints must not mix with the events.
+OUT = os.fdopen(os.dup(1), "w", encoding="utf-8")
+os.dup2(2, 1)
+
+from rocketmq import (  # noqa: E402
+    ClientConfiguration, ConsumeResult, Credentials, FilterExpression, Message, MessageListener,
+    Producer, PushConsumer, SimpleConsumer,
+)
+
+LOCK = threading.Lock()
+
+
+def emit(event, **fields):
+    with LOCK:
+        OUT.write(json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n")
+        OUT.flush()
+
+
+def received(message, **fields):
+    emit(
+        "received", id=message.message_id, topic=message.topic,
+        body=message.body.decode("utf-8", "replace"), body_hex=message.body.hex(),
+        keys=list(message.keys or []), tag=message.tag, properties=dict(message.properties or {}),
+        attempt=message.delivery_attempt, **fields,
+    )
+
+
+def options():
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("command", choices=["produce", "simple", "push"])
+    parser.add_argument("--endpoint", required=True)
+    parser.add_argument("--topic", required=True)
+    parser.add_argument("--group", default="")
+    parser.add_argument("--filter", default="*")
+    for name in ("tls", "stdin", "fail-all"):
+        parser.add_argument("--" + name, action="store_true")
+    for name, default in (("count", 0), ("deadline-secs", 60), ("invisible-secs", 30), ("change-invisible", 0),
+                          ("batch", 16), ("cache", 64), ("fail-first", 0), ("fail-every", 0)):
+        parser.add_argument("--" + name, type=int, default=default)
+    return parser.parse_args()
+
+
+class Agent:
+    def __init__(self, given):
+        self.given = given
+        self.deadline = time.monotonic() + given.deadline_secs
+        self.ended = threading.Event()
+        self.lock = threading.Lock()
+        self.deliveries = {}
+        self.total = 0
+        self.done = set()
+
+    def late(self):
+        return time.monotonic() >= self.deadline
+
+    def configuration(self):
+        return ClientConfiguration(self.given.endpoint, Credentials())
+
+    def subscription(self):
+        return {self.given.topic: FilterExpression(self.given.filter)}
+
+    def start(self, create):
+        """Starting fails while the broker is away or a topic is not known yet: try until the deadline."""
+        while True:
+            try:
+                client = create()
+                client.startup()
+                emit("ready")
+                return client
+            except Exception as e:  # the client raises many kinds
+                emit("start_failed", message=repr(e))
+                if self.late():
+                    raise
+                time.sleep(0.2)
+
+    def end_with_standard_input(self):
+        def watch():
+            while os.read(0, 4096):
+                pass
+            self.ended.set()
+        threading.Thread(target=watch, daemon=True).start()
+
+    def delivered(self, message_id):
+        with self.lock:
+            self.deliveries[message_id] = self.deliveries.get(message_id, 0) + 1
+            self.total += 1
+            return self.deliveries[message_id], self.total
+
+    def fails(self, delivery):
+        return self.given.fail_all or delivery <= self.given.fail_first
+
+    def finished(self):
+        return self.given.count > 0 and len(self.done) >= self.given.count
+
+    def produce(self):
+        producer = self.start(lambda: Producer(self.configuration(), [self.given.topic], tls_enable=self.given.tls))
+        if self.given.stdin:
+            lines = (json.loads(line) for line in sys.stdin.buffer)
+        else:
+            lines = ({"body": f"message {n}"} for n in range(self.given.count))
+        for index, line in enumerate(lines):
+            self.send(producer, index, line)
+        return producer
+
+    def message(self, line):
+        message = Message()
+        message.topic = self.given.topic
+        message.body = bytes.fromhex(line["body_hex"]) if "body_hex" in line else line["body"].encode()
+        if "tag" in line:
+            message.tag = line["tag"]
+        if "keys" in line:
+            # The setter takes variable arguments, which an assignment cannot spread.
+            type(message).keys.fset(message, *line["keys"])
+        for key, value in line.get("properties", {}).items():
+            message.add_property(key, value)
+        return message
+
+    def send(self, producer, index, line):
+        while True:
+            try:
+                receipt = producer.send(self.message(line))
+                emit("sent", id=receipt.message_id, index=index)
+                return
+            except Exception as e:
+                emit("send_failed", index=index, message=repr(e))
+                if self.late():
+                    raise
+                time.sleep(0.1)
+
+    def simple(self):
+        self.end_with_standard_input()
+        consumer = self.start(lambda: SimpleConsumer(
+            self.configuration(), self.given.group, self.subscription(), await_duration=10, tls_enable=self.given.tls))
+        while not self.late() and not self.ended.is_set() and not self.finished():
+            try:
+                messages = consumer.receive(self.given.batch, self.given.invisible_secs)
+            except Exception as e:
+                emit("receive_failed", message=repr(e))
+                time.sleep(0.2)
+                continue
+            for message in messages or []:
+                self.settle(consumer, message)
+        return consumer
+
+    def settle(self, consumer, message):
+        received(message)
+        delivery, _ = self.delivered(message.message_id)
+        try:
+            if delivery == 1 and self.given.change_invisible > 0:
+                consumer.change_invisible_duration(message, self.given.change_invisible)
+                emit("changed", id=message.message_id)
+            elif not self.fails(delivery):
+                consumer.ack(message)
+                self.done.add(message.message_id)
+                emit("acked", id=message.message_id)
+        except Exception as e:
+            emit("ack_failed", id=message.message_id, message=repr(e))
+
+    def push(self):
+        self.end_with_standard_input()
+        agent = self
+
+        class Listener(MessageListener):
+            def consume(self, message):
+                delivery, number = agent.delivered(message.message_id)
+                every = agent.given.fail_every
+                if agent.fails(delivery) or (every > 0 and number % every == 0):
+                    received(message, result="failure")
+                    return ConsumeResult.FAILURE
+                received(message, result="success")
+                with agent.lock:
+                    agent.done.add(message.message_id)
+                    if agent.finished():
+                        agent.ended.set()
+                return ConsumeResult.SUCCESS
+
+        consumer = self.start(lambda: PushConsumer(
+            self.configuration(), self.given.group, Listener(), self.subscription(),
+            max_cache_message_count=self.given.cache, consumption_thread_count=4, tls_enable=self.given.tls))
+        self.ended.wait(max(0.0, self.deadline - time.monotonic()))
+        time.sleep(0.5)  # the last acknowledgements are sent after the listener has returned
+        return consumer
+
+
+def main():
+    given = options()
+    client = getattr(Agent(given), given.command)()
+    closer = threading.Thread(target=client.shutdown, daemon=True)
+    closer.start()
+    closer.join(3)  # a broker that is away must not hold the agent
+    emit("done")
+    # The client's own threads must not keep a finished agent alive.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Exception as e:
+        print(repr(e), file=sys.stderr)
+        os._exit(1)
