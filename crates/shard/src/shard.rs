@@ -558,6 +558,8 @@ impl<T> Shard<T> {
             self.due_of.remove(&(group, queue));
             self.lapse(group, queue);
         }
+        // A poll whose time is over still gets what is there.
+        self.serve_stirred();
         while let Some(&(at, poll)) = self.poll_ends.first() {
             if at > self.now {
                 break;
@@ -577,9 +579,7 @@ impl<T> Shard<T> {
 
     /// Serves stirred polls and brings the due index up to date; last step of a turn.
     pub(crate) fn finish_turn(&mut self) {
-        while let Some((topic, group)) = self.stirred.pop_first() {
-            self.serve(topic, group);
-        }
+        self.serve_stirred();
         for (group, queue) in std::mem::take(&mut self.reindex) {
             let next = self.progress.get(&(group, queue)).and_then(Progress::next_due);
             let old = match next {
@@ -593,6 +593,12 @@ impl<T> Shard<T> {
         }
         if self.queues.len() + self.progress.len() > self.options.resident_max {
             self.evict_clean();
+        }
+    }
+
+    fn serve_stirred(&mut self) {
+        while let Some((topic, group)) = self.stirred.pop_first() {
+            self.serve(topic, group);
         }
     }
 
