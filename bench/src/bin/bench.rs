@@ -1,0 +1,235 @@
+//! `bench`: loads for any broker that speaks RocketMQ's gRPC v2, and the comparison. See `bench/README.md`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use martlet_bench::compare;
+use martlet_bench::error::Result;
+use martlet_bench::load::latency::{self, Latency};
+use martlet_bench::load::polls::{self, Polls};
+use martlet_bench::load::receive::{self, Acks, Receives};
+use martlet_bench::load::send::{self, Sends};
+use martlet_bench::load::{Target, idle};
+use martlet_bench::report::Report;
+
+#[derive(Parser)]
+#[command(about = "Load generator for RocketMQ gRPC v2 endpoints")]
+struct Arguments {
+    /// One line of JSON instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Server {
+    /// Server, HOST:PORT, plain text.
+    #[arg(long, default_value = "127.0.0.1:8081")]
+    endpoint: String,
+    /// Topic; created by the first send where the server creates topics by itself.
+    #[arg(long, default_value = "bench")]
+    topic: String,
+    /// Process of the server, for CPU, memory and writes; several are summed.
+    #[arg(long = "pid")]
+    pids: Vec<u32>,
+}
+
+impl Server {
+    fn target(self) -> Target {
+        Target { endpoint: self.endpoint, topic: self.topic, pids: self.pids }
+    }
+}
+
+#[derive(Args)]
+struct Shape {
+    /// Connections, each a client of its own.
+    #[arg(long, default_value_t = 8)]
+    connections: usize,
+    /// Threads of the generator.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Body in bytes, 16 to 4 MiB.
+    #[arg(long, default_value_t = 1024)]
+    size: usize,
+    /// Seconds before measuring.
+    #[arg(long, default_value_t = 2.0)]
+    warm: f64,
+    /// Seconds measured.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+}
+
+impl Shape {
+    fn sends(&self, senders: usize) -> Sends {
+        Sends {
+            senders,
+            connections: self.connections,
+            threads: self.threads,
+            size: self.size,
+            warm: Duration::from_secs_f64(self.warm),
+            measure: Duration::from_secs_f64(self.seconds),
+        }
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Closed loop: each sender waits for its answer. Capacity.
+    Send {
+        #[command(flatten)]
+        server: Server,
+        #[command(flatten)]
+        shape: Shape,
+        /// Senders.
+        #[arg(long, default_value_t = 32)]
+        senders: usize,
+        /// Open loop at this rate instead: latency from the intended start.
+        #[arg(long)]
+        rate: Option<u32>,
+        /// Stop after this many messages instead of after a time: to fill a topic.
+        #[arg(long, conflicts_with = "rate")]
+        count: Option<u64>,
+    },
+    /// Receive and acknowledge messages that are in the topic.
+    Receive {
+        #[command(flatten)]
+        server: Server,
+        /// Consumer group.
+        #[arg(long, default_value = "bench-group")]
+        group: String,
+        /// Messages to receive.
+        #[arg(long, default_value_t = 60_000)]
+        count: u64,
+        /// Polls at the same time.
+        #[arg(long, default_value_t = 8)]
+        pollers: usize,
+        /// Connections they are spread over.
+        #[arg(long, default_value_t = 4)]
+        connections: usize,
+        /// Acks: all of a batch in one request, one by one, or none (slots stay open).
+        #[arg(long, value_enum, default_value_t = Acks::Batch)]
+        acks: Acks,
+    },
+    /// Send to received at a fixed rate, with a consumer that waits.
+    Latency {
+        #[command(flatten)]
+        server: Server,
+        #[command(flatten)]
+        shape: Shape,
+        /// Consumer group.
+        #[arg(long, default_value = "bench-latency")]
+        group: String,
+        /// Sends a second.
+        #[arg(long, default_value_t = 1000)]
+        rate: u32,
+        /// Polls that wait.
+        #[arg(long, default_value_t = 4)]
+        pollers: usize,
+    },
+    /// Many polls that could each be handed large messages: memory.
+    Polls {
+        #[command(flatten)]
+        server: Server,
+        /// Consumer group, fresh.
+        #[arg(long, default_value = "bench-polls")]
+        group: String,
+        /// Polls at once.
+        #[arg(long, default_value_t = 1000)]
+        polls: usize,
+        /// Connections they are spread over.
+        #[arg(long, default_value_t = 20)]
+        connections: usize,
+        /// Body in bytes; the protocol's limit is 4,194,304.
+        #[arg(long, default_value_t = 4 << 20)]
+        size: usize,
+        /// Messages in the topic.
+        #[arg(long, default_value_t = 200)]
+        count: u64,
+        /// Seconds in which nothing is read.
+        #[arg(long, default_value_t = 5.0)]
+        hold: f64,
+    },
+    /// CPU and memory of a server at rest.
+    Idle {
+        /// Process of the server; several are summed.
+        #[arg(long = "pid", required = true)]
+        pids: Vec<u32>,
+        /// Seconds.
+        #[arg(long, default_value_t = 30.0)]
+        seconds: f64,
+    },
+    /// Time from the start of a command until it answers a QueryRoute; the process is ended afterwards.
+    Ready {
+        #[command(flatten)]
+        server: Server,
+        /// Where its output goes.
+        #[arg(long, default_value = "bench-ready.log")]
+        log: PathBuf,
+        /// Program and arguments, after `--`.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// What fdatasync costs in a folder.
+    Sync {
+        /// Folder on the disk in question.
+        #[arg(long, default_value = ".")]
+        folder: PathBuf,
+    },
+    /// Starts the reference, the floor and Martlet, and runs the same loads on each. A Markdown table.
+    Compare(compare::Options),
+}
+
+fn run(command: Command, json: bool) -> Result<Report> {
+    match command {
+        Command::Send { server, shape, senders, rate, count } => {
+            let (target, sends) = (server.target(), shape.sends(senders));
+            match (rate, count) {
+                (Some(rate), _) => send::open(&target, &sends, rate),
+                (None, Some(count)) => send::fill(&target, &sends, count),
+                (None, None) => send::closed(&target, &sends),
+            }
+        }
+        Command::Receive { server, group, count, pollers, connections, acks } => {
+            receive::drain(&server.target(), &Receives { group, pollers, connections, count, acks })
+        }
+        Command::Latency { server, shape, group, rate, pollers } => {
+            let sends = shape.sends(1);
+            let latency = Latency { rate, size: sends.size, group, pollers, warm: sends.warm, measure: sends.measure };
+            latency::run(&server.target(), &latency)
+        }
+        Command::Polls { server, group, polls, connections, size, count, hold } => {
+            let hold = Duration::from_secs_f64(hold);
+            polls::run(&server.target(), &Polls { group, polls, connections, size, count, hold })
+        }
+        Command::Idle { pids, seconds } => idle::idle(&pids, Duration::from_secs_f64(seconds)),
+        Command::Ready { server, log, command } => {
+            let (mut child, report) = idle::ready(&command, &log, &server.target(), Duration::from_secs(120))?;
+            // It may have ended by itself; there is nothing more to learn from it.
+            drop(child.kill());
+            drop(child.wait());
+            Ok(report)
+        }
+        Command::Sync { folder } => idle::sync_cost(&folder),
+        Command::Compare(options) => compare::run(&options, json),
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let compares = matches!(arguments.command, Command::Compare(_));
+    match run(arguments.command, arguments.json) {
+        Ok(report) => {
+            if !compares {
+                report.print(arguments.json);
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! `floor`: the least a gRPC server can cost. See the library's `floor` module for what it is and how it is run.
+
+use std::net::TcpListener;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(about = "A bare gRPC server that decodes and answers OK: the yardstick below every broker")]
+struct Arguments {
+    /// Address to serve on.
+    #[arg(long, default_value = "127.0.0.1:8081")]
+    listen: String,
+    /// Current-thread runtimes, one thread each.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Body of the messages handed to polls, in bytes.
+    #[arg(long, default_value_t = 1024)]
+    size: usize,
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments = Arguments::parse();
+    let listener = TcpListener::bind(&arguments.listen)?;
+    println!("floor on {} with {} threads", listener.local_addr()?, arguments.threads);
+    martlet_bench::floor::serve(listener, arguments.threads, arguments.size)?;
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Prebuilt SendMessage requests: one encoded frame per session, of which each send is a copy with three places patched.
+//!
+//! Patched: the message id's sequence (last 8 of its 34 hex digits), the key (8 hex digits), and the first 16 bytes of the
+//! body: nanoseconds of the intended start and a number that tells this run from others, both u64 big-endian.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::error::{BenchError, Result};
+use crate::pb;
+use crate::wire;
+
+/// Smallest body: the two numbers at its start.
+pub const BODY_MIN: usize = 16;
+
+const SEQUENCE: &str = "5EC0FFEE";
+const KEY: &str = "7ABCDEF7";
+
+/// A send request of which only id, key and stamp change.
+pub struct SendTemplate {
+    frame: Vec<u8>,
+    sequence_at: usize,
+    key_at: usize,
+    body_at: usize,
+    run: u64,
+}
+
+/// What the generator wrote at the start of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Nanoseconds since the generator's own start.
+    pub intended_ns: u64,
+    /// Tells this run from others.
+    pub run: u64,
+}
+
+impl Stamp {
+    /// Reads it back from a received body; `None` if the body is shorter than [`BODY_MIN`].
+    pub fn read(body: &[u8]) -> Option<Self> {
+        let (stamp, rest) = body.split_first_chunk::<8>()?;
+        let run = rest.first_chunk::<8>()?;
+        Some(Self { intended_ns: u64::from_be_bytes(*stamp), run: u64::from_be_bytes(*run) })
+    }
+}
+
+impl SendTemplate {
+    /// `body_len` in bytes, at least [`BODY_MIN`]; `client` makes message ids of different sessions differ.
+    pub fn new(topic: &str, body_len: usize, client: u64, run: u64) -> Result<Self> {
+        if body_len < BODY_MIN {
+            return Err(BenchError::Setting { name: "size", value: body_len.to_string(), limit: "at least 16" });
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // Seconds since 2021-01-01, as in the official id format.
+        let seconds = now.as_secs().saturating_sub(1_609_459_200) as u32;
+        let id = format!("01{:012X}{:04X}{seconds:08X}{SEQUENCE}", client & 0xffff_ffff_ffff, run & 0xffff);
+        let mut filler = 0x2545_f491_4f6c_dd1d_u64;
+        let body: Vec<u8> = (0..body_len)
+            .map(|_| {
+                filler ^= filler << 13;
+                filler ^= filler >> 7;
+                filler ^= filler << 17;
+                filler as u8
+            })
+            .collect();
+        let request = pb::SendMessageRequest {
+            messages: vec![pb::Message {
+                topic: Some(pb::Resource { resource_namespace: String::new(), name: topic.to_owned() }),
+                user_properties: Default::default(),
+                system_properties: Some(pb::SystemProperties {
+                    tag: Some("bench".to_owned()),
+                    keys: vec![KEY.to_owned()],
+                    message_id: id,
+                    body_encoding: pb::Encoding::Identity as i32,
+                    message_type: pb::MessageType::Normal as i32,
+                    born_timestamp: Some(prost_types::Timestamp {
+                        seconds: now.as_secs() as i64,
+                        nanos: now.subsec_nanos() as i32,
+                    }),
+                    born_host: "bench".to_owned(),
+                    ..Default::default()
+                }),
+                body: Bytes::from(body),
+            }],
+        };
+        let frame = wire::frame(&request).to_vec();
+        // The body is the last field of the last message.
+        let body_at = frame.len() - body_len;
+        let sequence_at = place(&frame[..body_at], SEQUENCE)?;
+        let key_at = place(&frame[..body_at], KEY)?;
+        Ok(Self { frame, sequence_at, key_at, body_at, run })
+    }
+
+    /// The frame of one send. Repeats itself after 2^32 sequences.
+    pub fn frame(&self, sequence: u32, intended_ns: u64) -> Bytes {
+        let mut frame = BytesMut::from(&self.frame[..]);
+        let digits = hex(sequence);
+        frame[self.sequence_at..self.sequence_at + 8].copy_from_slice(&digits);
+        frame[self.key_at..self.key_at + 8].copy_from_slice(&digits);
+        frame[self.body_at..self.body_at + 8].copy_from_slice(&intended_ns.to_be_bytes());
+        frame[self.body_at + 8..self.body_at + 16].copy_from_slice(&self.run.to_be_bytes());
+        frame.freeze()
+    }
+
+    /// Whether `id` is the message id of the send with this sequence: its last 8 digits.
+    pub fn is_id_of(&self, id: &[u8], sequence: u32) -> bool {
+        id.len() == 34 && id.ends_with(&hex(sequence))
+    }
+}
+
+fn place(frame: &[u8], mark: &str) -> Result<usize> {
+    frame
+        .windows(mark.len())
+        .position(|w| w == mark.as_bytes())
+        .ok_or(BenchError::Protocol { rpc: "SendMessage", what: "template mark not found".to_owned() })
+}
+
+fn hex(n: u32) -> [u8; 8] {
+    let mut out = [0; 8];
+    for (i, digit) in out.iter_mut().enumerate() {
+        *digit = b"0123456789ABCDEF"[(n >> (28 - 4 * i) & 15) as usize];
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn a_patched_frame_decodes_to_the_message_that_was_meant() {
+        for size in [BODY_MIN, 128, 1024, 4 << 20] {
+            let template = SendTemplate::new("orders", size, 7, 99).unwrap();
+            let frame = template.frame(0xdead_beef, 1_234_567);
+            assert_eq!(frame[0], 0);
+            assert_eq!(u32::from_be_bytes(frame[1..5].try_into().unwrap()) as usize, frame.len() - 5);
+            let request = pb::SendMessageRequest::decode(frame.slice(5..)).unwrap();
+            let message = &request.messages[0];
+            let properties = message.system_properties.as_ref().unwrap();
+            assert_eq!(message.topic.as_ref().unwrap().name, "orders");
+            assert_eq!(properties.message_id.len(), 34);
+            assert!(properties.message_id.starts_with("01000000000007"));
+            assert!(template.is_id_of(properties.message_id.as_bytes(), 0xdead_beef));
+            assert!(!template.is_id_of(properties.message_id.as_bytes(), 0xdead_beee));
+            assert_eq!(properties.keys, ["DEADBEEF"]);
+            assert_eq!(properties.tag(), "bench");
+            assert_eq!(message.body.len(), size);
+            assert_eq!(Stamp::read(&message.body), Some(Stamp { intended_ns: 1_234_567, run: 99 }));
+        }
+    }
+
+    #[test]
+    fn a_body_without_room_for_the_stamp_is_refused() {
+        let refused = SendTemplate::new("orders", 15, 7, 99).err().unwrap().to_string();
+        assert_eq!(refused, "size is 15, must be at least 16");
+        assert_eq!(Stamp::read(&[0; 15]), None);
+    }
+}
