@@ -1,0 +1,282 @@
+//! A running agent and what it reports.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+
+use crate::broker::Broker;
+use crate::language::Program;
+use crate::{HarnessError, Result, io, tail};
+
+/// Events that may wait for the test before an agent has to.
+const EVENTS_WAITING_MAX: usize = 10_000;
+
+/// A message for `produce --stdin`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Draft {
+    /// Body as hexadecimal digits.
+    pub body_hex: String,
+    /// Tag, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// Keys.
+    pub keys: BTreeSet<String>,
+    /// User properties.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl Draft {
+    /// A message with nothing but a body.
+    pub fn body(body: &[u8]) -> Draft {
+        Draft { body_hex: hex(body), ..Draft::default() }
+    }
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// One delivery, as the client shows it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Received {
+    /// Message id.
+    pub id: String,
+    /// Body as hexadecimal digits.
+    pub body_hex: String,
+    /// Keys; their order is not kept by every client.
+    #[serde(default, deserialize_with = "or_empty")]
+    pub keys: BTreeSet<String>,
+    /// Tag, if any.
+    pub tag: Option<String>,
+    /// User properties.
+    #[serde(default, deserialize_with = "or_empty")]
+    pub properties: BTreeMap<String, String>,
+    /// Delivery attempt, from 1.
+    pub attempt: u32,
+    /// What a push listener returned: `success` or `failure`.
+    pub result: Option<String>,
+}
+
+/// Some clients say null where others say nothing or an empty collection.
+fn or_empty<'de, D, T>(deserializer: D) -> std::result::Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A line of an agent's standard output.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The client has started.
+    Ready,
+    /// It could not start; the agent tries again.
+    StartFailed {
+        /// The client's own words.
+        message: String,
+    },
+    /// A message was accepted.
+    Sent {
+        /// Message id.
+        id: String,
+        /// Place in the input, from 0.
+        index: usize,
+    },
+    /// A send failed; the agent tries again.
+    SendFailed {
+        /// Place in the input, from 0.
+        index: usize,
+        /// The client's own words.
+        message: String,
+    },
+    /// A message was delivered.
+    Received(Received),
+    /// A simple consumer's acknowledgement was accepted.
+    Acked {
+        /// Message id.
+        id: String,
+    },
+    /// A simple consumer's change of the invisible duration was accepted.
+    Changed {
+        /// Message id.
+        id: String,
+    },
+    /// An acknowledgement or change failed.
+    AckFailed {
+        /// Message id.
+        id: String,
+        /// The client's own words.
+        message: String,
+    },
+    /// A receive failed; the agent tries again.
+    ReceiveFailed {
+        /// The client's own words.
+        message: String,
+    },
+    /// The published client has no such function.
+    Unsupported {
+        /// What it does not have.
+        message: String,
+    },
+    /// The agent has closed its client and ends.
+    Done,
+}
+
+/// A running agent. Dropping it kills it.
+pub struct Agent {
+    name: String,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    events: Receiver<std::result::Result<Event, String>>,
+    home: TempDir,
+}
+
+impl Agent {
+    /// Starts an agent against `broker`. `arguments` begin with the command; endpoint and topic are added.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn start(program: &Program, broker: &Broker, topic: &str, tls: bool, arguments: &[&str]) -> Result<Agent> {
+        let home = TempDir::new().map_err(io("creating a temporary folder"))?;
+        let log = File::create(home.path().join("stderr")).map_err(io("creating an agent's log"))?;
+        let mut command = program.command(home.path());
+        command.args(arguments).args(["--endpoint", broker.endpoint(), "--topic", topic]);
+        // The Go client takes this from its environment.
+        command.env("rocketmq.client.logRoot", home.path());
+        if tls {
+            command.arg("--tls");
+            if let Some(certificate) = broker.certificate() {
+                // Three clients verify the certificate: each stack has its own way to be told of one.
+                command.env("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", &certificate);
+                command.env("NODE_EXTRA_CA_CERTS", &certificate).env("SSL_CERT_FILE", &certificate);
+            }
+        }
+        let name = format!("{} {}", program.language.name(), arguments.join(" "));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        let mut child = command.spawn().map_err(io(format!("starting {command:?}")))?;
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take();
+        let (events, arriving) = sync_channel(EVENTS_WAITING_MAX);
+        std::thread::spawn(move || {
+            for line in
+                stdout.into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(std::result::Result::ok)
+            {
+                let event = serde_json::from_str(&line).map_err(|error| format!("{error} in {line}"));
+                if events.send(event).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Agent { name, child, stdin, events: arriving, home })
+    }
+
+    /// Starts an agent and waits until its client is ready.
+    ///
+    /// # Errors
+    /// When the process or its client does not start.
+    pub fn ready(program: &Program, broker: &Broker, topic: &str, tls: bool, arguments: &[&str]) -> Result<Agent> {
+        let mut agent = Agent::start(program, broker, topic, tls, arguments)?;
+        agent.wait("a client's start", 60, |event| matches!(event, Event::Ready).then_some(()))?;
+        Ok(agent)
+    }
+
+    /// The next event, or `None` if none comes in time.
+    ///
+    /// # Errors
+    /// When the agent has ended, or says something that is not an event.
+    pub fn next(&mut self, timeout: Duration) -> Result<Option<Event>> {
+        match self.events.recv_timeout(timeout) {
+            Ok(Ok(event)) => Ok(Some(event)),
+            Ok(Err(line)) => Err(self.failure(format!("not an event: {line}"))),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(self.failure("ended".into())),
+        }
+    }
+
+    /// Takes events until `pick` finds what is waited for.
+    ///
+    /// # Errors
+    /// When it does not come within `secs` seconds, or the agent ends first.
+    pub fn wait<T>(&mut self, what: &str, secs: u64, mut pick: impl FnMut(&Event) -> Option<T>) -> Result<T> {
+        let deadline = Instant::now() + Duration::from_secs(secs);
+        let mut last = String::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Some(event) = self.next(left)? else {
+                let log = format!("last event: {last}\n{}", tail(&self.home.path().join("stderr")));
+                return Err(HarnessError::Timeout { what: format!("{}: {what}", self.name), secs, log });
+            };
+            if let Some(found) = pick(&event) {
+                return Ok(found);
+            }
+            last = format!("{event:?}");
+        }
+    }
+
+    /// Hands a producer one message; it is sent when `Sent` says so.
+    ///
+    /// # Errors
+    /// When the agent has ended.
+    pub fn feed(&mut self, draft: &Draft) -> Result<()> {
+        let mut line = serde_json::to_vec(draft).map_err(|error| self.failure(error.to_string()))?;
+        line.push(b'\n');
+        let written = self.stdin.as_mut().map(|stdin| stdin.write_all(&line).and_then(|()| stdin.flush()));
+        match written {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(self.failure(format!("does not read: {error}"))),
+            None => Err(self.failure("its input is closed".into())),
+        }
+    }
+
+    /// Sends one message and waits for its id.
+    ///
+    /// # Errors
+    /// When it is not accepted within 90 seconds.
+    pub fn send(&mut self, draft: &Draft) -> Result<String> {
+        self.feed(draft)?;
+        self.wait("a send", 90, |event| match event {
+            Event::Sent { id, .. } => Some(id.clone()),
+            _ => None,
+        })
+    }
+
+    /// The next delivery.
+    ///
+    /// # Errors
+    /// When none comes within `secs` seconds.
+    pub fn received(&mut self, secs: u64) -> Result<Received> {
+        self.wait("a delivery", secs, |event| match event {
+            Event::Received(received) => Some(received.clone()),
+            _ => None,
+        })
+    }
+
+    /// Lets the agent end by itself: its input closes, it closes its client.
+    ///
+    /// # Errors
+    /// When it does not end within 30 seconds.
+    pub fn finish(mut self) -> Result<()> {
+        self.stdin = None;
+        self.wait("its end", 30, |event| matches!(event, Event::Done).then_some(()))
+    }
+
+    fn failure(&self, what: String) -> HarnessError {
+        HarnessError::Agent { agent: self.name.clone(), what, log: tail(&self.home.path().join("stderr")) }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,224 @@
+//! A broker process on ports of its own, in a folder of its own.
+
+use std::fs::{self, OpenOptions};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::language::run;
+use crate::{HarnessError, Result, io, skip, tail, target, workspace};
+
+const START_SECS: u64 = 30;
+
+/// A broker to test against. Dropping it kills the process, if it is ours.
+pub struct Broker {
+    endpoint: String,
+    own: Option<Own>,
+}
+
+struct Own {
+    binary: PathBuf,
+    folder: TempDir,
+    admin: String,
+    child: Option<Child>,
+}
+
+impl Broker {
+    /// The broker that `CONFORMANCE_ENDPOINT` names, or a new process on an empty folder.
+    ///
+    /// # Errors
+    /// When it cannot be built or started.
+    pub fn start() -> Result<Broker> {
+        if let Ok(endpoint) = std::env::var("CONFORMANCE_ENDPOINT") {
+            return Ok(Broker { endpoint, own: None });
+        }
+        let folder = TempDir::new().map_err(io("creating a temporary folder"))?;
+        let (endpoint, admin) = (free_address()?, free_address()?);
+        let mut broker = Broker { endpoint, own: Some(Own { binary: binary()?, folder, admin, child: None }) };
+        broker.spawn()?;
+        Ok(broker)
+    }
+
+    /// A broker that can be killed and told of retry schedules; `None`, said aloud, if the one to test against is not ours.
+    ///
+    /// # Errors
+    /// When it cannot be built or started.
+    pub fn start_own(what: &str) -> Result<Option<Broker>> {
+        if std::env::var_os("CONFORMANCE_ENDPOINT").is_some() {
+            skip(what, "needs a broker of its own, and CONFORMANCE_ENDPOINT names another");
+            return Ok(None);
+        }
+        Broker::start().map(Some)
+    }
+
+    /// `host:port` of the gRPC listener.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The certificate the broker made for itself, in PEM.
+    pub fn certificate(&self) -> Option<PathBuf> {
+        match &self.own {
+            Some(own) => find(&own.folder.path().join("data"), "certificate.pem"),
+            None => std::env::var_os("CONFORMANCE_CERTIFICATE").map(PathBuf::from),
+        }
+    }
+
+    /// Kills the process without warning.
+    ///
+    /// # Errors
+    /// When there is no process of ours.
+    pub fn kill9(&mut self) -> Result<()> {
+        if let Some(child) = self.own.as_mut().and_then(|own| own.child.as_mut()) {
+            child.kill().and_then(|()| child.wait()).map_err(io("killing the broker"))?;
+        }
+        Ok(())
+    }
+
+    /// Starts the process again, on the same ports and folder.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn restart(&mut self) -> Result<()> {
+        self.spawn()
+    }
+
+    /// Creates a topic for normal messages.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn create_topic(&self, name: &str, queues: u32) -> Result<()> {
+        let queues = queues.to_string();
+        match &self.own {
+            Some(own) => run(Command::new(&own.binary).args([
+                "topic",
+                "create",
+                name,
+                "--queues",
+                &queues,
+                "--endpoint",
+                &self.endpoint,
+            ])),
+            None => mqadmin(&["updateTopic", "-t", name, "-r", &queues, "-w", &queues, "-a", "+message.type=NORMAL"]),
+        }
+    }
+
+    /// Creates a consumer group; attempts and back-off (such as `1s,2s`) reach only a broker of ours.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn create_group(&self, name: &str, attempts_max: u32, backoff: &str) -> Result<()> {
+        let attempts = attempts_max.to_string();
+        match &self.own {
+            Some(own) => run(Command::new(&own.binary)
+                .args(["group", "create", name, "--max-attempts", &attempts])
+                .args(["--backoff", backoff, "--endpoint", &self.endpoint])),
+            None => mqadmin(&["updateSubGroup", "-g", name]),
+        }
+    }
+
+    /// Messages that the group has not consumed yet: ready, in flight and waiting for retry. `None` for a broker that is not ours.
+    ///
+    /// # Errors
+    /// When the broker does not say.
+    pub fn backlog(&self, group: &str) -> Result<Option<u64>> {
+        let Some(own) = &self.own else { return Ok(None) };
+        let mut command = Command::new(&own.binary);
+        command.args(["group", "describe", group, "--json", "--endpoint", &self.endpoint]);
+        let output = command.stdin(Stdio::null()).output().map_err(io(format!("{command:?}")))?;
+        let value = serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap_or_default();
+        match value["backlog"].as_u64() {
+            Some(backlog) => Ok(Some(backlog)),
+            None => Err(HarnessError::Command {
+                what: format!("{command:?}"),
+                output: String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+            }),
+        }
+    }
+
+    fn spawn(&mut self) -> Result<()> {
+        let Some(own) = &mut self.own else { return Ok(()) };
+        let log_path = own.folder.path().join("broker.log");
+        let log =
+            OpenOptions::new().create(true).append(true).open(&log_path).map_err(io("opening the broker's log"))?;
+        let errors = log.try_clone().map_err(io("opening the broker's log"))?;
+        let mut command = Command::new(&own.binary);
+        command.arg("--data").arg(own.folder.path().join("data"));
+        command.args(["--grpc-listen", &self.endpoint, "--admin-listen", &own.admin]);
+        command.stdin(Stdio::null()).stdout(log).stderr(errors);
+        let child = own.child.insert(command.spawn().map_err(io(format!("starting {command:?}")))?);
+        let address: SocketAddr = self.endpoint.parse().map_err(|error| HarnessError::Command {
+            what: format!("parsing the address {}", self.endpoint),
+            output: format!("{error}"),
+        })?;
+        let deadline = Instant::now() + Duration::from_secs(START_SECS);
+        while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
+            let ended = child.try_wait().map_err(io("asking for the broker"))?.is_some();
+            if ended || Instant::now() >= deadline {
+                let what = if ended { "the broker's start (it has ended)" } else { "the broker's start" };
+                return Err(HarnessError::Timeout { what: what.into(), secs: START_SECS, log: tail(&log_path) });
+            }
+            // A port that nobody listens on yet offers no event to wait for.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let Some(own) = &mut self.own else { return };
+        if let Some(child) = &mut own.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            crate::say(&format!("the broker's log ends with:\n{}", tail(&own.folder.path().join("broker.log"))));
+        }
+    }
+}
+
+/// Address with a port that was free a moment ago.
+fn free_address() -> Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(io("looking for a free port"))?;
+    Ok(listener.local_addr().map_err(io("looking for a free port"))?.to_string())
+}
+
+/// The broker's binary: `MARTLET_BIN`, or built once from this workspace.
+fn binary() -> Result<PathBuf> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    if let Some(path) = std::env::var_os("MARTLET_BIN") {
+        return Ok(PathBuf::from(path));
+    }
+    let built = BUILT.get_or_init(|| {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["build", "-q", "-p", "martlet"]).current_dir(workspace());
+        let profile = if cfg!(debug_assertions) {
+            "debug"
+        } else {
+            cargo.arg("--release");
+            "release"
+        };
+        run(&mut cargo).map_err(|error| error.to_string())?;
+        Ok(target().join(profile).join("martlet"))
+    });
+    built.clone().map_err(|output| HarnessError::Command { what: "building the broker".into(), output })
+}
+
+/// The reference's own tool, for a broker that is not ours: `CONFORMANCE_MQADMIN` names it. Without it, the broker must create by itself.
+fn mqadmin(arguments: &[&str]) -> Result<()> {
+    match std::env::var_os("CONFORMANCE_MQADMIN") {
+        Some(tool) => run(Command::new(tool).args(arguments).args(["-c", "DefaultCluster"])),
+        None => Ok(()),
+    }
+}
+
+fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+    let entries: Vec<PathBuf> = fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let here = entries.iter().find(|path| path.file_name().is_some_and(|it| it == name)).cloned();
+    here.or_else(|| entries.iter().filter(|path| path.is_dir()).find_map(|path| find(path, name)))
+}

@@ -1,0 +1,217 @@
+//! What every client must be able to do. One function per fear; a language's test file calls all of them.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::agent::{Agent, Draft, Event, Received};
+use crate::broker::Broker;
+use crate::language::{Language, Program};
+use crate::{Result, not_in_client};
+
+/// A name nobody else uses: a broker that is not ours keeps what earlier runs left.
+pub fn unique(name: &str) -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{name}-{}-{}", since.as_nanos(), std::process::id())
+}
+
+fn drafts() -> Vec<Draft> {
+    let all_bytes: Vec<u8> = (0..=255).collect();
+    let full = Draft {
+        keys: ["order-1", "bestellung"].map(String::from).into(),
+        tag: Some("created".into()),
+        properties: BTreeMap::from([("region".into(), "eu".into()), ("größe".into(), "小".into())]),
+        ..Draft::body(&all_bytes)
+    };
+    // Half a MiB of bytes that do not compress well: clients deflate bodies above 4 KiB.
+    let large: Vec<u8> = (0..524_288u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    vec![full, Draft::body(b"x"), Draft { tag: Some("large".into()), ..Draft::body(&large) }]
+}
+
+fn same(sent: &BTreeMap<String, Draft>, received: &Received) {
+    let draft = sent.get(&received.id);
+    assert!(draft.is_some(), "a message with an id nobody sent: {}", received.id);
+    let Some(draft) = draft else { return };
+    assert!(draft.body_hex == received.body_hex, "body of {} changed", received.id);
+    assert_eq!(draft.tag, received.tag, "tag");
+    assert_eq!(draft.keys, received.keys, "keys");
+    assert_eq!(draft.properties, received.properties, "properties");
+    assert_eq!(received.attempt, 1, "attempt of a first delivery");
+}
+
+/// Producer to consumer, with every field intact. `consumer` is `simple` or `push`.
+///
+/// # Errors
+/// When the broker, a client's start, a send or a delivery fails.
+pub fn round_trip(program: &Program, consumer: &str, tls: bool) -> Result<()> {
+    if consumer == "push" && !push(program.language) {
+        return Ok(());
+    }
+    let broker = Broker::start()?;
+    if tls && broker.certificate().is_none() && verifies(program.language) {
+        crate::skip(
+            program.language.name(),
+            "this client verifies certificates: name the broker's in CONFORMANCE_CERTIFICATE",
+        );
+        return Ok(());
+    }
+    let (topic, group) = (unique("round-trip"), unique("readers"));
+    broker.create_topic(&topic, 4)?;
+    broker.create_group(&group, 17, "10s")?;
+    let mut producer = Agent::ready(program, &broker, &topic, tls, &["produce", "--stdin"])?;
+    let mut sent = BTreeMap::new();
+    for draft in drafts() {
+        sent.insert(producer.send(&draft)?, draft);
+    }
+    producer.finish()?;
+    let count = sent.len().to_string();
+    let arguments = [consumer, "--group", &group, "--count", &count];
+    let mut reader = Agent::ready(program, &broker, &topic, tls, &arguments)?;
+    let expected = sent.clone();
+    while !sent.is_empty() {
+        let received = reader.received(60)?;
+        same(&expected, &received);
+        assert!(sent.remove(&received.id).is_some(), "{} was delivered twice", received.id);
+    }
+    reader.finish()?;
+    if let Some(backlog) = broker.backlog(&group)? {
+        assert_eq!(backlog, 0, "everything was acknowledged");
+    }
+    Ok(())
+}
+
+fn verifies(language: Language) -> bool {
+    matches!(language, Language::Python | Language::Nodejs | Language::Rust)
+}
+
+fn push(language: Language) -> bool {
+    if !language.has_push() {
+        not_in_client(language.name(), "the published version has no push consumer");
+    }
+    language.has_push()
+}
+
+/// A tag expression lets through what it names and nothing else.
+///
+/// # Errors
+/// When the broker, a client's start, a send or a delivery fails.
+pub fn tag_filter(program: &Program) -> Result<()> {
+    let broker = Broker::start()?;
+    let topic = unique("filtered");
+    // One queue: what comes after an unwanted message proves that it was left out and not just late.
+    broker.create_topic(&topic, 1)?;
+    let mut producer = Agent::ready(program, &broker, &topic, false, &["produce", "--stdin"])?;
+    for tag in ["a", "c", "b", "c", "a"] {
+        producer.send(&Draft { tag: Some(tag.into()), ..Draft::body(tag.as_bytes()) })?;
+    }
+    for consumer in ["simple", "push"] {
+        if consumer == "push" && !push(program.language) {
+            continue;
+        }
+        let group = unique("filtering");
+        broker.create_group(&group, 17, "10s")?;
+        let arguments = [consumer, "--group", &group, "--filter", "a || b", "--count", "3"];
+        let mut reader = Agent::ready(program, &broker, &topic, false, &arguments)?;
+        let mut tags = Vec::new();
+        for _ in 0..3 {
+            tags.push(reader.received(60)?.tag.unwrap_or_default());
+        }
+        tags.sort();
+        assert_eq!(tags, ["a", "a", "b"], "{consumer}");
+        reader.finish()?;
+    }
+    Ok(())
+}
+
+/// A message whose consumption fails comes again, with a higher attempt and not before its time.
+///
+/// # Errors
+/// When the broker, a client's start, a send or a delivery fails.
+pub fn redelivery(program: &Program) -> Result<()> {
+    let Some(broker) = Broker::start_own("redelivery")? else { return Ok(()) };
+    let (topic, group) = (unique("failing"), unique("failers"));
+    broker.create_topic(&topic, 1)?;
+    broker.create_group(&group, 5, "1s,2s")?;
+    let mut producer = Agent::ready(program, &broker, &topic, false, &["produce", "--stdin"])?;
+    let id = producer.send(&Draft::body(b"again"))?;
+    let (arguments, waits_secs): (&[&str], &[u64]) = if push(program.language) {
+        (&["push", "--group", &group, "--fail-first", "2", "--count", "1"], &[1, 2])
+    } else {
+        // Not acknowledged: it lapses. Ten seconds is the shortest invisible duration.
+        (&["simple", "--group", &group, "--fail-first", "1", "--count", "1", "--invisible-secs", "10"], &[10])
+    };
+    let mut reader = Agent::ready(program, &broker, &topic, false, arguments)?;
+    let mut last = reader.received(30)?;
+    let mut at = Instant::now();
+    assert_eq!(last.attempt, 1);
+    for wait in waits_secs {
+        let next = reader.received(wait + 30)?;
+        assert_eq!(next.id, id);
+        assert_eq!(next.attempt, last.attempt + 1, "each delivery counts one more");
+        let waited = at.elapsed();
+        // The clock here starts when the report arrives, a little after the broker's own.
+        assert!(
+            waited + Duration::from_millis(300) >= Duration::from_secs(*wait),
+            "came again after {waited:?}, not {wait} s"
+        );
+        (last, at) = (next, Instant::now());
+    }
+    reader.finish()
+}
+
+/// A simple consumer may ask for a message to be visible again sooner or later.
+///
+/// # Errors
+/// When the broker, a client's start, a send or a delivery fails.
+pub fn change_invisible(program: &Program) -> Result<()> {
+    if !program.language.has_change_invisible() {
+        not_in_client(program.language.name(), "the published version cannot change an invisible duration");
+        return Ok(());
+    }
+    let broker = Broker::start()?;
+    let (topic, group) = (unique("postponed"), unique("postponers"));
+    broker.create_topic(&topic, 1)?;
+    broker.create_group(&group, 17, "10s")?;
+    let mut producer = Agent::ready(program, &broker, &topic, false, &["produce", "--stdin"])?;
+    let id = producer.send(&Draft::body(b"later"))?;
+    let arguments = ["simple", "--group", &group, "--invisible-secs", "60", "--change-invisible", "2", "--count", "1"];
+    let mut reader = Agent::ready(program, &broker, &topic, false, &arguments)?;
+    assert_eq!(reader.received(30)?.attempt, 1);
+    reader.wait("the change", 10, |event| matches!(event, Event::Changed { .. }).then_some(()))?;
+    let again = reader.received(40)?;
+    assert_eq!((again.id, again.attempt), (id, 2));
+    reader.finish()
+}
+
+/// Clients carry on by themselves after the broker was killed and started again, and nothing acknowledged is lost.
+///
+/// # Errors
+/// When the broker, a client's start, a send or a delivery fails.
+pub fn restart(program: &Program) -> Result<()> {
+    let Some(mut broker) = Broker::start_own("restart")? else { return Ok(()) };
+    let (topic, group) = (unique("killed"), unique("survivors"));
+    broker.create_topic(&topic, 2)?;
+    broker.create_group(&group, 17, "1s")?;
+    let mut producer =
+        Agent::ready(program, &broker, &topic, false, &["produce", "--stdin", "--deadline-secs", "180"])?;
+    let consumer = if push(program.language) { "push" } else { "simple" };
+    let arguments = [consumer, "--group", &group, "--deadline-secs", "180"];
+    let mut reader = Agent::ready(program, &broker, &topic, false, &arguments)?;
+    let mut missing = BTreeMap::new();
+    for round in 0..2 {
+        for number in 0..10 {
+            let draft = Draft::body(format!("{round}/{number}").as_bytes());
+            missing.insert(draft.body_hex.clone(), producer.send(&draft)?);
+        }
+        if round == 0 {
+            // Some are consumed before the kill, some may not be.
+            missing.remove(&reader.received(60)?.body_hex);
+            broker.kill9()?;
+            broker.restart()?;
+        }
+    }
+    // A message in flight at the kill comes again when its invisible duration (60 s for push consumers) lapses.
+    while !missing.is_empty() {
+        missing.remove(&reader.received(100)?.body_hex);
+    }
+    reader.finish()
+}

@@ -1,0 +1,205 @@
+//! The languages: how each agent is built once, and how it is run.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::Hasher;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::{HarnessError, Result, io, say, skip, target};
+
+/// A language with a published RocketMQ 5.x gRPC client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// Maven `rocketmq-client-java`.
+    Java,
+    /// Go module `rocketmq-clients/golang/v5`.
+    Go,
+    /// PyPI `rocketmq-python-client`.
+    Python,
+    /// npm `rocketmq-client-nodejs`.
+    Nodejs,
+    /// crates.io `rocketmq`.
+    Rust,
+}
+
+/// An agent that is built and can be run.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Whose client it drives.
+    pub language: Language,
+    built: PathBuf,
+}
+
+impl Language {
+    /// Folder and display name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Language::Java => "java",
+            Language::Go => "go",
+            Language::Python => "python",
+            Language::Nodejs => "nodejs",
+            Language::Rust => "rust",
+        }
+    }
+
+    /// Whether the published client has a push consumer.
+    pub fn has_push(self) -> bool {
+        self != Language::Rust
+    }
+
+    /// Whether the published client can change an invisible duration.
+    pub fn has_change_invisible(self) -> bool {
+        self != Language::Rust
+    }
+
+    fn tools(self) -> &'static [&'static str] {
+        match self {
+            Language::Java => &["java", "mvn"],
+            Language::Go => &["go"],
+            Language::Python => &["python3"],
+            Language::Nodejs => &["node", "npm"],
+            Language::Rust => &["cargo"],
+        }
+    }
+
+    fn source(self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(self.name())
+    }
+
+    /// The agent, built if its sources have changed; `None`, said aloud, if the toolchain is missing.
+    ///
+    /// # Errors
+    /// When building or installing fails although the toolchain is there.
+    ///
+    /// # Panics
+    /// When the toolchain is missing and the environment says `CI=true`.
+    pub fn program(self) -> Result<Option<Program>> {
+        for tool in self.tools() {
+            let version = if *tool == "go" { "version" } else { "--version" };
+            let mut probe = Command::new(tool);
+            if probe.arg(version).stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+                skip(self.name(), &format!("`{tool}` is not installed"));
+                return Ok(None);
+            }
+        }
+        let built = target().join("conformance").join(self.name());
+        fs::create_dir_all(&built).map_err(io(format!("creating {}", built.display())))?;
+        let lock_path = built.with_extension("lock");
+        let lock = fs::File::create(&lock_path).map_err(io(format!("creating {}", lock_path.display())))?;
+        lock.lock().map_err(io(format!("locking {}", lock_path.display())))?;
+        let stamp = built.join("stamp");
+        let hash = self.hash()?;
+        if fs::read_to_string(&stamp).unwrap_or_default() != hash {
+            say(&format!("conformance: building the {} agent (once)", self.name()));
+            self.build(&built)?;
+            fs::write(&stamp, hash).map_err(io(format!("writing {}", stamp.display())))?;
+        }
+        Ok(Some(Program { language: self, built }))
+    }
+
+    fn hash(self) -> Result<String> {
+        let mut files = Vec::new();
+        collect(&self.source(), &mut files)?;
+        files.sort();
+        let mut hasher = DefaultHasher::new();
+        for file in files {
+            hasher.write(file.to_string_lossy().as_bytes());
+            hasher.write(&fs::read(&file).map_err(io(format!("reading {}", file.display())))?);
+        }
+        Ok(format!("{:016x}", hasher.finish()))
+    }
+
+    fn build(self, built: &Path) -> Result<()> {
+        let source = self.source();
+        match self {
+            Language::Java => {
+                let output = format!("-Dagent.output={}", built.display());
+                run(Command::new("mvn").args(["-B", "-q", &output, "package"]).current_dir(source))
+            }
+            Language::Go => {
+                run(Command::new("go").args(["build", "-o"]).arg(built.join("agent")).arg(".").current_dir(source))
+            }
+            Language::Python => {
+                run(Command::new("python3").args(["-m", "venv"]).arg(built.join("venv")))?;
+                run(Command::new(built.join("venv/bin/pip"))
+                    .args(["install", "-q", "--disable-pip-version-check", "-r", "requirements.txt"])
+                    .current_dir(&source))?;
+                copy(&source, built, &["agent.py"])
+            }
+            Language::Nodejs => {
+                copy(&source, built, &["package.json", "package-lock.json", ".npmrc", "agent.js"])?;
+                run(Command::new("npm").args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(built))
+            }
+            Language::Rust => run(Command::new("cargo")
+                .args(["build", "--locked", "--target-dir"])
+                .arg(built.join("target"))
+                .current_dir(source)),
+        }
+    }
+}
+
+impl Program {
+    /// The command that runs the agent, without its arguments. `home` receives what the client logs.
+    pub fn command(&self, home: &Path) -> Command {
+        let mut command = match self.language {
+            Language::Java => {
+                let mut java = Command::new("java");
+                java.args(["-Xms16m", "-Xmx128m", "-Xss512k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+                java.arg(format!("-Duser.home={}", home.display()));
+                java.arg("-cp").arg(format!("{0}/agent.jar:{0}/lib/*", self.built.display())).arg("martlet.Agent");
+                java
+            }
+            Language::Go => Command::new(self.built.join("agent")),
+            Language::Python => {
+                let mut python = Command::new(self.built.join("venv/bin/python"));
+                python.arg(self.built.join("agent.py"));
+                python
+            }
+            Language::Nodejs => {
+                let mut node = Command::new("node");
+                node.arg(self.built.join("agent.js"));
+                node
+            }
+            Language::Rust => Command::new(self.built.join("target/debug/martlet-agent")),
+        };
+        command.env("HOME", home).env("NO_PROXY", "*");
+        command
+    }
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let what = || format!("reading {}", folder.display());
+    for entry in fs::read_dir(folder).map_err(io(what()))? {
+        let path = entry.map_err(io(what()))?.path();
+        let generated =
+            path.file_name().is_some_and(|name| name == "target" || name == "node_modules" || name == "__pycache__");
+        if generated {
+            continue;
+        }
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path, names: &[&str]) -> Result<()> {
+    for name in names {
+        fs::copy(from.join(name), to.join(name)).map_err(io(format!("copying {name}")))?;
+    }
+    Ok(())
+}
+
+/// Runs a command to its end and keeps its output for the error.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let what = format!("{command:?}");
+    let output = command.stdin(Stdio::null()).output().map_err(io(what.clone()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = [output.stdout, output.stderr].concat();
+    Err(HarnessError::Command { what, output: String::from_utf8_lossy(&text).into_owned() })
+}

@@ -1,0 +1,48 @@
+//! The published Python client.
+
+use martlet_conformance::language::{Language, Program};
+use martlet_conformance::{Result, checks};
+
+fn with(check: impl FnOnce(&Program) -> Result<()>) -> Result<()> {
+    Language::Python.program()?.map_or(Ok(()), |program| check(&program))
+}
+
+#[test]
+fn simple_consumer_gets_every_field_over_plaintext() -> Result<()> {
+    with(|program| checks::round_trip(program, "simple", false))
+}
+
+#[test]
+fn simple_consumer_gets_every_field_over_tls() -> Result<()> {
+    with(|program| checks::round_trip(program, "simple", true))
+}
+
+#[test]
+fn push_consumer_gets_every_field_over_plaintext() -> Result<()> {
+    with(|program| checks::round_trip(program, "push", false))
+}
+
+#[test]
+fn push_consumer_gets_every_field_over_tls() -> Result<()> {
+    with(|program| checks::round_trip(program, "push", true))
+}
+
+#[test]
+fn a_tag_filter_lets_through_what_it_names() -> Result<()> {
+    with(checks::tag_filter)
+}
+
+#[test]
+fn a_failed_message_comes_again_with_a_higher_attempt() -> Result<()> {
+    with(checks::redelivery)
+}
+
+#[test]
+fn a_changed_invisible_duration_is_kept() -> Result<()> {
+    with(checks::change_invisible)
+}
+
+#[test]
+fn the_client_resumes_after_the_broker_was_killed() -> Result<()> {
+    with(checks::restart)
+}
