@@ -15,7 +15,7 @@ use crate::load::latency::{self, Latency};
 use crate::load::polls::{self, Polls};
 use crate::load::receive::{self, Acks, Receives};
 use crate::load::send::{self, Sends};
-use crate::load::{Target, idle};
+use crate::load::{Target, idle, slots};
 use crate::report::Report;
 use servers::{Kind, Server};
 use table::Results;
@@ -48,6 +48,9 @@ pub struct Options {
     /// Messages of 4 MiB for the polls' memory; 0 leaves that out.
     #[arg(long, default_value_t = 100)]
     large_messages: u64,
+    /// Messages left unacknowledged in one queue of Martlet; 0 leaves that out.
+    #[arg(long, default_value_t = 170_000)]
+    open_slots: u64,
     /// GiB of log for the time to be ready again; 0 leaves that out.
     #[arg(long, default_value_t = 0)]
     log_gib: u64,
@@ -109,6 +112,20 @@ pub fn run(options: &Options, json: bool) -> Result<Report> {
         };
         let report = polls::run(&server.target("bench-polls"), &shape);
         results.take(server.kind, report, &[("polls RSS", "server RSS peak")]);
+        server.pause();
+    }
+    for server in running.iter().filter(|s| s.kind == Kind::Martlet && options.open_slots > 0) {
+        server.resume();
+        if let Err(error) = server.create_topic("bench-slots") {
+            results.note(format!("topic bench-slots: {error}"));
+        }
+        let report = slots::run(&server.target("bench-slots"), "bench-slots", options.open_slots);
+        let figures = [
+            ("slots RSS", "RSS grown"),
+            ("slots CPU before", "server CPU before"),
+            ("slots CPU", "server CPU with open slots"),
+        ];
+        results.take(server.kind, report, &figures);
         server.pause();
     }
     if options.log_gib > 0

@@ -6,6 +6,7 @@ pub mod latency;
 pub mod polls;
 pub mod receive;
 pub mod send;
+pub mod slots;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -54,8 +54,8 @@ fn an_open_loop_keeps_its_rate_on_a_server_that_can_follow() {
 }
 
 #[test]
-fn both_ways_of_acknowledging_acknowledge_everything_they_receive() {
-    for acks in [Acks::Batch, Acks::Single] {
+fn each_way_of_acknowledging_accounts_for_everything_it_receives() {
+    for acks in [Acks::Batch, Acks::Single, Acks::None] {
         let shape = Receives { group: "billing".to_owned(), pollers: 4, connections: 2, count: 1_000, acks };
         let report = receive::drain(&floor(), &shape).unwrap();
         assert_eq!(report.first_error, None);

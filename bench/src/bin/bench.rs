@@ -11,7 +11,7 @@ use martlet_bench::load::latency::{self, Latency};
 use martlet_bench::load::polls::{self, Polls};
 use martlet_bench::load::receive::{self, Acks, Receives};
 use martlet_bench::load::send::{self, Sends};
-use martlet_bench::load::{Target, idle};
+use martlet_bench::load::{Target, idle, slots};
 use martlet_bench::report::Report;
 
 #[derive(Parser)]
@@ -152,6 +152,17 @@ enum Command {
         #[arg(long, default_value_t = 5.0)]
         hold: f64,
     },
+    /// Messages handed out and never acknowledged: their memory, and the speed beside them.
+    Slots {
+        #[command(flatten)]
+        server: Server,
+        /// Consumer group, fresh.
+        #[arg(long, default_value = "bench-slots")]
+        group: String,
+        /// Slots left open.
+        #[arg(long, default_value_t = 170_000)]
+        count: u64,
+    },
     /// CPU and memory of a server at rest.
     Idle {
         /// Process of the server; several are summed.
@@ -204,6 +215,7 @@ fn run(command: Command, json: bool) -> Result<Report> {
             let hold = Duration::from_secs_f64(hold);
             polls::run(&server.target(), &Polls { group, polls, connections, size, count, hold })
         }
+        Command::Slots { server, group, count } => slots::run(&server.target(), &group, count),
         Command::Idle { pids, seconds } => idle::idle(&pids, Duration::from_secs_f64(seconds)),
         Command::Ready { server, log, command } => {
             let (mut child, report) = idle::ready(&command, &log, &server.target(), Duration::from_secs(120))?;

@@ -58,6 +58,7 @@ pub struct Server {
     /// From the start of its command until it answered a QueryRoute.
     pub ready_ms: f64,
     endpoint: String,
+    program: PathBuf,
     child: Option<Child>,
     reference: Option<Reference>,
 }
@@ -118,7 +119,15 @@ impl Server {
         let target = Target { endpoint: endpoint.clone(), topic: "bench-send".to_owned(), pids: Vec::new() };
         let (child, report) = idle::ready(&command, &work.join(format!("{kind}.log")), &target, PATIENCE)?;
         let ready_ms = report.get("ready").unwrap_or_default();
-        Ok(Some(Self { kind, pids: vec![child.id()], ready_ms, endpoint, child: Some(child), reference: None }))
+        Ok(Some(Self {
+            kind,
+            pids: vec![child.id()],
+            ready_ms,
+            endpoint,
+            program,
+            child: Some(child),
+            reference: None,
+        }))
     }
 
     fn start_reference(scripts: &Path, work: &Path) -> Result<Self> {
@@ -129,6 +138,7 @@ impl Server {
             pids: Vec::new(),
             ready_ms: 0.0,
             endpoint,
+            program: PathBuf::new(),
             child: None,
             reference: Some(Reference { scripts: scripts.to_owned(), data: work.join("reference") }),
         };
@@ -157,23 +167,32 @@ impl Server {
             "mqadmin.sh" => command.args(arguments).env("REF_DATA", &reference.data),
             _ => command.arg(&reference.data),
         };
-        // A file, not a pipe: what the script starts keeps it open after its end.
-        let file = |source| BenchError::File { path: path.clone(), source };
+        self.command(&mut command)
+    }
+
+    /// Runs a command to its end; what it said is in the error if it fails.
+    fn command(&self, command: &mut Command) -> Result<()> {
+        use std::io::{Read, Seek};
+        let name = command.get_program().to_owned();
+        // A file, not a pipe: what a script starts keeps it open after the script's end.
+        let file = |source| BenchError::File { path: PathBuf::from(&name), source };
         let mut log = tempfile::tempfile().map_err(file)?;
-        let output = log.try_clone().map_err(file)?;
-        let errors = log.try_clone().map_err(file)?;
+        let (output, errors) = (log.try_clone().map_err(file)?, log.try_clone().map_err(file)?);
         let status = command.stdin(Stdio::null()).stdout(output).stderr(errors).status().map_err(file)?;
         if status.success() {
             return Ok(());
         }
-        use std::io::{Read, Seek};
         let mut told = String::new();
         log.rewind().and_then(|()| log.read_to_string(&mut told)).map_err(file)?;
-        Err(BenchError::Server { what: format!("{name}: {status}: {}", told.trim()) })
+        Err(BenchError::Server { what: format!("{}: {status}: {}", name.display(), told.trim()) })
     }
 
-    /// Creates a normal topic with 8 queues on the reference; elsewhere the first send does.
+    /// Creates a normal topic: with 8 queues on the reference, with one on Martlet.
     pub fn create_topic(&self, topic: &str) -> Result<()> {
+        if self.kind == Kind::Martlet {
+            let arguments = ["topic", "create", topic, "--queues", "1", "--endpoint", &self.endpoint];
+            return self.command(Command::new(&self.program).args(arguments));
+        }
         let arguments =
             ["updateTopic", "-c", "DefaultCluster", "-t", topic, "-r", "8", "-w", "8", "-a", "+message.type=NORMAL"];
         self.script("mqadmin.sh", &arguments)

@@ -74,6 +74,9 @@ const ROWS: &[Row] = &[
     row("idle RSS", "resident memory, idle", "MB", &[Below(30.0)]),
     row("load RSS", "resident memory, largest under load", "MB", &[Below(150.0)]),
     row("polls RSS", "resident memory, 1,000 polls of 4 MiB messages", "MB", &[Below(400.0)]),
+    row("slots RSS", "resident memory grown, open slots in one queue", "MB", &[Below(50.0)]),
+    row("slots CPU before", "receive + ack before open slots: server CPU", CPU, &[]),
+    row("slots CPU", "receive + ack beside open slots: server CPU", CPU, &[]),
     row("idle CPU", "idle CPU", "% of a core", &[Below(0.3)]),
     row("generator CPU", "the generator's own CPU, mean of sends", CPU, &[]),
 ];

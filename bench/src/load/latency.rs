@@ -41,7 +41,7 @@ pub fn run(target: &Target, shape: &Latency) -> Result<Report> {
         let producer = Rc::new(Producer::open(target, shape.size, run, &received).await?);
         // The topic may be created by its first send, and a consumer needs a route.
         producer.send(0).await?;
-        let consumer = Rc::new(Consumer::open(target, &shape.group, WIDE_WINDOW, &received).await?);
+        let consumer = Rc::new(Consumer::open(target, &shape.group, Acks::Single, WIDE_WINDOW, &received).await?);
         gate.pass().await;
         let (sends, receives) = (Rc::new(RefCell::new(load::histogram()?)), Rc::new(RefCell::new(load::histogram()?)));
         let polls = (0..shape.pollers.max(1)).map(|i| poll_loop(&consumer, i, run, &received, &receives));

@@ -50,7 +50,7 @@ pub fn run(target: &Target, shape: &Polls) -> Result<Report> {
     let worker = async |_, mut gate: Gate| {
         let mut consumers = Vec::new();
         for _ in 0..shape.connections.clamp(1, shape.polls.max(1)) {
-            consumers.push(Consumer::open(target, &shape.group, SMALL_WINDOW, &tally).await?);
+            consumers.push(Consumer::open(target, &shape.group, Acks::Batch, SMALL_WINDOW, &tally).await?);
         }
         gate.pass().await;
         let release = Instant::now() + shape.hold;

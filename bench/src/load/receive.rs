@@ -29,7 +29,7 @@ pub enum Acks {
     Batch,
     /// One request a message, those of a batch at the same time.
     Single,
-    /// Not at all: slots stay open.
+    /// Not at all: the messages stay invisible for an hour, and count as done when they are received.
     None,
 }
 
@@ -56,9 +56,12 @@ pub struct Consumer {
     polls: Vec<Bytes>,
 }
 
+/// Invisible duration of messages that are not to be acknowledged.
+const LEFT_OPEN: prost_types::Duration = prost_types::Duration { seconds: 3600, nanos: 0 };
+
 impl Consumer {
     /// Connects. `window` bounds what the server can send on one stream before it is read.
-    pub async fn open(target: &Target, group: &str, window: u32, tally: &Tally) -> Result<Self> {
+    pub async fn open(target: &Target, group: &str, acks: Acks, window: u32, tally: &Tally) -> Result<Self> {
         let role = Role::Consumer { group: group.to_owned() };
         let traffic = Arc::clone(&tally.traffic);
         let session = Session::open(&target.endpoint, &target.topic, role, window, traffic).await?;
@@ -71,8 +74,9 @@ impl Consumer {
                     message_queue: Some(queue.clone()),
                     filter_expression: Some(all_tags()),
                     batch_size: BATCH,
-                    invisible_duration: None,
-                    auto_renew: true,
+                    invisible_duration: (acks == Acks::None).then_some(LEFT_OPEN),
+                    // Renewal would end with the client.
+                    auto_renew: acks != Acks::None,
                     long_polling_timeout: Some(prost_types::Duration { seconds: POLL, nanos: 0 }),
                     attempt_id: None,
                 })
@@ -163,7 +167,7 @@ pub fn drain(target: &Target, receives: &Receives) -> Result<Report> {
     let worker = async |_, mut gate: Gate| {
         let mut consumers = Vec::new();
         for _ in 0..receives.connections.clamp(1, receives.pollers.max(1)) {
-            consumers.push(Consumer::open(target, &receives.group, WIDE_WINDOW, &tally).await?);
+            consumers.push(Consumer::open(target, &receives.group, receives.acks, WIDE_WINDOW, &tally).await?);
         }
         gate.pass().await;
         let polls = (0..receives.pollers).map(|i| poll_loop(&consumers[i % consumers.len()], i, receives.acks, &tally));
