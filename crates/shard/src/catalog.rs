@@ -3,9 +3,8 @@
 use crate::codec;
 use crate::command::*;
 use crate::keys;
-use crate::load::Load;
 use crate::queue::Queue;
-use crate::shard::{Purpose, Shard, Topic};
+use crate::shard::{Shard, Topic};
 use bytes::Bytes;
 use martlet_model::names::DEAD_LETTER_PREFIX;
 use martlet_model::{GroupId, QueueId, QueueOffset, TopicId};
@@ -84,6 +83,7 @@ impl<T> Shard<T> {
             self.begin_sweep(keys::consumers_of(queue));
         }
         self.filters.retain(|key, _| key.0 != id);
+        self.retry_turn.retain(|key| key.0 != id);
         self.refuse_polls(|key| key.0 == id, &Refused::TopicGone);
     }
 
@@ -105,11 +105,14 @@ impl<T> Shard<T> {
                 self.progress.range((id, QueueId(0))..=(id, QueueId(u64::MAX))).map(|(key, _)| key.1).collect();
             for queue in queues {
                 self.forget_progress(id, queue);
+                // Written with the frontier, which may not be in the store yet for the sweep to find.
+                self.ops.push(Op::Remove { key: keys::consumer(queue, id) });
             }
             for prefix in keys::leftovers_of_group(id) {
                 self.begin_sweep(prefix);
             }
             self.filters.retain(|key, _| key.1 != id);
+            self.retry_turn.retain(|key| key.1 != id);
             self.refuse_polls(|key| key.1 == id, &Refused::GroupGone);
             self.drop_topic(TopicId::dead_letters_of(id));
         }
@@ -132,7 +135,7 @@ impl<T> Shard<T> {
 
     pub(crate) fn want_sweep(&mut self, prefix: Bytes) {
         if self.sweeps.insert(prefix.clone()) {
-            self.want(Load::Sweep(prefix.clone()), Purpose::Sweep(prefix));
+            self.next_sweeps.push(prefix);
         }
     }
 
@@ -210,10 +213,13 @@ impl<T> Shard<T> {
         if from >= below {
             return;
         }
-        let open = progress.slots().take_while(|(offset, _)| *offset < below).count() as u64;
-        let never = below.0.saturating_sub(progress.next().0);
-        self.counters.dropped_unconsumed += open + never;
-        let count = below.0 - from.0;
-        self.change(group, id, crate::progress::SlotChange::Close { first: QueueOffset(from.0), count });
+        if !progress.is_untouched() {
+            let open = progress.slots().take_while(|(offset, _)| *offset < below).count() as u64;
+            self.counters.dropped_unconsumed += open + below.0.saturating_sub(progress.next().0);
+        }
+        if let Some(progress) = self.progress.get_mut(&(group, id)) {
+            progress.skip_to(below);
+        }
+        self.note_changed(group, id);
     }
 }

@@ -19,6 +19,7 @@ use martlet_model::handle::DeliveryNumber;
 use martlet_model::{GroupId, QueueId, QueueOffset, UnixMillis};
 use martlet_store::{KeyState, Op};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// Offsets per page.
 pub const PAGE: u64 = 1024;
@@ -81,14 +82,17 @@ pub struct Progress {
     pages: BTreeMap<u64, Page>,
     touched: BTreeSet<u64>,
     frontier_dirty: bool,
+    untouched: bool,
     /// Offsets on their way to the dead letters; never handed out meanwhile.
     pub moving: BTreeSet<u64>,
     /// Hand-outs under renewal.
     pub renewals: BTreeMap<u64, Renewal>,
-    /// Which live filters match a visible slot that was never handed out; bit per filter. Absent: any may take it.
+    /// Which live filters match an open slot; bit per filter. Absent: not known.
     pub masks: BTreeMap<u64, u64>,
     /// A range lent to the reader stage for filtering.
     pub lent: Option<LoadId>,
+    /// A range of visible slots of which the reader stage finds out what matches them.
+    pub classifying: Option<LoadId>,
 }
 
 impl Progress {
@@ -105,10 +109,12 @@ impl Progress {
             pages: BTreeMap::new(),
             touched: BTreeSet::new(),
             frontier_dirty: false,
+            untouched: false,
             moving: BTreeSet::new(),
             renewals: BTreeMap::new(),
             masks: BTreeMap::new(),
             lent: None,
+            classifying: None,
         }
     }
 
@@ -166,9 +172,35 @@ impl Progress {
         &self.fresh
     }
 
-    /// Whether this filter, by its bit, may take the slot.
+    /// Whether this filter, by its bit, may take the slot. What is not known does not match.
     pub fn matches(&self, offset: u64, filter_bit: u32) -> bool {
-        self.masks.get(&offset).is_none_or(|mask| mask >> filter_bit & 1 == 1)
+        self.masks.get(&offset).is_some_and(|mask| mask >> filter_bit & 1 == 1)
+    }
+
+    /// First visible slot of which it is not known what matches it.
+    pub fn first_unknown(&self) -> Option<u64> {
+        let first = |slots: &BTreeSet<u64>| slots.iter().copied().find(|offset| !self.masks.contains_key(offset));
+        match (first(&self.retries), first(&self.fresh)) {
+            (Some(retry), Some(fresh)) => Some(retry.min(fresh)),
+            (retry, fresh) => retry.or(fresh),
+        }
+    }
+
+    /// What the open slots of a range match: these, or nothing.
+    pub fn know(&mut self, range: Range<QueueOffset>, matches: &[(QueueOffset, u64)]) {
+        for (&offset, _) in self.slots.range(range.start.0..range.end.0) {
+            self.masks.insert(offset, 0);
+        }
+        for &(offset, mask) in matches {
+            self.masks.entry(offset.0).and_modify(|known| *known = mask);
+        }
+    }
+
+    /// Forgets what matches what, and what is being found out about it: the filters are others now.
+    pub fn forget_filters(&mut self) {
+        self.masks.clear();
+        self.lent = None;
+        self.classifying = None;
     }
 
     /// Slots in flight (with a live handle that has not lapsed by `now`).
@@ -228,10 +260,29 @@ impl Progress {
     /// First contact: the frontier is to be written with the next batch.
     pub fn mark_created(&mut self) {
         self.frontier_dirty = true;
+        self.untouched = true;
+    }
+
+    /// Whether the group has never been handed anything of this queue.
+    pub fn is_untouched(&self) -> bool {
+        self.untouched
+    }
+
+    /// Everything below is settled, whatever it was: retention has taken it. One write, however far it goes.
+    pub fn skip_to(&mut self, below: QueueOffset) {
+        let open: Vec<u64> = self.slots.range(..below.0).map(|(&offset, _)| offset).collect();
+        for offset in open {
+            self.apply(&SlotChange::Close { first: QueueOffset(offset), count: 1 });
+        }
+        self.next = self.next.max(below);
+        self.frontier_dirty = true;
+        self.untouched = false;
+        self.touched.extend(self.pages.range(..below.0 / PAGE + 1).map(|(&number, _)| number));
     }
 
     /// Applies a change and notes it for the batch.
     pub fn apply(&mut self, change: &SlotChange) {
+        self.untouched = false;
         self.apply_in_memory(change);
         let (first, count) = match *change {
             SlotChange::Run { first, count, .. } | SlotChange::Close { first, count } => (first.0, count),
@@ -272,6 +323,9 @@ impl Progress {
                 self.pages.remove(&number);
                 continue;
             }
+            if page.pending.is_empty() {
+                continue;
+            }
             let image_bytes = page.open as usize * SLOT_BYTES + DELTA_SLACK_BYTES;
             if page.stored_delta_bytes + page.pending.len() > image_bytes {
                 let mut image = Vec::new();
@@ -308,7 +362,9 @@ impl Progress {
 
     /// Whether dropping it from memory would lose nothing that the store does not have.
     pub fn is_clean(&self) -> bool {
-        self.touched.is_empty() && !self.frontier_dirty && self.moving.is_empty() && self.lent.is_none()
+        self.touched.is_empty() && !self.frontier_dirty && self.moving.is_empty()
+            && self.lent.is_none()
+            && self.classifying.is_none()
     }
 
     fn apply_in_memory(&mut self, change: &SlotChange) {

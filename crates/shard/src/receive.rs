@@ -12,6 +12,7 @@ use crate::progress::{Progress, Renewal, SlotChange};
 use crate::shard::{LiveFilter, Poll, Purpose, Shard, When};
 use martlet_model::{GroupId, QueueId, QueueOffset, TagFilter, TopicId, UnixMillis, limits};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Most messages lent to the reader stage at a time, per group and queue.
 const LEND: u64 = 1024;
@@ -38,6 +39,7 @@ impl<T> Shard<T> {
         self.poll_ends.insert((receive.until, receive.poll));
         self.polls.entry(key).or_default().push_back(Poll { receive, filter_bit, token });
         self.stirred.insert(key);
+        self.counters.open_slots_full += self.queues_at_limit(key);
     }
 
     /// Takes a waiting poll out.
@@ -56,6 +58,9 @@ impl<T> Shard<T> {
     /// Answers as many waiting polls of a group and topic as there are messages for.
     pub(crate) fn serve(&mut self, topic: TopicId, group: GroupId) {
         let key = (topic, group);
+        if self.polls.contains_key(&key) {
+            self.load_for_poll(topic, group);
+        }
         let mut skipped = 0;
         while let Some(waiting) = self.polls.get(&key).map(|polls| polls.len()).filter(|&count| count > skipped) {
             let available = self.available(topic, group);
@@ -98,6 +103,18 @@ impl<T> Shard<T> {
             .sum()
     }
 
+    /// Queues with messages that a group is not handed because of its many open slots.
+    fn queues_at_limit(&self, (topic, group): (TopicId, GroupId)) -> u64 {
+        let queues = self.topics.get(&topic).map_or(&[][..], |topic| topic.read_queues());
+        let at_limit = |queue: &&QueueId| match (self.queues.get(queue), self.progress.get(&(group, **queue))) {
+            (Some(queue), Some(progress)) => {
+                progress.next() < queue.durable && progress.open_slots() >= self.options.open_slots_max
+            }
+            _ => false,
+        };
+        queues.iter().filter(at_limit).count() as u64
+    }
+
     fn hand_out(&mut self, receive: &ReceiveCommand, bit: u32, limit: u64) -> Vec<HandOut> {
         let (topic, group) = (receive.topic, receive.group);
         let Some(entry) = self.topics.get_mut(&topic) else { return Vec::new() };
@@ -119,7 +136,11 @@ impl<T> Shard<T> {
 
         let others = queues.iter().any(|&queue| self.has_never_handed_out(group, queue));
         // With a batch of one, every other message may be a retry.
-        let quota = if !others { limit } else { (limit / 2).max(self.next_delivery.0 & 1) };
+        let quota = match limit {
+            _ if !others => limit,
+            1 => u64::from(!self.retry_turn.contains(&(topic, group))),
+            _ => limit / 2,
+        };
         self.hand_out_visible(receive, bit, &queues, quota, until, Progress::retries, &mut out);
         let left = limit - out.len() as u64;
         self.hand_out_visible(receive, bit, &queues, left, until, Progress::fresh, &mut out);
@@ -137,6 +158,18 @@ impl<T> Shard<T> {
         }
         let left = limit - out.len() as u64;
         self.hand_out_visible(receive, bit, &queues, left, until, Progress::retries, &mut out);
+
+        if let (1, [only]) = (limit, &out[..]) {
+            match only.attempt > 1 {
+                true => self.retry_turn.insert((topic, group)),
+                false => self.retry_turn.remove(&(topic, group)),
+            };
+        }
+        if (out.len() as u64) < limit && *receive.filter != TagFilter::All {
+            for &queue in &queues {
+                self.classify(topic, group, queue);
+            }
+        }
 
         self.counters.messages_out += out.len() as u64;
         self.counters.retries_out += out.iter().filter(|hand_out| hand_out.attempt > 1).count() as u64;
@@ -181,7 +214,7 @@ impl<T> Shard<T> {
             let picked: Vec<u64> = which(progress)
                 .iter()
                 .copied()
-                .filter(|&offset| progress.matches(offset, bit))
+                .filter(|&offset| *receive.filter == TagFilter::All || progress.matches(offset, bit))
                 .take(end.saturating_sub(out.len()))
                 .collect();
             for offset in picked {
@@ -214,9 +247,6 @@ impl<T> Shard<T> {
         let first = progress.next();
         let there = entry.durable.0.saturating_sub(first.0);
         let room = self.options.open_slots_max.saturating_sub(progress.open_slots()) as u64;
-        if there > 0 && room == 0 {
-            self.counters.open_slots_full += 1;
-        }
         let count = most.min(there).min(room);
         if count == 0 {
             return;
@@ -248,7 +278,11 @@ impl<T> Shard<T> {
         let now = self.now;
         let live = self.filters.entry(key).or_default();
         if let Some(at) = live.iter().position(|entry| entry.filter == receive.filter) {
+            let was_live = now.since(live[at].seen) <= limits::CLIENT_EXPIRY_MILLIS;
             live[at].seen = now;
+            if !was_live {
+                self.forget_filters(key);
+            }
             return Some(at as u32);
         }
         let entry = LiveFilter { filter: receive.filter.clone(), seen: now };
@@ -259,14 +293,18 @@ impl<T> Shard<T> {
             None => return None,
         }
         let at = at.unwrap_or(live.len() - 1);
-        // Bits mean something else now, and what was passed over may match the newcomer: anybody may take it.
-        let queues = self.topics.get(&key.0).map(|topic| topic.queues.clone()).unwrap_or_default();
+        self.forget_filters(key);
+        Some(at as u32)
+    }
+
+    /// Bits mean something else now, and what was looked at may match the newcomer: it is looked at again.
+    fn forget_filters(&mut self, (topic, group): (TopicId, GroupId)) {
+        let queues = self.topics.get(&topic).map(|topic| topic.queues.clone()).unwrap_or_default();
         for queue in queues {
-            if let Some(progress) = self.progress.get_mut(&(key.1, queue)) {
-                progress.masks.clear();
+            if let Some(progress) = self.progress.get_mut(&(group, queue)) {
+                progress.forget_filters();
             }
         }
-        Some(at as u32)
     }
 
     fn is_filtered(&self, topic: TopicId, group: GroupId) -> bool {
@@ -288,22 +326,63 @@ impl<T> Shard<T> {
         if until <= from || progress.lent.is_some() {
             return;
         }
+        let filters = self.live_filters(topic, group);
+        let id = self
+            .want(Load::Filter { queue, range: from..until, filters }, Purpose::Filter { group, queue, from, until });
+        if let Some(progress) = self.progress.get_mut(&(group, queue)) {
+            progress.lent = Some(id);
+        }
+    }
+
+    /// One filter per bit.
+    fn live_filters(&self, topic: TopicId, group: GroupId) -> Vec<Arc<TagFilter>> {
         let now = self.now;
-        let filters = self.filters.get(&(topic, group)).map_or_else(Vec::new, |live| {
+        self.filters.get(&(topic, group)).map_or_else(Vec::new, |live| {
             // A filter nobody polled with lately keeps its bit but matches nothing any more.
-            let none = std::sync::Arc::new(TagFilter::AnyOf(Default::default()));
+            let none = Arc::new(TagFilter::AnyOf(Default::default()));
             live.iter()
                 .map(|entry| match now.since(entry.seen) <= limits::CLIENT_EXPIRY_MILLIS {
                     true => entry.filter.clone(),
                     false => none.clone(),
                 })
                 .collect()
-        });
-        let id = self
-            .want(Load::Filter { queue, range: from..until, filters }, Purpose::Filter { group, queue, from, until });
+        })
+    }
+
+    /// Has the reader stage find out what matches the visible slots of which that is not known: handed out before there
+    /// was a filter, or since loaded from the store, which keeps no filters.
+    fn classify(&mut self, topic: TopicId, group: GroupId, queue: QueueId) {
+        let Some(progress) = self.progress.get(&(group, queue)).filter(|progress| progress.classifying.is_none()) else {
+            return;
+        };
+        let Some(first) = progress.first_unknown() else { return };
+        let (from, until) = (QueueOffset(first), QueueOffset((first + LEND).min(progress.next().0)));
+        let filters = self.live_filters(topic, group);
+        let load = Load::Filter { queue, range: from..until, filters };
+        let id = self.want(load, Purpose::Classify { group, queue, from, until });
         if let Some(progress) = self.progress.get_mut(&(group, queue)) {
-            progress.lent = Some(id);
+            progress.classifying = Some(id);
         }
+    }
+
+    /// The reader stage has found out. What no live filter matches stays for members that may come back: it was meant
+    /// for one of the group before.
+    pub(crate) fn classified(
+        &mut self,
+        group: GroupId,
+        queue: QueueId,
+        id: LoadId,
+        range: Range<QueueOffset>,
+        matches: Option<Vec<(QueueOffset, u64)>>,
+    ) {
+        let Some(progress) = self.progress.get_mut(&(group, queue)) else { return };
+        if progress.classifying != Some(id) {
+            return;
+        }
+        progress.classifying = None;
+        let Some(matches) = matches else { return };
+        progress.know(range, &matches);
+        self.stirred.extend(self.topic_of.get(&queue).map(|&topic| (topic, group)));
     }
 
     /// The reader stage gives a range back.

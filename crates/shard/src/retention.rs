@@ -4,6 +4,9 @@ use crate::shard::Shard;
 use martlet_model::{GroupId, QueueId, QueueOffset, UnixMillis};
 use martlet_store::Op;
 
+/// What is too young on disk to be dropped although its time is over is looked at again after this.
+const EXPIRE_AGAIN_MILLIS: i64 = 1_000;
+
 impl<T> Shard<T> {
     /// Drops what is older than the topic's retention from a resident queue.
     pub(crate) fn expire(&mut self, id: QueueId) {
@@ -11,6 +14,10 @@ impl<T> Shard<T> {
         let below = queue.expired_below(self.now, self.retention_of(queue.topic));
         self.trim(id, below);
         self.reindex_expiry(id);
+        // What is not durable yet is not dropped; come back to it.
+        if self.expiry_of.get(&id).is_some_and(|&at| at <= self.now) {
+            self.set_expiry(id, Some(self.now.plus(EXPIRE_AGAIN_MILLIS)));
+        }
     }
 
     /// Drops the oldest messages of all resident queues, mark by mark, until about so many bytes are freed. The newest

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use martlet_model::handle::{DeliveryNumber, ReceiptHandle};
 use martlet_model::record::{self, Field};
 use martlet_model::{GroupId, QueueId, QueueOffset, TopicId, UnixMillis, limits};
-use martlet_store::{ReadError, Room, StoredMessage};
+use martlet_store::{Room, StoredMessage};
 use std::sync::Arc;
 
 /// A dead letter that could not be moved (no room, unreadable) is tried again after this.
@@ -34,7 +34,9 @@ impl<T> Shard<T> {
             Some(slot) if slot.delivery != handle.delivery => Err(SettleError::Superseded),
             // On its way to the dead letters: as good as settled, unless the move fails.
             Some(slot) if slot.until <= self.now || progress.moving.contains(&handle.offset.0) => {
-                Err(SettleError::Lapsed { ago_millis: self.now.since(slot.until).max(0) })
+                // `until` is 0 where a duration of 0 made it visible.
+                let ago_millis = if slot.until.0 == 0 { 0 } else { self.now.since(slot.until).max(0) };
+                Err(SettleError::Lapsed { ago_millis })
             }
             Some(slot) => Ok(Found::Live(*slot)),
             None if handle.offset < progress.next() => Ok(Found::Settled),
@@ -246,16 +248,20 @@ impl<T> Shard<T> {
         queue: QueueId,
         offset: QueueOffset,
         reply: Option<T>,
-        error: Option<ReadError>,
+        error: Option<String>,
     ) {
         let slot = self.progress.get(&(group, queue)).and_then(|progress| progress.slot(offset)).copied();
-        if let Some(Slot { attempts, delivery, .. }) = slot {
-            let until = self.now.plus(MOVE_AGAIN_MILLIS);
+        if let Some(Slot { attempts, delivery, until }) = slot {
+            // Asked for by a client, its handle stays live; else nobody holds one.
+            let (delivery, until) = match reply {
+                Some(_) => (delivery, until.max(self.now.plus(MOVE_AGAIN_MILLIS))),
+                None => (DeliveryNumber(0), self.now.plus(MOVE_AGAIN_MILLIS)),
+            };
             self.change(group, queue, SlotChange::Set { offset, attempts, delivery, until });
         }
         if let Some(token) = reply {
             let refused = match (error, self.room) {
-                (Some(error), _) => Refused::ReadFailed(error.to_string()),
+                (Some(reason), _) => Refused::ReadFailed(reason),
                 (None, Room::OnlyProgress(martlet_store::Shortage::DiskFull { free, needed })) => {
                     Refused::DiskFull { free, needed }
                 }

@@ -13,6 +13,9 @@ use martlet_store::{Op, ReadError, Reader, Room};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+/// How often to look whether deletion by age goes on again.
+const PAUSED_MILLIS: i64 = 60_000;
+
 /// How a shard is set up.
 #[derive(Clone, Debug)]
 pub struct ShardOptions {
@@ -117,6 +120,8 @@ pub(crate) enum Purpose<T> {
     Entity(Entity),
     DeadLetter { group: GroupId, queue: QueueId, offset: QueueOffset, reply: Option<T> },
     Filter { group: GroupId, queue: QueueId, from: QueueOffset, until: QueueOffset },
+    /// Which filters the visible slots of a range match, that is not known any more.
+    Classify { group: GroupId, queue: QueueId, from: QueueOffset, until: QueueOffset },
     Sweep(Bytes),
     DescribeGroup { group: GroupId, token: T },
 }
@@ -135,6 +140,8 @@ pub struct Shard<T> {
     pub(crate) queues: BTreeMap<QueueId, Queue>,
     pub(crate) progress: BTreeMap<(GroupId, QueueId), Progress>,
     pub(crate) filters: BTreeMap<(TopicId, GroupId), Vec<LiveFilter>>,
+    /// Whose last reply of a single message was a retry; the next one prefers a new message.
+    pub(crate) retry_turn: BTreeSet<(TopicId, GroupId)>,
 
     pub(crate) polls: BTreeMap<(TopicId, GroupId), VecDeque<Poll<T>>>,
     pub(crate) poll_places: BTreeMap<PollId, (TopicId, GroupId)>,
@@ -146,6 +153,8 @@ pub struct Shard<T> {
     loads: BTreeMap<LoadId, Purpose<T>>,
     next_load: u64,
     pub(crate) sweeps: BTreeSet<Bytes>,
+    /// Sweeps to be asked for once the open batch is in the store: before, they would not find what it writes.
+    pub(crate) next_sweeps: Vec<Bytes>,
 
     /// Earliest due slot of each resident progress, both ways.
     due: BTreeSet<(UnixMillis, GroupId, QueueId)>,
@@ -153,6 +162,7 @@ pub struct Shard<T> {
     /// Next expiry of each queue with messages, both ways; resident or not.
     pub(crate) expiries: BTreeSet<(UnixMillis, QueueId)>,
     pub(crate) expiry_of: BTreeMap<QueueId, UnixMillis>,
+    deletion_paused: bool,
 
     /// The open batch.
     pub(crate) ops: Vec<Op>,
@@ -234,6 +244,9 @@ impl<T> Shard<T> {
             due_of: BTreeMap::new(),
             expiries: BTreeSet::new(),
             expiry_of: BTreeMap::new(),
+            deletion_paused: false,
+            retry_turn: BTreeSet::new(),
+            next_sweeps: Vec::new(),
             ops: Vec::new(),
             touched: BTreeSet::new(),
             reindex: BTreeSet::new(),
@@ -373,16 +386,33 @@ impl<T> Shard<T> {
                 continue;
             }
             first = first.or(Some(entity));
-            if !self.parked.contains_key(&entity) {
-                self.parked.insert(entity, Vec::new());
-                let load = match entity {
-                    Entity::Queue(queue) => Load::Queue(queue),
-                    Entity::Progress(group, queue) => Load::Progress(group, queue),
-                };
-                self.want(load, Purpose::Entity(entity));
-            }
+            self.begin_load(entity);
         }
         first
+    }
+
+    /// Begins loading an entity unless that is under way.
+    fn begin_load(&mut self, entity: Entity) {
+        if !self.parked.contains_key(&entity) {
+            self.parked.insert(entity, Vec::new());
+            let load = match entity {
+                Entity::Queue(queue) => Load::Queue(queue),
+                Entity::Progress(group, queue) => Load::Progress(group, queue),
+            };
+            self.want(load, Purpose::Entity(entity));
+        }
+    }
+
+    /// Begins loading what a poll of this group on this topic touches and is not resident: a queue added while it waited.
+    pub(crate) fn load_for_poll(&mut self, topic: TopicId, group: GroupId) {
+        let queues = self.topics.get(&topic).map(|topic| topic.read_queues().to_vec()).unwrap_or_default();
+        for queue in queues {
+            for entity in [Entity::Queue(queue), Entity::Progress(group, queue)] {
+                if !self.is_resident(entity) && self.is_known(entity) {
+                    self.begin_load(entity);
+                }
+            }
+        }
     }
 
     fn is_resident(&self, entity: Entity) -> bool {
@@ -414,6 +444,11 @@ impl<T> Shard<T> {
         match (purpose, result) {
             (Purpose::Entity(entity), result) => {
                 let kept = result.map_err(|error| error.to_string()).and_then(|loaded| self.keep(entity, loaded));
+                if let (Ok(()), Entity::Queue(queue) | Entity::Progress(_, queue)) = (&kept, entity)
+                    && let Some(&topic) = self.topic_of.get(&queue)
+                {
+                    self.stir_topic(topic);
+                }
                 for work in self.parked.remove(&entity).unwrap_or_default() {
                     match &kept {
                         Ok(()) => self.handle(work),
@@ -425,7 +460,8 @@ impl<T> Shard<T> {
                 self.dead_letter_loaded(group, queue, offset, message, reply);
             }
             (Purpose::DeadLetter { group, queue, offset, reply }, result) => {
-                self.dead_letter_failed(group, queue, offset, reply, result.err());
+                let reason = result.err().map(|error| error.to_string());
+                self.dead_letter_failed(group, queue, offset, reply, reason);
             }
             (Purpose::Filter { group, queue, from, until }, result) => {
                 let matches = match result {
@@ -433,6 +469,13 @@ impl<T> Shard<T> {
                     _ => None,
                 };
                 self.filtered(group, queue, id, from..until, matches);
+            }
+            (Purpose::Classify { group, queue, from, until }, result) => {
+                let matches = match result {
+                    Ok(Loaded::Matches(matches)) => Some(matches),
+                    _ => None,
+                };
+                self.classified(group, queue, id, from..until, matches);
             }
             (Purpose::Sweep(prefix), Ok(Loaded::Keys(keys))) => self.swept(prefix, &keys),
             // Left for the next opening: what is swept is garbage.
@@ -493,6 +536,10 @@ impl<T> Shard<T> {
 
     fn refuse_work(&mut self, work: Work<T>, reason: &str) {
         let token = match work {
+            Work::DeadLetter { group, queue, offset, reply, .. } => {
+                return self.dead_letter_failed(group, queue, offset, reply, Some(reason.to_owned()));
+            }
+            Work::Expire(queue) => return self.set_expiry(queue, Some(self.now.plus(PAUSED_MILLIS))),
             Work::Command(
                 Command::Send { token, .. }
                 | Command::Receive { token, .. }
@@ -502,8 +549,7 @@ impl<T> Shard<T> {
                 | Command::DescribeTopic { token, .. },
             )
             | Work::DescribeGroup { token, .. } => Some(token),
-            Work::DeadLetter { reply, .. } => reply,
-            Work::Command(_) | Work::Expire(_) => None,
+            Work::Command(_) => None,
         };
         if let Some(token) = token {
             self.reply(token, Output::Refused(Refused::ReadFailed(reason.to_owned())));
@@ -522,9 +568,14 @@ impl<T> Shard<T> {
     pub(crate) fn change(&mut self, group: GroupId, queue: QueueId, change: SlotChange) {
         if let Some(progress) = self.progress.get_mut(&(group, queue)) {
             progress.apply(&change);
-            self.touched.insert((group, queue));
-            self.reindex.insert((group, queue));
+            self.note_changed(group, queue);
         }
+    }
+
+    /// The progress has something for the batch, and its next due time may be another.
+    pub(crate) fn note_changed(&mut self, group: GroupId, queue: QueueId) {
+        self.touched.insert((group, queue));
+        self.reindex.insert((group, queue));
     }
 
     pub(crate) fn note_due(&mut self, group: GroupId, queue: QueueId) {
@@ -550,14 +601,8 @@ impl<T> Shard<T> {
 
     /// What is due by itself: lapses, ends of polls, expiry.
     pub(crate) fn tick(&mut self, pause_deletion: bool) {
-        while let Some(&(at, group, queue)) = self.due.first() {
-            if at > self.now {
-                break;
-            }
-            self.due.pop_first();
-            self.due_of.remove(&(group, queue));
-            self.lapse(group, queue);
-        }
+        self.deletion_paused = pause_deletion;
+        self.lapse_due();
         // A poll whose time is over still gets what is there.
         self.serve_stirred();
         while let Some(&(at, poll)) = self.poll_ends.first() {
@@ -574,6 +619,18 @@ impl<T> Shard<T> {
             }
             self.set_expiry(queue, None);
             self.handle(Work::Expire(queue));
+        }
+    }
+
+    /// Slots whose time has come.
+    pub(crate) fn lapse_due(&mut self) {
+        while let Some(&(at, group, queue)) = self.due.first() {
+            if at > self.now {
+                break;
+            }
+            self.due.pop_first();
+            self.due_of.remove(&(group, queue));
+            self.lapse(group, queue);
         }
     }
 
@@ -607,6 +664,8 @@ impl<T> Shard<T> {
         let due = self.due.first().map(|entry| entry.0);
         let poll = self.poll_ends.first().map(|entry| entry.0);
         let expiry = self.expiries.first().map(|entry| entry.0);
+        // While deletion pauses, look now and then whether it goes on.
+        let expiry = expiry.map(|at| if self.deletion_paused { at.max(self.now.plus(PAUSED_MILLIS)) } else { at });
         [due, poll, expiry].into_iter().flatten().min()
     }
 
@@ -628,6 +687,9 @@ impl<T> Shard<T> {
             .collect::<Vec<_>>();
         for (id, _) in &ends {
             self.changed_in.insert(Entity::Queue(*id), self.batch);
+        }
+        for prefix in std::mem::take(&mut self.next_sweeps) {
+            self.want(Load::Sweep(prefix.clone()), Purpose::Sweep(prefix));
         }
         self.under_way.push_back((self.batch, ends));
         self.batch += 1;
@@ -698,6 +760,7 @@ impl<T> Shard<T> {
     pub(crate) fn forget_progress(&mut self, group: GroupId, queue: QueueId) {
         self.progress.remove(&(group, queue));
         self.touched.remove(&(group, queue));
+        self.changed_in.remove(&Entity::Progress(group, queue));
         if let Some(due) = self.due_of.remove(&(group, queue)) {
             self.due.remove(&(due, group, queue));
         }

@@ -96,6 +96,8 @@ impl<S: Store, T> ShardLoop<S, T> {
         self.shard.now = self.shard.now.max(now);
         self.shard.room = self.store.room();
         self.shard.batches_durable(durable);
+        // Before the commands: a renewal that is due is no reason to refuse an ack.
+        self.shard.lapse_due();
         for command in commands {
             self.shard.handle(Work::Command(command));
         }
