@@ -1,0 +1,294 @@
+//! Demonstrations on real input: kills in the middle of a stream of commits, sharing one queue, and the way to the dead letters.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use martlet_conformance::agent::{Agent, Draft, Event, Received, hex};
+use martlet_conformance::broker::Broker;
+use martlet_conformance::checks::unique;
+use martlet_conformance::language::{Language, Program};
+use martlet_conformance::{Result, skip};
+
+/// Kills during the stream of commits.
+const KILLS: usize = 10;
+/// Messages a push consumer may hold; with it, what can be in flight at a kill is bounded.
+const CACHE: usize = 64;
+/// Commits given to the producer ahead of its answers, so that a kill finds it at work.
+const FED_AHEAD: usize = 8;
+
+/// The programs of all `languages`, or `None` if one was skipped.
+fn programs<const N: usize>(languages: [Language; N]) -> Result<Option<[Program; N]>> {
+    let mut found = Vec::new();
+    for language in languages {
+        match language.program()? {
+            Some(program) => found.push(program),
+            None => return Ok(None),
+        }
+    }
+    Ok(found.try_into().ok())
+}
+
+/// The commits as messages: key = commit, tag = the module with most files, body = the line.
+fn commits() -> Option<Vec<Draft>> {
+    let folder = std::env::var_os("MARTLET_DATA").map(PathBuf::from);
+    let folder = folder.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"));
+    let path = folder.join("commits.jsonl");
+    let Ok(text) = std::fs::read_to_string(&path) else {
+        skip("commits", &format!("{} is not there; MARTLET_DATA names its folder", path.display()));
+        return None;
+    };
+    let drafts = text.lines().map(|line| {
+        let commit: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
+        let modules = commit["modules"].as_object();
+        let largest = modules.and_then(|modules| modules.iter().max_by_key(|(_, files)| files.as_u64()));
+        Draft {
+            keys: [commit["commit"].as_str().expect("a hash").to_owned()].into(),
+            tag: largest.map(|(module, _)| module.clone()),
+            ..Draft::body(line.as_bytes())
+        }
+    });
+    Some(drafts.collect())
+}
+
+#[test]
+fn every_commit_arrives_through_ten_kills() -> Result<()> {
+    let Some([python, java, go]) = programs([Language::Python, Language::Java, Language::Go])? else { return Ok(()) };
+    let Some(drafts) = commits() else { return Ok(()) };
+    let Some(mut broker) = Broker::start_own("ten kills")? else { return Ok(()) };
+    let (topic, group) = (unique("commits"), unique("readers"));
+    broker.create_topic(&topic, 4)?;
+    broker.create_group(&group, 17, "1s")?;
+    let cache = CACHE.to_string();
+    let reading = ["push", "--group", &group, "--cache", &cache, "--deadline-secs", "600"];
+    let mut readers =
+        [Agent::ready(&java, &broker, &topic, true, &reading)?, Agent::ready(&go, &broker, &topic, true, &reading)?];
+    let mut producer =
+        Agent::ready(&python, &broker, &topic, false, &["produce", "--stdin", "--deadline-secs", "600"])?;
+
+    let began = Instant::now();
+    let mut arrivals = Arrivals::default();
+    let (mut fed, mut sent, mut send_failures, mut kills) = (0, 0, 0, 0);
+    while sent < drafts.len() {
+        while fed < drafts.len().min(sent + FED_AHEAD) {
+            producer.feed(&drafts[fed])?;
+            fed += 1;
+        }
+        match producer.next(Duration::from_secs(60))? {
+            Some(Event::Sent { .. }) => sent += 1,
+            Some(Event::SendFailed { .. }) => send_failures += 1,
+            Some(_) => {}
+            None => panic!("nothing was sent for a minute, after {sent} of {}", drafts.len()),
+        }
+        arrivals.take(&mut readers, Duration::ZERO)?;
+        if kills < KILLS && sent >= (kills + 1) * drafts.len() / (KILLS + 1) {
+            broker.kill9()?;
+            broker.restart()?;
+            kills += 1;
+        }
+    }
+    let sent_after = began.elapsed();
+    // What was in flight at a kill comes again when its invisible duration, 60 s for push consumers, lapses.
+    let deadline = Instant::now() + Duration::from_secs(180);
+    while arrivals.commits.len() < drafts.len() && Instant::now() < deadline {
+        arrivals.take(&mut readers, Duration::from_millis(100))?;
+    }
+    let arrived_after = began.elapsed();
+    let mut backlog = broker.backlog(&group)?;
+    while backlog != Some(0) && Instant::now() < deadline {
+        // Duplicates that are still to come close the last slots.
+        arrivals.take(&mut readers, Duration::from_millis(250))?;
+        backlog = broker.backlog(&group)?;
+    }
+    let in_flight_max = readers.len() * CACHE + FED_AHEAD;
+    let duplicates = arrivals.total - arrivals.commits.len();
+    eprintln!(
+        "DEMONSTRATION 2: {} commits sent in {sent_after:.1?} ({send_failures} sends retried), {kills} kills, {} deliveries \
+         (java {}, go {}), all there after {arrived_after:.1?}, duplicates {duplicates} of at most {} x {in_flight_max}, \
+         backlog {backlog:?}",
+        drafts.len(),
+        arrivals.total,
+        arrivals.per_reader[0],
+        arrivals.per_reader[1],
+        kills,
+    );
+    let wanted: BTreeSet<String> = drafts.iter().flat_map(|draft| draft.keys.clone()).collect();
+    let missing: Vec<&String> = wanted.difference(&arrivals.commits).collect();
+    assert!(missing.is_empty(), "{} commits did not arrive, such as {:?}", missing.len(), missing.first());
+    assert_eq!(backlog, Some(0), "the backlog ends at zero");
+    assert!(duplicates <= kills * in_flight_max, "more duplicates than could be in flight");
+    assert!(arrivals.per_reader.iter().all(|&count| count > 0), "both languages took part");
+    Ok(())
+}
+
+#[derive(Default)]
+struct Arrivals {
+    commits: BTreeSet<String>,
+    total: usize,
+    per_reader: [usize; 2],
+}
+
+impl Arrivals {
+    /// Takes what the readers have reported; waits for each no longer than `patience`.
+    fn take(&mut self, readers: &mut [Agent; 2], patience: Duration) -> Result<()> {
+        for (number, reader) in readers.iter_mut().enumerate() {
+            let mut wait = patience;
+            while let Some(event) = reader.next(wait)? {
+                wait = Duration::ZERO;
+                if let Event::Received(received) = event {
+                    self.total += 1;
+                    self.per_reader[number] += 1;
+                    self.commits.extend(received.keys);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn three_consumers_share_one_queue() -> Result<()> {
+    let Some([go]) = programs([Language::Go])? else { return Ok(()) };
+    let broker = Broker::start()?;
+    let (topic, group) = (unique("one-queue"), unique("three"));
+    broker.create_topic(&topic, 1)?;
+    broker.create_group(&group, 17, "10s")?;
+    let mut readers = Vec::new();
+    for _ in 0..3 {
+        readers.push(Agent::ready(&go, &broker, &topic, true, &["push", "--group", &group, "--cache", "4"])?);
+    }
+    let mut producer = Agent::ready(&go, &broker, &topic, true, &["produce", "--stdin"])?;
+    let mut counts = [0usize; 3];
+    let mut sent = 0;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // A group's members take up work at their own pace: send until each has had something.
+    while counts.contains(&0) && Instant::now() < deadline {
+        for _ in 0..10 {
+            producer.send(&Draft::body(format!("{sent}").as_bytes()))?;
+            sent += 1;
+        }
+        collect(&mut readers, &mut counts, Duration::from_millis(50))?;
+    }
+    while counts.iter().sum::<usize>() < sent && Instant::now() < deadline {
+        collect(&mut readers, &mut counts, Duration::from_millis(100))?;
+    }
+    eprintln!("DEMONSTRATION 3: {sent} messages in one queue, three consumers received {counts:?}");
+    assert!(!counts.contains(&0), "all three receive");
+    assert_eq!(counts.iter().sum::<usize>(), sent, "each message once");
+    Ok(())
+}
+
+fn collect(readers: &mut [Agent], counts: &mut [usize; 3], patience: Duration) -> Result<()> {
+    for (reader, count) in readers.iter_mut().zip(counts) {
+        let mut wait = patience;
+        while let Some(event) = reader.next(wait)? {
+            wait = Duration::ZERO;
+            *count += usize::from(matches!(event, Event::Received(_)));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn failing_messages_end_as_dead_letters() -> Result<()> {
+    const ATTEMPTS: u32 = 3;
+    const MESSAGES: usize = 40;
+    const BACKOFF_SECS: [u64; 2] = [1, 2];
+    let Some([go]) = programs([Language::Go])? else { return Ok(()) };
+    let Some(broker) = Broker::start_own("dead letters")? else { return Ok(()) };
+    let (topic, group) = (unique("fails"), unique("five"));
+    broker.create_topic(&topic, 1)?;
+    broker.create_group(&group, ATTEMPTS, "1s,2s")?;
+    let mut readers = Vec::new();
+    for failing in [true, false, false, false, false] {
+        let mut arguments = vec!["push", "--group", &group, "--cache", "4", "--deadline-secs", "120"];
+        arguments.extend(failing.then_some("--fail-all"));
+        readers.push(Agent::ready(&go, &broker, &topic, true, &arguments)?);
+    }
+    let mut producer = Agent::ready(&go, &broker, &topic, true, &["produce", "--stdin"])?;
+    let began = Instant::now();
+    let mut deliveries: BTreeMap<String, Vec<(Received, Instant)>> = BTreeMap::new();
+    let mut sent = 0;
+    let open = |deliveries: &BTreeMap<String, Vec<(Received, Instant)>>, sent: usize| {
+        deliveries.len() < sent || deliveries.values().any(|all| all.len() < ATTEMPTS as usize && !succeeded(all))
+    };
+    let failed_some =
+        |deliveries: &BTreeMap<String, Vec<(Received, Instant)>>| deliveries.values().any(|all| !succeeded(all));
+    while began.elapsed() < Duration::from_secs(90)
+        && (sent < MESSAGES || open(&deliveries, sent) || !failed_some(&deliveries) && sent < 10 * MESSAGES)
+    {
+        if sent < MESSAGES || !open(&deliveries, sent) {
+            producer.send(&Draft { body_hex: hex(format!("{sent}").as_bytes()), ..Draft::default() })?;
+            sent += 1;
+        }
+        for reader in &mut readers {
+            while let Some(event) = reader.next(Duration::from_millis(2))? {
+                if let Event::Received(received) = event {
+                    deliveries.entry(received.id.clone()).or_default().push((received, Instant::now()));
+                }
+            }
+        }
+    }
+    let mut retried = 0;
+    for (id, all) in &deliveries {
+        for (place, (received, at)) in all.iter().enumerate() {
+            assert_eq!(received.attempt as usize, place + 1, "attempts of {id} rise by one");
+            if place > 0 {
+                retried += 1;
+                let waited = at.duration_since(all[place - 1].1);
+                let due = Duration::from_secs(BACKOFF_SECS[place - 1]);
+                assert!(
+                    waited + Duration::from_millis(300) >= due,
+                    "{id} came again after {waited:?}, due after {due:?}"
+                );
+            }
+        }
+    }
+    let dead: BTreeSet<&String> = deliveries
+        .iter()
+        .filter(|(_, all)| !succeeded(all) && all.len() == ATTEMPTS as usize)
+        .map(|(id, _)| id)
+        .collect();
+    // The one consumer that fails must have had some messages ATTEMPTS times; a retry may go to any of the five.
+    eprintln!("DEMONSTRATION 3: {sent} messages, {retried} retries, {} failed {ATTEMPTS} times", dead.len());
+    assert!(retried > 0, "some message failed and came again");
+    drop(readers);
+
+    // A message all of whose consumers fail is a dead letter for certain.
+    let doomed_topic = unique("doomed");
+    let doomed_group = unique("hopeless");
+    broker.create_topic(&doomed_topic, 1)?;
+    broker.create_group(&doomed_group, ATTEMPTS, "1s,2s")?;
+    let mut reader =
+        Agent::ready(&go, &broker, &doomed_topic, true, &["push", "--group", &doomed_group, "--fail-all"])?;
+    let mut producer = Agent::ready(&go, &broker, &doomed_topic, true, &["produce", "--stdin"])?;
+    let doomed = Draft { keys: ["doomed".to_owned()].into(), tag: Some("t".into()), ..Draft::body(b"doomed") };
+    producer.send(&doomed)?;
+    let attempts = (0..ATTEMPTS).map(|_| Ok(reader.received(30)?.attempt)).collect::<Result<Vec<u32>>>()?;
+    assert_eq!(attempts, [1, 2, 3]);
+    for (group, at_least) in [(&doomed_group, 1), (&group, dead.len())] {
+        if at_least == 0 {
+            continue;
+        }
+        let letters = format!("%DLQ%{group}");
+        let mut undertaker =
+            Agent::ready(&go, &broker, &letters, true, &["simple", "--group", &unique("undertakers")])?;
+        let mut found = BTreeSet::new();
+        while found.len() < at_least {
+            let letter = undertaker.received(40)?;
+            if group == &doomed_group {
+                assert_eq!(
+                    (letter.body_hex, letter.keys, letter.tag),
+                    (doomed.body_hex.clone(), doomed.keys.clone(), doomed.tag.clone())
+                );
+            }
+            found.insert(letter.id);
+        }
+        eprintln!("DEMONSTRATION 3: {} dead letters read from {letters}", found.len());
+    }
+    Ok(())
+}
+
+fn succeeded(deliveries: &[(Received, Instant)]) -> bool {
+    deliveries.iter().any(|(received, _)| received.result.as_deref() == Some("success"))
+}
