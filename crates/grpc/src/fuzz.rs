@@ -1,0 +1,105 @@
+//! Every decoder of this crate behind a function that takes bytes: for fuzzers, and for tests with seeded bytes.
+//!
+//! Each function must return, whatever the bytes are; some assert what must hold of anything that was accepted.
+
+use crate::listener::proxy::{ProxyHeader, parse_v1, parse_v2};
+use crate::listener::sniff::{Opening, PROXY_V2_SIGNATURE, SNIFF_BYTES_MAX, classify};
+use crate::proto::v2;
+use crate::{message_in, message_out, time, transport};
+use martlet_model::UnixMillis;
+use martlet_model::limits;
+use prost::Message;
+
+/// One decoder.
+pub type Target = fn(&[u8]);
+
+/// All decoders, by name.
+pub const TARGETS: [(&str, Target); 7] = [
+    ("sniff", sniff),
+    ("proxy_header", proxy_header),
+    ("grpc_timeout", grpc_timeout),
+    ("grpc_prefix", grpc_prefix),
+    ("send_request", send_request),
+    ("settings", settings),
+    ("record", record),
+];
+
+/// Telling protocols apart: decides in time, and more bytes never change a verdict.
+pub fn sniff(bytes: &[u8]) {
+    let verdicts: Vec<Option<Opening>> =
+        (0..=bytes.len().min(2 * SNIFF_BYTES_MAX)).map(|end| classify(&bytes[..end])).collect();
+    for pair in verdicts.windows(2) {
+        assert!(pair[0].is_none() || pair[0] == pair[1]);
+    }
+    assert!(bytes.len() < SNIFF_BYTES_MAX || verdicts[SNIFF_BYTES_MAX].is_some());
+}
+
+/// PROXY headers of both versions: never claims more bytes than there are.
+pub fn proxy_header(bytes: &[u8]) {
+    let within = |header: Option<ProxyHeader>, bytes: &[u8]| assert!(header.is_none_or(|it| it.bytes <= bytes.len()));
+    let text = [b"PROXY ", bytes].concat();
+    within(parse_v1(&text).ok().flatten(), &text);
+    within(parse_v1(bytes).ok().flatten(), bytes);
+    let binary = [PROXY_V2_SIGNATURE, bytes].concat();
+    within(parse_v2(&binary).ok().flatten(), &binary);
+}
+
+/// The deadline header.
+pub fn grpc_timeout(bytes: &[u8]) {
+    let _ = transport::timeout::parse(bytes);
+}
+
+/// The prefix of a message.
+pub fn grpc_prefix(bytes: &[u8]) {
+    if let Ok(Some(length)) = transport::frames::prefix(bytes, limits::INBOUND_BYTES_MAX) {
+        assert!(length <= limits::INBOUND_BYTES_MAX);
+    }
+}
+
+/// Messages on their way in: what is accepted can be read back, and keeps to the limits.
+pub fn send_request(bytes: &[u8]) {
+    let Ok(request) = v2::SendMessageRequest::decode(bytes) else { return };
+    if message_in::topic_of(&request.messages).is_err() {
+        return;
+    }
+    let peer = std::net::SocketAddr::from(([192, 0, 2, 1], 1));
+    for (index, message) in request.messages.into_iter().enumerate() {
+        let length = message.body.len();
+        if let Ok(accepted) = message_in::accept(message, index, UnixMillis(0), &peer) {
+            assert!((1..=limits::BODY_BYTES_MAX).contains(&length));
+            assert_eq!(martlet_model::record::body(&accepted.record).map(|body| body.len()), Ok(length));
+        }
+    }
+}
+
+/// Settings of clients: what is accepted gets an answer that clients can work with.
+pub fn settings(bytes: &[u8]) {
+    crate::session::read_settings(bytes);
+}
+
+/// Records on their way out: damage is an error, never half a frame.
+pub fn record(bytes: &[u8]) {
+    let record = bytes::Bytes::from([&[1][..], bytes].concat());
+    let message = martlet_broker::DeliveredMessage {
+        topic: "t".into(),
+        queue: 0,
+        offset: martlet_model::QueueOffset(0),
+        store_time: UnixMillis(0),
+        attempt: 1,
+        handle: String::new(),
+        invisible_millis: 0,
+        record,
+    };
+    let mut frames = message_out::Frames::with_capacity(0);
+    let written = frames.message(&message, "").is_ok();
+    frames.delivery_timestamp(time::now());
+    let bytes = frames.finish().concat();
+    let mut rest = &bytes[..];
+    let mut count = 0;
+    while let Ok(Some(length)) = transport::frames::prefix(rest, usize::MAX) {
+        assert!(v2::ReceiveMessageResponse::decode(&rest[5..5 + length]).is_ok());
+        rest = &rest[5 + length..];
+        count += 1;
+    }
+    assert!(rest.is_empty() && count == 1 + usize::from(written));
+}

@@ -1,0 +1,98 @@
+//! Calls of producers: routes and sends.
+
+use crate::call::Call;
+use crate::code::{self, Denied};
+use crate::message_in;
+use crate::proto::v2::{self, Code};
+use crate::route;
+use crate::service::Front;
+use crate::time;
+use martlet_broker::{NewMessage, Refusal, SendRequest};
+use martlet_model::{MessageType, names};
+
+impl Front {
+    pub(crate) async fn query_route(
+        &self,
+        call: &Call,
+        request: v2::QueryRouteRequest,
+    ) -> Result<v2::QueryRouteResponse, Denied> {
+        call.client_id()?;
+        let resource = request.topic.unwrap_or_default();
+        names::check_topic(&resource.name)?;
+        let topic = self.broker.topic(&resource.name).await?;
+        let endpoints = self.endpoints(call, request.endpoints.as_ref());
+        let message_queues = route::queues(&topic, &resource, self.broker.broker_name(), &endpoints);
+        Ok(v2::QueryRouteResponse { status: Some(code::ok()), message_queues })
+    }
+
+    /// Where this client is told to send its calls.
+    pub(crate) fn endpoints(&self, call: &Call, dialled: Option<&v2::Endpoints>) -> v2::Endpoints {
+        route::endpoints(self.advertise.as_ref(), dialled, call.head.uri.authority(), call.peer.local)
+    }
+
+    pub(crate) async fn send_message(
+        &self,
+        call: &Call,
+        request: v2::SendMessageRequest,
+    ) -> Result<v2::SendMessageResponse, Denied> {
+        call.client_id()?;
+        let now = time::now();
+        let topic = message_in::topic_of(&request.messages)?.to_owned();
+        let mut messages = Vec::with_capacity(request.messages.len());
+        for (index, message) in request.messages.into_iter().enumerate() {
+            messages.push(message_in::accept(message, index, now, &call.peer.remote)?);
+        }
+        if messages.iter().any(|message| message.message_type != MessageType::Normal) {
+            self.check_types(&topic, &messages).await?;
+        }
+        let ids: Vec<String> = messages.iter().map(|message| message.message_id.clone()).collect();
+        let sent = self.broker.send(SendRequest { topic, messages, deadline: call.deadline }).await?;
+        self.stats.received(sent.len());
+        let entries = ids
+            .into_iter()
+            .zip(sent)
+            .map(|(message_id, sent)| v2::SendResultEntry {
+                status: Some(code::ok()),
+                message_id,
+                offset: i64::try_from(sent.offset.0).unwrap_or(i64::MAX),
+                ..Default::default()
+            })
+            .collect();
+        Ok(v2::SendMessageResponse { status: Some(code::ok()), entries })
+    }
+
+    /// Messages other than normal ones: first whether the topic takes them, then whether the broker does.
+    async fn check_types(&self, topic: &str, messages: &[NewMessage]) -> Result<(), Denied> {
+        let config = self.broker.topic(topic).await?;
+        for (index, message) in messages.iter().enumerate() {
+            let found = message.message_type;
+            if !config.kind.accepts().contains(&found) {
+                let conflict =
+                    Refusal::MessageTypeConflict { topic: topic.to_owned(), accepts: config.kind, found, index };
+                return Err(conflict.into());
+            }
+            let what = match found {
+                MessageType::Normal => continue,
+                MessageType::Fifo => "sending FIFO messages",
+                MessageType::Delay => "sending DELAY messages",
+                MessageType::Transaction => "sending TRANSACTION messages",
+                MessageType::Lite => "sending LITE messages",
+                MessageType::Priority => "sending PRIORITY messages",
+            };
+            return Err(Denied::not_supported(what));
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn end_transaction(
+        &self,
+        call: &Call,
+        request: v2::EndTransactionRequest,
+    ) -> Result<v2::EndTransactionResponse, Denied> {
+        call.client_id()?;
+        if message_in::is_blank(&request.transaction_id) {
+            return Err(Denied::new(Code::InvalidTransactionId, "transaction_id is blank"));
+        }
+        Err(Denied::not_supported("EndTransaction"))
+    }
+}

@@ -1,0 +1,363 @@
+//! Which call goes where.
+
+use crate::Limits;
+use crate::call::Call;
+use crate::code::Denied;
+use crate::proto::{v1, v2};
+use crate::sessions::{Polls, Sessions};
+use crate::transport::connection::{CallGuard, Peer};
+use crate::transport::frames::{FrameReader, framed};
+use crate::transport::{Budget, GrpcCode, GrpcError, reply};
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{Method, Request, StatusCode};
+use martlet_broker::Broker;
+use martlet_model::limits::INBOUND_BYTES_MAX;
+use prost::Message;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+use tokio::sync::watch;
+
+/// Largest request other than a send, in bytes.
+const SMALL_REQUEST_BYTES_MAX: usize = 4 << 20;
+
+/// What all connections share.
+pub(crate) struct Front {
+    pub(crate) broker: Broker,
+    pub(crate) advertise: Option<(String, u16)>,
+    pub(crate) limits: Limits,
+    pub(crate) inbound: Budget,
+    pub(crate) outbound: Budget,
+    pub(crate) sessions: Sessions,
+    pub(crate) polls: Polls,
+    pub(crate) stats: Stats,
+    stop: watch::Receiver<bool>,
+}
+
+/// What the front counts.
+#[derive(Debug)]
+pub(crate) struct Stats {
+    pub(crate) started: Instant,
+    pub(crate) connections: AtomicUsize,
+    messages_in: AtomicU64,
+    messages_out: AtomicU64,
+}
+
+impl Stats {
+    pub(crate) fn received(&self, messages: usize) {
+        self.messages_in.fetch_add(messages as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn delivered(&self, messages: usize) {
+        self.messages_out.fetch_add(messages as u64, Ordering::Relaxed);
+    }
+
+    /// Messages received and delivered since the start.
+    pub(crate) fn messages(&self) -> (u64, u64) {
+        (self.messages_in.load(Ordering::Relaxed), self.messages_out.load(Ordering::Relaxed))
+    }
+}
+
+/// Reads the request of a unary call, has it answered, and writes the answer. A refusal becomes an answer with its
+/// status and nothing else.
+macro_rules! unary {
+    ($front:ident, $call:ident, $body:ident, $respond:ident, $handler:ident, $response:ty, $bytes_max:expr) => {{
+        let reader = FrameReader::new($body, $front.inbound.clone(), $bytes_max);
+        let frame = match reader.only($front.limits.request_timeout).await {
+            Ok(frame) => frame,
+            Err(error) => return reply::fail(&mut $respond, &error),
+        };
+        // The message shares the frame's memory; what the frame took from the budget is held until the answer is out.
+        let request = match Message::decode(frame.message.clone()) {
+            Ok(request) => request,
+            Err(error) => {
+                let text = format!("the request cannot be read: {error}");
+                return reply::fail(&mut $respond, &GrpcError::new(GrpcCode::InvalidArgument, text));
+            }
+        };
+        let answer = $front.$handler(&$call, request).await.unwrap_or_else(|denied| {
+            $front.broker.count_refusal(denied.code.as_str_name());
+            <$response>::refused(denied)
+        });
+        let answer = framed(answer.encoded_len(), |frame| {
+            // A buffer that grows takes everything.
+            let _ = answer.encode(frame);
+        });
+        // A client that is gone does not need its answer.
+        let _ = reply::answer(&mut $respond, [answer], &$front.outbound).await;
+    }};
+}
+
+/// An answer that has nothing to say but a status.
+pub(crate) trait Refused: Default {
+    fn refused(denied: Denied) -> Self;
+}
+
+macro_rules! refused {
+    ($($response:ty),+ $(,)?) => {
+        $(impl Refused for $response {
+            fn refused(denied: Denied) -> Self {
+                Self { status: Some(denied.status()), ..Default::default() }
+            }
+        })+
+    };
+}
+
+refused!(
+    v2::QueryRouteResponse,
+    v2::HeartbeatResponse,
+    v2::SendMessageResponse,
+    v2::QueryAssignmentResponse,
+    v2::AckMessageResponse,
+    v2::ForwardMessageToDeadLetterQueueResponse,
+    v2::UpdateOffsetResponse,
+    v2::GetOffsetResponse,
+    v2::QueryOffsetResponse,
+    v2::EndTransactionResponse,
+    v2::NotifyClientTerminationResponse,
+    v2::ChangeInvisibleDurationResponse,
+    v2::RecallMessageResponse,
+    v2::SyncLiteSubscriptionResponse,
+    v2::DescribeTopicStatusResponse,
+    v2::ListSubscriptionResponse,
+    v2::DescribeSubscriptionResponse,
+    v2::DeleteSubscriptionResponse,
+    v2::DescribeGroupAccumulationResponse,
+    v2::ListConsumerConnectionResponse,
+    v2::ResetGroupOffsetResponse,
+    v2::ListMessageResponse,
+    v2::PrintThreadStackTraceResponse,
+    v2::VerifyMessageResponse,
+    v2::AdminSendMessageResponse,
+    v2::GetConsumerRunningInfoResponse,
+    v2::GetTopicRouteResponse,
+    v2::QueryTimeSpanResponse,
+    v2::GetProxyRuntimeStatsResponse,
+    v1::CreateTopicResponse,
+    v1::UpdateTopicResponse,
+    v1::DeleteTopicResponse,
+    v1::DescribeTopicResponse,
+    v1::ListTopicsResponse,
+    v1::CreateGroupResponse,
+    v1::UpdateGroupResponse,
+    v1::DeleteGroupResponse,
+    v1::DescribeGroupResponse,
+    v1::ListGroupsResponse,
+);
+
+impl Refused for v2::ChangeLogLevelResponse {
+    fn refused(denied: Denied) -> Self {
+        Self { remark: denied.message }
+    }
+}
+
+impl Front {
+    pub(crate) fn new(
+        broker: Broker,
+        advertise: Option<(String, u16)>,
+        limits: Limits,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            broker,
+            advertise,
+            // A request of the largest size must fit, or it could never be taken.
+            inbound: Budget::new(limits.inbound_bytes.max(INBOUND_BYTES_MAX + 1024)),
+            outbound: Budget::new(limits.outbound_bytes.max(2 * SMALL_REQUEST_BYTES_MAX)),
+            sessions: Sessions::new(limits.clients_max),
+            polls: Polls::new(limits.polls_per_client_max, limits.polls_max),
+            stats: Stats {
+                started: Instant::now(),
+                connections: AtomicUsize::new(0),
+                messages_in: AtomicU64::new(0),
+                messages_out: AtomicU64::new(0),
+            },
+            limits,
+            stop,
+        }
+    }
+
+    /// Completes when the front shuts down.
+    pub(crate) async fn shutdown(&self) {
+        // A sender that is gone means the same.
+        let _ = self.stop.clone().wait_for(|stop| *stop).await;
+    }
+
+    /// Becomes true when the front shuts down.
+    pub(crate) fn stopped(&self) -> watch::Receiver<bool> {
+        self.stop.clone()
+    }
+
+    /// Runs one call to its end.
+    pub(crate) async fn handle(
+        self: Arc<Self>,
+        peer: Arc<Peer>,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        _guard: CallGuard,
+    ) {
+        let (head, body) = request.into_parts();
+        if head.method != Method::POST {
+            return reply::refuse(&mut respond, StatusCode::METHOD_NOT_ALLOWED);
+        }
+        let content_type = head.headers.get(http::header::CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes());
+        if !content_type.starts_with(b"application/grpc") {
+            return reply::refuse(&mut respond, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        }
+        let call = match Call::new(head, peer) {
+            Ok(call) => call,
+            Err(error) => return reply::fail(&mut respond, &error),
+        };
+        let front = &*self;
+        match call.head.uri.path() {
+            "/apache.rocketmq.v2.MessagingService/SendMessage" => {
+                unary!(front, call, body, respond, send_message, v2::SendMessageResponse, INBOUND_BYTES_MAX)
+            }
+            "/apache.rocketmq.v2.MessagingService/ReceiveMessage" => {
+                if let Some(request) = front.only_message(body, &mut respond).await {
+                    front.receive_message(&call, request, &mut respond).await;
+                }
+            }
+            "/apache.rocketmq.v2.MessagingService/AckMessage" => {
+                unary!(front, call, body, respond, ack_message, v2::AckMessageResponse, SMALL_REQUEST_BYTES_MAX)
+            }
+            // Boxed, so that the calls above do not carry the size of these.
+            _ => Box::pin(front.handle_other(call, body, respond)).await,
+        }
+    }
+
+    async fn handle_other(&self, call: Call, body: RecvStream, mut respond: SendResponse<Bytes>) {
+        let path = call.head.uri.path();
+        let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
+            return unknown(&mut respond, path);
+        };
+        macro_rules! calls {
+            ($($name:literal => $handler:ident -> $response:ty),+ $(,)?) => {
+                match method {
+                    $($name => {
+                        unary!(self, call, body, respond, $handler, $response, SMALL_REQUEST_BYTES_MAX)
+                    })+
+                    _ => unknown(&mut respond, path),
+                }
+            };
+        }
+        match service {
+            "apache.rocketmq.v2.MessagingService" => match method {
+                "Telemetry" => self.telemetry(&call, body, &mut respond).await,
+                "PullMessage" => self.pull_message(body, respond).await,
+                _ => calls! {
+                    "QueryRoute" => query_route -> v2::QueryRouteResponse,
+                    "Heartbeat" => heartbeat -> v2::HeartbeatResponse,
+                    "QueryAssignment" => query_assignment -> v2::QueryAssignmentResponse,
+                    "ChangeInvisibleDuration" => change_invisible_duration -> v2::ChangeInvisibleDurationResponse,
+                    "ForwardMessageToDeadLetterQueue" =>
+                        forward_message_to_dead_letter_queue -> v2::ForwardMessageToDeadLetterQueueResponse,
+                    "NotifyClientTermination" => notify_client_termination -> v2::NotifyClientTerminationResponse,
+                    "EndTransaction" => end_transaction -> v2::EndTransactionResponse,
+                    "UpdateOffset" => update_offset -> v2::UpdateOffsetResponse,
+                    "GetOffset" => get_offset -> v2::GetOffsetResponse,
+                    "QueryOffset" => query_offset -> v2::QueryOffsetResponse,
+                    "RecallMessage" => recall_message -> v2::RecallMessageResponse,
+                    "SyncLiteSubscription" => sync_lite_subscription -> v2::SyncLiteSubscriptionResponse,
+                },
+            },
+            "apache.rocketmq.v2.Admin" => calls! {
+                "DescribeTopicStatus" => describe_topic_status -> v2::DescribeTopicStatusResponse,
+                "ListSubscription" => list_subscription -> v2::ListSubscriptionResponse,
+                "DescribeSubscription" => describe_subscription -> v2::DescribeSubscriptionResponse,
+                "DescribeGroupAccumulation" => describe_group_accumulation -> v2::DescribeGroupAccumulationResponse,
+                "ListConsumerConnection" => list_consumer_connection -> v2::ListConsumerConnectionResponse,
+                "GetTopicRoute" => get_topic_route -> v2::GetTopicRouteResponse,
+                "GetProxyRuntimeStats" => get_proxy_runtime_stats -> v2::GetProxyRuntimeStatsResponse,
+                "ChangeLogLevel" => change_log_level -> v2::ChangeLogLevelResponse,
+                "DeleteSubscription" => delete_subscription -> v2::DeleteSubscriptionResponse,
+                "ResetGroupOffset" => reset_group_offset -> v2::ResetGroupOffsetResponse,
+                "QueryMessage" => query_message -> v2::ListMessageResponse,
+                "PrintThreadStackTrace" => print_thread_stack_trace -> v2::PrintThreadStackTraceResponse,
+                "VerifyMessage" => verify_message -> v2::VerifyMessageResponse,
+                "AdminSendMessage" => admin_send_message -> v2::AdminSendMessageResponse,
+                "GetConsumerRunningInfo" => get_consumer_running_info -> v2::GetConsumerRunningInfoResponse,
+                "QueryTimeSpan" => query_time_span -> v2::QueryTimeSpanResponse,
+            },
+            "martlet.v1.Admin" => calls! {
+                "CreateTopic" => create_topic -> v1::CreateTopicResponse,
+                "UpdateTopic" => update_topic -> v1::UpdateTopicResponse,
+                "DeleteTopic" => delete_topic -> v1::DeleteTopicResponse,
+                "DescribeTopic" => describe_topic -> v1::DescribeTopicResponse,
+                "ListTopics" => list_topics -> v1::ListTopicsResponse,
+                "CreateGroup" => create_group -> v1::CreateGroupResponse,
+                "UpdateGroup" => update_group -> v1::UpdateGroupResponse,
+                "DeleteGroup" => delete_group -> v1::DeleteGroupResponse,
+                "DescribeGroup" => describe_group -> v1::DescribeGroupResponse,
+                "ListGroups" => list_groups -> v1::ListGroupsResponse,
+            },
+            _ => unknown(&mut respond, path),
+        }
+    }
+
+    /// The message of a call whose answer streams; `None` after the call has been failed.
+    async fn only_message<M: Message + Default>(
+        &self,
+        body: RecvStream,
+        respond: &mut SendResponse<Bytes>,
+    ) -> Option<M> {
+        let reader = FrameReader::new(body, self.inbound.clone(), SMALL_REQUEST_BYTES_MAX);
+        let read = reader.only(self.limits.request_timeout).await.and_then(|frame| {
+            M::decode(frame.message).map_err(|error| {
+                GrpcError::new(GrpcCode::InvalidArgument, format!("the request cannot be read: {error}"))
+            })
+        });
+        read.map_err(|error| reply::fail(respond, &error)).ok()
+    }
+
+    async fn pull_message(&self, body: RecvStream, mut respond: SendResponse<Bytes>) {
+        use v2::pull_message_response::Content;
+        if self.only_message::<v2::PullMessageRequest>(body, &mut respond).await.is_none() {
+            return;
+        }
+        let status = Denied::not_supported("PullMessage").status();
+        let answer = v2::PullMessageResponse { content: Some(Content::Status(status)) };
+        let frame = framed(answer.encoded_len(), |frame| {
+            let _ = answer.encode(frame);
+        });
+        let _ = reply::answer(&mut respond, [frame], &self.outbound).await;
+    }
+}
+
+/// Calls that later versions will answer.
+macro_rules! not_supported {
+    ($($handler:ident($request:ty) -> $response:ty = $name:literal),+ $(,)?) => {
+        impl Front {
+            $(pub(crate) async fn $handler(&self, _call: &Call, _request: $request) -> Result<$response, Denied> {
+                Err(Denied::not_supported($name))
+            })+
+        }
+    };
+}
+
+not_supported! {
+    update_offset(v2::UpdateOffsetRequest) -> v2::UpdateOffsetResponse = "UpdateOffset",
+    get_offset(v2::GetOffsetRequest) -> v2::GetOffsetResponse = "GetOffset",
+    query_offset(v2::QueryOffsetRequest) -> v2::QueryOffsetResponse = "QueryOffset",
+    recall_message(v2::RecallMessageRequest) -> v2::RecallMessageResponse = "RecallMessage",
+    sync_lite_subscription(v2::SyncLiteSubscriptionRequest) -> v2::SyncLiteSubscriptionResponse =
+        "SyncLiteSubscription",
+    change_log_level(v2::ChangeLogLevelRequest) -> v2::ChangeLogLevelResponse = "ChangeLogLevel",
+    delete_subscription(v2::DeleteSubscriptionRequest) -> v2::DeleteSubscriptionResponse = "DeleteSubscription",
+    reset_group_offset(v2::ResetGroupOffsetRequest) -> v2::ResetGroupOffsetResponse = "ResetGroupOffset",
+    query_message(v2::ListMessageRequest) -> v2::ListMessageResponse = "QueryMessage",
+    print_thread_stack_trace(v2::PrintThreadStackTraceRequest) -> v2::PrintThreadStackTraceResponse =
+        "PrintThreadStackTrace",
+    verify_message(v2::VerifyMessageRequest) -> v2::VerifyMessageResponse = "VerifyMessage",
+    admin_send_message(v2::AdminSendMessageRequest) -> v2::AdminSendMessageResponse = "AdminSendMessage",
+    get_consumer_running_info(v2::GetConsumerRunningInfoRequest) -> v2::GetConsumerRunningInfoResponse =
+        "GetConsumerRunningInfo",
+    query_time_span(v2::QueryTimeSpanRequest) -> v2::QueryTimeSpanResponse = "QueryTimeSpan",
+}
+
+fn unknown(respond: &mut SendResponse<Bytes>, path: &str) {
+    let path = crate::message_in::cut(path);
+    reply::fail(respond, &GrpcError::new(GrpcCode::Unimplemented, format!("{path} is not a call of this broker")));
+}

@@ -1,0 +1,77 @@
+//! A budget of bytes that all connections share. Taken before bytes are kept, given back when the request is done.
+
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// Bytes that may be held at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget {
+    free: Arc<Semaphore>,
+    limit: usize,
+}
+
+/// Bytes taken from a budget; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    from: Arc<Semaphore>,
+    bytes: usize,
+}
+
+impl Budget {
+    pub(crate) fn new(limit: usize) -> Self {
+        let limit = limit.min(Semaphore::MAX_PERMITS);
+        Self { free: Arc::new(Semaphore::new(limit)), limit }
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Nothing yet; grows by [`Self::take`].
+    pub(crate) fn nothing(&self) -> Taken {
+        Taken { from: self.free.clone(), bytes: 0 }
+    }
+
+    /// Adds `bytes` to `taken`, waiting up to `patience` for others to give some back. `false`: there were none.
+    pub(crate) async fn take(&self, taken: &mut Taken, bytes: usize, patience: Duration) -> bool {
+        let Ok(count) = u32::try_from(bytes) else { return false };
+        let permit = match self.free.try_acquire_many(count) {
+            Ok(permit) => Some(permit),
+            Err(_) => match tokio::time::timeout(patience, self.free.acquire_many(count)).await {
+                Ok(Ok(permit)) => Some(permit),
+                _ => None,
+            },
+        };
+        let Some(permit) = permit else { return false };
+        permit.forget();
+        taken.bytes += bytes;
+        true
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.from.add_permits(self.bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_taken_comes_back_and_nobody_gets_more_than_there_is() {
+        let budget = Budget::new(10);
+        let (mut first, mut second) = (budget.nothing(), budget.nothing());
+        let patience = Duration::from_secs(1);
+        assert!(budget.take(&mut first, 4, patience).await);
+        assert!(budget.take(&mut first, 3, patience).await);
+        assert!(!budget.take(&mut second, 4, patience).await);
+        drop(first);
+        assert!(budget.take(&mut second, 10, patience).await);
+        assert!(!budget.take(&mut budget.nothing(), 1, patience).await);
+    }
+}
