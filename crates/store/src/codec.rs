@@ -136,10 +136,6 @@ impl<'a> Input<'a> {
     pub(crate) fn u32(&mut self, what: &'static str) -> Result<u32, Malformed> {
         Ok(u32::from_le_bytes(array(self.take(4, what)?)))
     }
-
-    pub(crate) fn u64(&mut self, what: &'static str) -> Result<u64, Malformed> {
-        Ok(u64::from_le_bytes(array(self.take(8, what)?)))
-    }
 }
 
 /// The first `N` bytes of `slice`, zeros where it is shorter. Callers pass slices of known length.

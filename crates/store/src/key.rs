@@ -7,7 +7,7 @@
 //!
 //! | field | form |
 //! | --- | --- |
-//! | oldest segment that may hold anything of the key | varint |
+//! | oldest and newest segment that may hold anything of the key | varints |
 //! | reset | byte: 0 none, 1 image, 2 removed |
 //! | of an image | piece |
 //! | of a removal | sequence number, segment (varints) |
@@ -63,8 +63,9 @@ impl Reset {
 pub(crate) struct KeyEntry {
     pub reset: Option<Reset>,
     pub deltas: Vec<Piece>,
-    /// No segment below this one holds anything of the key.
+    /// Segments outside of these two, both included, hold nothing of the key.
     pub oldest: u32,
+    pub newest: u32,
 }
 
 impl KeyEntry {
@@ -113,6 +114,7 @@ impl KeyEntry {
             (0, oldest) | (oldest, 0) => oldest,
             (a, b) => a.min(b),
         };
+        self.newest = self.newest.max(other.newest);
         if let Some(reset) = other.reset {
             self.reset(reset);
         }
@@ -123,6 +125,7 @@ impl KeyEntry {
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         put_varint(out, u64::from(self.oldest));
+        put_varint(out, u64::from(self.newest));
         match &self.reset {
             None => out.push(0),
             Some(Reset::Image(piece)) => {
@@ -143,7 +146,7 @@ impl KeyEntry {
 
     pub(crate) fn decode(bytes: &Bytes) -> Result<Self, Malformed> {
         let mut input = Input::new(bytes);
-        let oldest = input.varint32("segment")?;
+        let (oldest, newest) = (input.varint32("segment")?, input.varint32("segment")?);
         let reset = match input.byte("reset")? {
             0 => None,
             1 => Some(Reset::Image(Piece::decode(&mut input, bytes)?)),
@@ -155,7 +158,7 @@ impl KeyEntry {
         for _ in 0..count {
             deltas.push(Piece::decode(&mut input, bytes)?);
         }
-        Ok(Self { reset, deltas, oldest })
+        Ok(Self { reset, deltas, oldest, newest })
     }
 }
 
@@ -208,15 +211,21 @@ mod tests {
     #[test]
     fn merging_gives_the_same_in_any_order() {
         let mut parts: Vec<KeyEntry> = vec![
-            KeyEntry { reset: Some(Reset::Image(piece(1))), deltas: vec![piece(2), piece(3)], oldest: 1 },
-            KeyEntry { reset: Some(Reset::Removed { sequence: 4, segment: 2 }), deltas: vec![piece(6)], oldest: 2 },
-            KeyEntry { reset: None, deltas: vec![piece(8), piece(9)], oldest: 3 },
-            KeyEntry { reset: None, deltas: vec![piece(3), piece(6)], oldest: 4 },
+            KeyEntry { reset: Some(Reset::Image(piece(1))), deltas: vec![piece(2), piece(3)], oldest: 1, newest: 1 },
+            KeyEntry {
+                reset: Some(Reset::Removed { sequence: 4, segment: 2 }),
+                deltas: vec![piece(6)],
+                oldest: 2,
+                newest: 2,
+            },
+            KeyEntry { reset: None, deltas: vec![piece(8), piece(9)], oldest: 3, newest: 3 },
+            KeyEntry { reset: None, deltas: vec![piece(3), piece(6)], oldest: 4, newest: 4 },
         ];
         let expected = KeyEntry {
             reset: Some(Reset::Removed { sequence: 4, segment: 2 }),
             deltas: vec![piece(6), piece(8), piece(9)],
             oldest: 1,
+            newest: 4,
         };
         for _ in 0..parts.len() {
             parts.rotate_left(1);
@@ -229,7 +238,7 @@ mod tests {
     #[test]
     fn entries_round_trip() {
         for reset in [None, Some(Reset::Image(piece(5))), Some(Reset::Removed { sequence: 1, segment: 9 })] {
-            let entry = KeyEntry { reset, deltas: vec![piece(6), piece(7)], oldest: 2 };
+            let entry = KeyEntry { reset, deltas: vec![piece(6), piece(7)], oldest: 2, newest: 7 };
             let mut out = Vec::new();
             entry.encode(&mut out);
             assert_eq!(KeyEntry::decode(&Bytes::from(out.clone())), Ok(entry));

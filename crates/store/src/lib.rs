@@ -22,6 +22,7 @@ pub mod conformance;
 mod disk;
 mod engine;
 mod frame;
+mod index;
 mod key;
 pub mod local;
 mod mem;
@@ -30,7 +31,7 @@ mod report;
 mod scan;
 
 pub use batch::{Batch, KeyState, Op, StoredMessage, Term};
-pub use report::{Durability, OpenError, RecoveryReport, TornTail};
+pub use report::{Durability, Notice, OpenError, RecoveryReport, TornTail};
 
 use bytes::Bytes;
 pub(crate) use martlet_model::UnixMillis;

@@ -56,6 +56,13 @@ pub(crate) struct MemQueue {
     pub forgotten: bool,
 }
 
+impl MemQueue {
+    /// Its first message here.
+    pub(crate) fn first(&self) -> Option<QueueOffset> {
+        self.messages.first().map(|_| QueueOffset(self.base))
+    }
+}
+
 #[derive(Debug)]
 struct TermEntry {
     term: u64,
@@ -213,7 +220,7 @@ impl MemSegment {
             change(entry);
             self.memory += key_memory(entry);
         } else {
-            let mut entry = KeyEntry { oldest: self.number, ..KeyEntry::default() };
+            let mut entry = KeyEntry { oldest: self.number, newest: self.number, ..KeyEntry::default() };
             change(&mut entry);
             self.memory += key.len() + 96 + key_memory(&entry);
             self.keys.insert(Bytes::copy_from_slice(key), entry);

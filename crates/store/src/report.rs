@@ -93,3 +93,36 @@ pub enum OpenError {
     #[error("index: {0}")]
     Index(String),
 }
+
+/// Something a store came upon while it was running, for the log and the metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The index had lost something and was rebuilt from the log.
+    IndexRebuilt {
+        /// What did not fit.
+        why: String,
+    },
+    /// The index could not be read or written; maintenance tries again.
+    IndexFailed {
+        /// In the words of the index.
+        cause: String,
+    },
+    /// A segment is damaged. Its space is not reclaimed until it is repaired.
+    Damaged {
+        /// File name within the store's folder.
+        file: String,
+        /// Byte position in the file.
+        position: u64,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A file that is not needed any more could not be removed; the next opening does it.
+    LeftBehind {
+        /// File name within the store's folder.
+        file: String,
+        /// The system's answer.
+        cause: String,
+    },
+}

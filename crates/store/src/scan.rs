@@ -34,11 +34,6 @@ impl<'f, F: DiskFile> Frames<'f, F> {
         Self { file, log, segment, position: from, limit, buffer: Vec::new(), start: 0 }
     }
 
-    /// Position of the next frame.
-    pub(crate) fn position(&self) -> u32 {
-        self.position
-    }
-
     /// Makes `length` bytes at `position` available if the file has them.
     fn fill(&mut self, position: u64, length: usize) -> DiskResult<()> {
         let end = position + length as u64;

@@ -70,7 +70,8 @@ impl Batches {
             ops.push(match random.below(20) {
                 0..=8 => {
                     next.insert(queue, end.next());
-                    let terms = (0..random.below(3)).map(|_| Term(random.below(20))).collect();
+                    let mut terms: Vec<Term> = (0..random.below(3)).map(|_| Term(random.below(20))).collect();
+                    terms.dedup();
                     let keep = [600_000, 3 * 86_400_000, 40 * 86_400_000][random.below(3) as usize];
                     let record = value(random, self.record_max);
                     Op::Append { queue, offset: end, record, terms, keep_until: time.plus(keep) }

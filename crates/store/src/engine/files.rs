@@ -27,6 +27,10 @@ impl<F> Files<F> {
         }
     }
 
+    pub(crate) fn remove(&self, segment: u32) {
+        lock(&self.open).retain(|(other, _)| *other != segment);
+    }
+
     pub(crate) fn get<D: Disk<File = F>>(&self, disk: &D, segment: u32) -> DiskResult<Arc<F>> {
         {
             let mut open = lock(&self.open);

@@ -5,26 +5,33 @@
 //! writes the oldest queued frame; `step_sync` makes it durable. One frame is unsynced at a time, so a frame's header
 //! can say what was durable before it, and a bad frame that something later vouches for is known to be damage.
 //!
-//! Locks, in this order: `commit`, `tables`, `queue`; `writer` is taken by the writing steps only, alone or before
-//! `queue`. None is held during I/O except `writer`.
+//! Locks, in this order: `maintenance`, `commit`, `tables`, `queue`; `writer` is taken by the writing steps only, alone
+//! or before `queue`. None is held during I/O except `maintenance` and `writer`.
 
 pub(crate) mod files;
+pub(crate) mod maintain;
 pub(crate) mod manifest;
+mod merge;
 pub(crate) mod open;
 pub(crate) mod read;
+mod rebuild;
+mod reclaim;
 
 use crate::cache::TailCache;
 use crate::codec::crc32c;
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::frame::{FrameHeader, FrameKind, HEADER, LogId, SegmentHeader, segment_name};
+use crate::index::Index;
 use crate::mem::MemSegment;
 use crate::payload::Encoder;
+use crate::report::Notice;
 use crate::{Batch, Durability, Op, Progress, Room, StoreFailure, Ticket, UnixMillis, Usage};
 use bytes::Bytes;
 use files::Files;
+use maintain::PendingStep;
 use manifest::{Manifest, Row};
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Settings of the core.
@@ -34,6 +41,8 @@ pub(crate) struct Settings {
     pub tail_cache_bytes: usize,
     /// A segment whose index in memory grows beyond this is sealed early.
     pub memory_index_bytes: usize,
+    /// Age at which a segment that makes bytes elsewhere dead is sealed, ms of shard time.
+    pub seal_after_millis: i64,
     pub durability: Durability,
     pub broken: Broken,
 }
@@ -43,6 +52,8 @@ pub(crate) struct Settings {
 pub(crate) struct Broken {
     /// Batches are reported durable once written.
     pub release_before_sync: bool,
+    /// A segment is removed before the manifest without it is durable.
+    pub delete_segment_too_early: bool,
 }
 
 /// What is written and synced as one: one frame, or a new segment with its first two.
@@ -84,6 +95,7 @@ struct Writer<F> {
 struct Unsynced {
     end: u32,
     created: bool,
+    ordinal: u64,
     ticket: Option<Ticket>,
 }
 
@@ -95,8 +107,23 @@ pub(crate) struct Tables {
     pub cache: TailCache,
 }
 
-pub(crate) struct Engine<D: Disk> {
+/// What maintenance remembers from step to step.
+#[derive(Default)]
+pub(crate) struct Maintenance {
+    pending: Option<PendingStep>,
+    /// Segments found damaged: left alone until repaired.
+    damaged: BTreeSet<u32>,
+    carried_bytes: u64,
+    /// The index is to be compared with the account.
+    audit: bool,
+}
+
+/// Notices kept until somebody takes them.
+const NOTICES_MAX: usize = 64;
+
+pub(crate) struct Engine<D: Disk, I> {
     disk: D,
+    index: I,
     log: LogId,
     settings: Settings,
     files: Files<D::File>,
@@ -109,6 +136,14 @@ pub(crate) struct Engine<D: Disk> {
     /// Ordinal of the last frame written.
     written: AtomicU64,
     durable: AtomicU64,
+    /// Ordinal of the last frame that is durable.
+    durable_ordinal: AtomicU64,
+    /// Whether the index has anything.
+    indexed: AtomicBool,
+    maintenance: Mutex<Maintenance>,
+    /// Why the index is not trusted.
+    suspected: Mutex<Option<String>>,
+    notices: Mutex<VecDeque<Notice>>,
     failed: OnceLock<Arc<StoreFailure>>,
     on_progress: Box<dyn Fn() + Send + Sync>,
 }
@@ -117,7 +152,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<D: Disk> Engine<D> {
+impl<D: Disk, I: Index> Engine<D, I> {
     pub(crate) fn tables(&self) -> RwLockReadGuard<'_, Tables> {
         self.tables.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -149,7 +184,7 @@ impl<D: Disk> Engine<D> {
                 + u64::from(self.settings.segment_bytes),
             live_bytes: rows.values().map(|row| row.live.bytes()).sum::<u64>() + u64::from(commit.position),
             segments: rows.len() as u64 + 1,
-            index_bytes: 0,
+            index_bytes: self.index.disk_bytes(),
             disk_total: space.total,
             disk_free: space.free,
             written_bytes: self.disk.written_bytes(),
@@ -166,47 +201,91 @@ impl<D: Disk> Engine<D> {
         let mut commit = lock(&self.commit);
         commit.next_ticket += 1;
         let ticket = Ticket(commit.next_ticket);
-        self.append(&mut commit, batch.time, payload, ops, Some(ticket));
+        self.append(&mut commit, batch.time, Some((payload, ops)), Some(ticket), false);
         ticket
     }
 
-    /// Gives a payload its place in the log.
-    fn append(&self, commit: &mut CommitState, time: UnixMillis, payload: Vec<u8>, ops: u32, ticket: Option<Ticket>) {
+    /// Queues a manifest, in a new segment if `seal`. Gives back the ordinal of its frame.
+    fn append_manifest(&self, commit: &mut CommitState, seal: bool) -> u64 {
+        self.append(commit, commit.last_time, None, None, seal);
+        commit.ordinal
+    }
+
+    /// Gives a payload (none: the manifest) its place in the log.
+    fn append(
+        &self,
+        commit: &mut CommitState,
+        time: UnixMillis,
+        payload: Option<(Vec<u8>, u32)>,
+        ticket: Option<Ticket>,
+        seal: bool,
+    ) {
         if self.failed.get().is_some() {
             return;
         }
-        let payload = Bytes::from(payload);
-        let needed = (HEADER + payload.len()) as u64;
+        let payload = payload.map(|(payload, ops)| (Bytes::from(payload), ops));
         commit.last_time = commit.last_time.max(time);
         let mut tables = self.tables_mut();
+        let length = payload.as_ref().map_or(commit.manifest.rows.len() * 40 + 64, |(payload, _)| payload.len());
+        let needed = (HEADER + length) as u64;
         let full = u64::from(commit.position) + needed > u64::from(self.settings.segment_bytes);
         let heavy = tables.open.memory() > self.settings.memory_index_bytes;
-        let first = commit.segment == 0;
         let mut frames = Vec::with_capacity(1);
         let (mut create, mut position) = (None, commit.position);
-        if first || full || heavy {
+        let begin = commit.segment == 0 || full || heavy || seal;
+        if begin {
             create = Some(Create { header: self.roll(commit, &mut tables, time) });
             position = 0;
+        }
+        if begin || payload.is_none() {
             let mut encoder = Encoder::default();
             encoder.manifest(&commit.manifest.encode());
             let (manifest, ops) = encoder.finish();
             self.place(commit, &mut tables, time, manifest.into(), ops, &mut frames);
         }
-        if u64::from(commit.position) + needed > u64::from(u32::MAX) {
-            let cause = format!("the batch takes {needed} bytes, a segment holds at most {}", u32::MAX);
-            let file = segment_name(commit.segment);
-            return self.fail(StoreFailure {
-                operation: "placing a batch",
-                file,
-                position: u64::from(position),
-                cause,
-            });
+        if let Some((payload, ops)) = payload {
+            if u64::from(commit.position) + needed > u64::from(u32::MAX) {
+                let cause = format!("the batch takes {needed} bytes, a segment holds at most {}", u32::MAX);
+                let file = segment_name(commit.segment);
+                return self.fail(StoreFailure {
+                    operation: "placing a batch",
+                    file,
+                    position: u64::from(position),
+                    cause,
+                });
+            }
+            self.place(commit, &mut tables, time, payload, ops, &mut frames);
         }
-        self.place(commit, &mut tables, time, payload, ops, &mut frames);
         drop(tables);
         self.pending.fetch_add(1, Ordering::AcqRel);
         let (segment, ordinal) = (commit.segment, commit.ordinal);
         lock(&self.queue).push_back(Unit { segment, position, create, frames, ordinal, ticket });
+    }
+
+    /// Seals the open segment if it is old and makes bytes elsewhere dead: only then is their space found.
+    fn seal_if_stale(&self) -> Option<PendingStep> {
+        let mut commit = lock(&self.commit);
+        let stale = {
+            let open = &self.tables().open;
+            open.frees && commit.last_time.since(open.first_time) > self.settings.seal_after_millis
+        };
+        if stale {
+            self.append_manifest(&mut commit, true);
+        }
+        None
+    }
+
+    fn notice(&self, notice: Notice) {
+        let mut notices = lock(&self.notices);
+        // The same trouble again and again is told once.
+        if notices.back() != Some(&notice) && notices.len() < NOTICES_MAX {
+            notices.push_back(notice);
+        }
+    }
+
+    /// What was noticed since the last call.
+    pub(crate) fn take_notices(&self) -> Vec<Notice> {
+        lock(&self.notices).drain(..).collect()
     }
 
     /// Seals the open segment and begins the next one.
@@ -272,7 +351,7 @@ impl<D: Disk> Engine<D> {
             Ok(end) => {
                 self.written.store(unit.ordinal, Ordering::Release);
                 let created = unit.create.is_some();
-                writer.unsynced = Some(Unsynced { end, created, ticket: unit.ticket });
+                writer.unsynced = Some(Unsynced { end, created, ordinal: unit.ordinal, ticket: unit.ticket });
                 if self.settings.broken.release_before_sync {
                     self.release(unit.ticket);
                 }
@@ -333,6 +412,7 @@ impl<D: Disk> Engine<D> {
         let Some(unsynced) = writer.unsynced.take() else { return false };
         match self.sync(&mut writer, &unsynced) {
             Ok(()) => {
+                self.durable_ordinal.store(unsynced.ordinal, Ordering::Release);
                 self.release(unsynced.ticket);
                 self.pending.fetch_sub(1, Ordering::AcqRel);
                 (self.on_progress)();

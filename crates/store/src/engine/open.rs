@@ -6,25 +6,27 @@
 
 use super::files::Files;
 use super::manifest::Manifest;
-use super::{CommitState, Engine, Settings, Tables, Writer};
+use super::rebuild::{RebuildProgress, bring_up_to_date};
+use super::{CommitState, Engine, Maintenance, Settings, Tables, Writer, lock};
 use crate::UnixMillis;
 use crate::cache::TailCache;
 use crate::codec::array;
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile, DiskResult};
 use crate::frame::{BadSegment, HEADER, LogId, SegmentHeader, VERSION, hex, segment_name, segment_number};
+use crate::index::{Index, IndexError};
 use crate::mem::MemSegment;
 use crate::report::{OpenError, RecoveryReport, TornTail};
 use crate::scan::{Frames, Scanned, find_header, last_nonzero};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 const FORMAT: &str = "format";
 const FORMAT_NEW: &str = "format.new";
 
 /// An engine and how it was found.
-pub(crate) type Opened<D> = (Engine<D>, RecoveryReport);
+pub(crate) type Opened<D, I> = (Engine<D, I>, RecoveryReport);
 
 /// Segment files of a folder: the header, or what is wrong with it, and the length.
 type Found = BTreeMap<u32, (Result<SegmentHeader, (&'static str, String)>, u64)>;
@@ -39,15 +41,17 @@ struct Tail<F> {
     last_time: UnixMillis,
 }
 
-impl<D: Disk> Engine<D> {
+impl<D: Disk, I: Index> Engine<D, I> {
     /// Opens the folder. `new_id` becomes the log id if the folder is new.
     pub(crate) fn open(
         disk: D,
         folder: PathBuf,
         settings: Settings,
         new_id: LogId,
+        open_index: impl FnOnce() -> Result<(I, Option<String>), IndexError>,
+        progress: RebuildProgress<'_>,
         on_progress: Box<dyn Fn() + Send + Sync>,
-    ) -> Result<Opened<D>, OpenError> {
+    ) -> Result<Opened<D, I>, OpenError> {
         disk.lock().map_err(|error| match error.kind {
             DiskErrorKind::Locked(process) => OpenError::Locked { folder, process },
             _ => error.into(),
@@ -67,11 +71,15 @@ impl<D: Disk> Engine<D> {
         let mut segments = headers(&disk, &log)?;
         let tail = find_tail(&disk, &log, &mut segments, &settings, &mut report)?;
         let highest = segments.keys().next_back().copied().unwrap_or(0);
-        let manifest = tail.as_ref().map(|tail| tail.manifest.clone()).unwrap_or_default();
+        let mut manifest = tail.as_ref().map(|tail| tail.manifest.clone()).unwrap_or_default();
         let open = tail.as_ref().map(|tail| tail.mem.number);
         remove_leftovers(&disk, &log, &mut segments, &manifest, open, &mut report)?;
+        let (mut index, lost) = open_index().map_err(|error| OpenError::Index(error.0))?;
+        let (rebuilt, audit) = bring_up_to_date(&disk, &log, &mut index, lost, &mut manifest, progress)?;
+        report.index_rebuilt = rebuilt;
         let sealed = replay_sealed(&disk, &log, &segments, &manifest, &mut report)?;
         report.segments = manifest.rows.len() as u64 + u64::from(open.is_some());
+        let indexed = manifest.step > 0;
         let files = Files::new();
         let mut commit = CommitState {
             next_ticket: 0,
@@ -96,6 +104,7 @@ impl<D: Disk> Engine<D> {
         let cache = TailCache::new(settings.tail_cache_bytes);
         let engine = Self {
             disk,
+            index,
             log,
             settings,
             files,
@@ -106,9 +115,24 @@ impl<D: Disk> Engine<D> {
             pending: AtomicUsize::new(0),
             written: AtomicU64::new(0),
             durable: AtomicU64::new(0),
+            durable_ordinal: AtomicU64::new(0),
+            indexed: AtomicBool::new(indexed),
+            maintenance: Mutex::new(Maintenance::default()),
+            suspected: Mutex::new(None),
+            notices: Mutex::new(VecDeque::new()),
             failed: OnceLock::new(),
             on_progress,
         };
+        if report.index_rebuilt.is_some() {
+            // The account was counted anew.
+            let mut commit = lock(&engine.commit);
+            if commit.segment != 0 {
+                engine.append_manifest(&mut commit, false);
+            }
+        }
+        if audit {
+            lock(&engine.maintenance).audit = true;
+        }
         Ok((engine, report))
     }
 }
@@ -236,8 +260,18 @@ pub(crate) struct Replay {
     pub bad: Option<(&'static str, String)>,
 }
 
-pub(crate) fn replay<F: DiskFile>(file: &F, log: &LogId, segment: u32, limit: u32) -> Result<Replay, OpenError> {
-    let mut frames = Frames::new(file, *log, segment, HEADER as u32, limit);
+fn replay<F: DiskFile>(file: &F, log: &LogId, segment: u32, limit: u32) -> Result<Replay, OpenError> {
+    replay_range(file, log, segment, HEADER as u32, limit)
+}
+
+pub(crate) fn replay_range<F: DiskFile>(
+    file: &F,
+    log: &LogId,
+    segment: u32,
+    from: u32,
+    limit: u32,
+) -> Result<Replay, OpenError> {
+    let mut frames = Frames::new(file, *log, segment, from, limit);
     let mut replay =
         Replay { mem: MemSegment::new(segment), manifest: None, next_sequence: 1, last_time: UnixMillis(0), bad: None };
     loop {
@@ -318,7 +352,7 @@ fn replay_sealed<D: Disk>(
     report: &mut RecoveryReport,
 ) -> Result<VecDeque<Arc<MemSegment>>, OpenError> {
     let mut sealed = VecDeque::new();
-    for (number, row) in manifest.rows.iter().filter(|(_, row)| row.class == 0) {
+    for (number, row) in manifest.rows.iter().filter(|(segment, row)| row.class == 0 && **segment > manifest.covers) {
         debug_assert!(segments.contains_key(number));
         let name = segment_name(*number);
         let replay = replay(&disk.open(&name)?, log, *number, row.end)?;

@@ -2,17 +2,24 @@
 //!
 //! Each read comes in two kinds. Warm: answered from memory, `None` if that is not enough. Cold: may block on the disk.
 
+use super::merge::malformed;
 use super::{Engine, Tables};
 use crate::codec::crc32c;
 use crate::disk::{Disk, DiskError, DiskFile};
 use crate::frame::segment_name;
+use crate::index::entries::{
+    Block, QueueMeta, block_entry, block_place, decode_term, key_entry, queue_entry, term_entry,
+};
+use crate::index::{Index, IndexError};
 use crate::key::{KeyEntry, Piece, Reset, Value};
-use crate::mem::Place;
+use crate::mem::{Found, MemSegment, Place};
 use crate::payload::decode_message;
 use crate::{KeyState, QueueId, QueueOffset, ReadError, StoredMessage, Term};
 use bytes::Bytes;
+use hashbrown::HashMap;
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
+use std::sync::atomic::Ordering;
 
 /// How far a read may go for its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +37,18 @@ const RUN_MAX: u64 = 1 << 20;
 
 type Answer<T> = Result<Option<T>, ReadError>;
 
-impl<D: Disk> Engine<D> {
+impl<D: Disk, I: Index> Engine<D, I> {
+    /// Asks again if a segment was reclaimed between looking up a place and reading it.
+    fn settled<T>(&self, ask: impl Fn() -> Answer<T>) -> Answer<T> {
+        for _ in 0..2 {
+            match ask() {
+                Err(ReadError::Io { .. }) => {}
+                answer => return answer,
+            }
+        }
+        ask()
+    }
+
     pub(crate) fn messages(
         &self,
         reach: Reach,
@@ -39,8 +57,48 @@ impl<D: Disk> Engine<D> {
         max_messages: usize,
         max_bytes: usize,
     ) -> Answer<Vec<StoredMessage>> {
+        self.settled(|| self.messages_once(reach, queue, range.clone(), Limits::new(max_messages, max_bytes)))
+    }
+
+    fn messages_once(
+        &self,
+        reach: Reach,
+        queue: QueueId,
+        range: Range<QueueOffset>,
+        whole: Limits,
+    ) -> Answer<Vec<StoredMessage>> {
+        let mut limits = whole;
+        let (told, first) = {
+            let tables = self.tables();
+            (told(&tables, queue), first_in_memory(&tables, queue))
+        };
+        if told.forgotten {
+            return Ok(Some(Vec::new()));
+        }
+        let mut from = range.start.max(told.trim.unwrap_or_default());
+        let mut places = Vec::new();
+        if self.is_indexed() && first.is_none_or(|first| from < first) {
+            if reach == Reach::Warm {
+                return Ok(None);
+            }
+            let meta = self.meta(queue)?;
+            if meta.forgotten {
+                return Ok(Some(Vec::new()));
+            }
+            from = from.max(meta.trim);
+            let end = range.end.min(first.unwrap_or(range.end));
+            self.indexed_places(queue, from..end, &mut limits, &mut places)?;
+        }
         let tables = self.tables();
-        let places = plan(&tables, queue, range, max_messages, max_bytes);
+        if first.is_some() && first_in_memory(&tables, queue) != first {
+            // A segment moved from memory to the index in between: its messages would be missing.
+            drop(tables);
+            return self.messages_once(reach, queue, range, whole);
+        }
+        if !limits.reached {
+            let from = places.last().map_or(from, |place: &Place| place.offset.next());
+            plan(&tables, queue, from..range.end, &mut limits, &mut places);
+        }
         let mut messages = Vec::with_capacity(places.len());
         let mut cold = Vec::new();
         for place in &places {
@@ -127,12 +185,74 @@ impl<D: Disk> Engine<D> {
         Ok(buffer.into())
     }
 
-    pub(crate) fn bounds(&self, _reach: Reach, queue: QueueId) -> Answer<Option<Range<QueueOffset>>> {
-        Ok(Some(bounds(&self.tables(), queue)))
+    /// Whether the index has anything.
+    fn is_indexed(&self) -> bool {
+        self.indexed.load(Ordering::Acquire)
+    }
+
+    fn meta(&self, queue: QueueId) -> Result<QueueMeta, ReadError> {
+        match self.index.get(&queue_entry(queue))? {
+            Some(value) => Ok(QueueMeta::decode(&value).map_err(malformed)?),
+            None => Ok(QueueMeta::default()),
+        }
+    }
+
+    /// Places of messages that the index knows.
+    fn indexed_places(
+        &self,
+        queue: QueueId,
+        range: Range<QueueOffset>,
+        limits: &mut Limits,
+        places: &mut Vec<Place>,
+    ) -> Result<(), ReadError> {
+        let mut start = block_entry(queue, range.start).to_vec();
+        if let Some((floor, _)) = self.index.last(&block_entry(queue, QueueOffset(0)), &start)? {
+            start = floor;
+        }
+        let mut bad = None;
+        self.index.range(&start, &block_entry(queue, range.end), &mut |key, value| match Block::decode(
+            block_place(key).1,
+            &value,
+        ) {
+            Ok(block) => {
+                for place in block.into_iter().filter(|place| range.contains(&place.offset)) {
+                    if !limits.take(place.record) {
+                        return false;
+                    }
+                    places.push(place);
+                }
+                true
+            }
+            Err(error) => {
+                bad = Some(error);
+                false
+            }
+        })?;
+        bad.map_or(Ok(()), |error| Err(malformed(error).into()))
+    }
+
+    pub(crate) fn bounds(&self, reach: Reach, queue: QueueId) -> Answer<Option<Range<QueueOffset>>> {
+        let mut told = told(&self.tables(), queue);
+        if !told.forgotten && self.is_indexed() {
+            if reach == Reach::Warm {
+                return Ok(None);
+            }
+            let meta = self.meta(queue)?;
+            told.forgotten = meta.forgotten;
+            if meta.trim_home != 0 || meta.next_home != 0 {
+                told.trim = told.trim.max(Some(meta.trim));
+                told.next = told.next.max(Some(meta.next));
+            }
+        }
+        Ok(Some(told.bounds()))
     }
 
     pub(crate) fn get(&self, reach: Reach, key: &[u8]) -> Answer<Option<KeyState>> {
-        let entry = {
+        self.settled(|| self.get_once(reach, key))
+    }
+
+    fn get_once(&self, reach: Reach, key: &[u8]) -> Answer<Option<KeyState>> {
+        let mut entry = {
             let tables = self.tables();
             let mut entry = KeyEntry::default();
             for layer in layers(&tables) {
@@ -145,6 +265,14 @@ impl<D: Disk> Engine<D> {
             }
             entry
         };
+        if !entry.is_whole() && self.is_indexed() {
+            if reach == Reach::Warm {
+                return Ok(None);
+            }
+            if let Some(value) = self.index.get(&key_entry(key))? {
+                entry.merge(KeyEntry::decode(&value).map_err(malformed)?);
+            }
+        }
         self.state(reach, entry)
     }
 
@@ -190,12 +318,19 @@ impl<D: Disk> Engine<D> {
     }
 
     pub(crate) fn scan(&self, reach: Reach, range: Range<Bytes>, limit: usize) -> Answer<Vec<(Bytes, KeyState)>> {
+        if reach == Reach::Warm && self.is_indexed() {
+            return Ok(None);
+        }
+        self.settled(|| self.scan_once(reach, range.clone(), limit))
+    }
+
+    fn scan_once(&self, reach: Reach, range: Range<Bytes>, limit: usize) -> Answer<Vec<(Bytes, KeyState)>> {
         let mut found = Vec::new();
         let mut from = range.start;
         // In portions: removed keys take places without giving anything.
         while found.len() < limit && from < range.end {
             let portion = (limit - found.len()).saturating_add(16);
-            let (entries, next) = self.entries(&from, &range.end, portion);
+            let (entries, next) = self.entries(&from, &range.end, portion)?;
             for (key, entry) in entries {
                 if found.len() == limit {
                     break;
@@ -215,45 +350,143 @@ impl<D: Disk> Engine<D> {
     }
 
     /// Up to `portion` entries of [from, to) merged over all layers, and where to go on.
-    fn entries(&self, from: &Bytes, to: &Bytes, portion: usize) -> (BTreeMap<Bytes, KeyEntry>, Option<Bytes>) {
-        let tables = self.tables();
-        let mut merged: BTreeMap<Bytes, KeyEntry> = BTreeMap::new();
-        // What one layer cuts off cuts off all: beyond it the layer's knowledge is missing.
+    fn entries(&self, from: &Bytes, to: &Bytes, portion: usize) -> Result<(Entries, Option<Bytes>), ReadError> {
+        let mut merged = Entries::new();
+        // What one layer cuts off cuts off all: beyond it that layer's knowledge is missing.
         let mut cut: Option<Bytes> = None;
-        for layer in layers(&tables) {
-            let range = (Bound::Included(from.clone()), Bound::Excluded(to.clone()));
-            for (count, (key, entry)) in layer.keys.range(range).enumerate() {
-                if cut.as_ref().is_some_and(|cut| key >= cut) {
-                    break;
+        {
+            let tables = self.tables();
+            for layer in layers(&tables) {
+                let range = (Bound::Included(from.clone()), Bound::Excluded(to.clone()));
+                for (count, (key, entry)) in layer.keys.range(range).enumerate() {
+                    if cut.as_ref().is_some_and(|cut| key >= cut) {
+                        break;
+                    }
+                    if count == portion {
+                        cut = Some(key.clone());
+                        break;
+                    }
+                    merged.entry(key.clone()).or_default().merge(entry.clone());
                 }
+            }
+        }
+        if self.is_indexed() {
+            let (mut count, mut bad) = (0, None);
+            let end = key_entry(cut.as_ref().unwrap_or(to));
+            self.index.range(&key_entry(from), &end, &mut |key, value| {
+                let key = Bytes::copy_from_slice(&key[1..]);
                 if count == portion {
-                    cut = Some(key.clone());
-                    break;
+                    cut = Some(key);
+                    return false;
                 }
-                merged.entry(key.clone()).or_default().merge(entry.clone());
+                count += 1;
+                match KeyEntry::decode(&value) {
+                    Ok(entry) => merged.entry(key).or_default().merge(entry),
+                    Err(error) => bad = Some(error),
+                }
+                bad.is_none()
+            })?;
+            if let Some(error) = bad {
+                return Err(malformed(error).into());
             }
         }
         if let Some(cut) = &cut {
             merged.split_off(cut);
         }
-        (merged, cut)
+        Ok((merged, cut))
     }
 
-    pub(crate) fn find(&self, _reach: Reach, term: Term, limit: usize) -> Answer<Vec<(QueueId, QueueOffset)>> {
-        let tables = self.tables();
-        let mut found = Vec::new();
-        for layer in layers(&tables) {
-            for place in layer.find(term) {
-                let readable = bounds(&tables, place.queue).is_some_and(|bounds| bounds.contains(&place.offset));
-                if readable {
-                    found.push((place.queue, place.offset));
+    pub(crate) fn find(&self, reach: Reach, term: Term, limit: usize) -> Answer<Vec<(QueueId, QueueOffset)>> {
+        if reach == Reach::Warm && self.is_indexed() {
+            return Ok(None);
+        }
+        let mut candidates: Vec<Found> = {
+            let tables = self.tables();
+            layers(&tables).flat_map(|layer| layer.find(term)).collect()
+        };
+        let mut bounds: HashMap<QueueId, Option<Range<QueueOffset>>> = HashMap::new();
+        let mut readable = |found: &Found| -> Result<bool, ReadError> {
+            if !bounds.contains_key(&found.queue) {
+                bounds.insert(found.queue, self.bounds(Reach::Cold, found.queue)?.flatten());
+            }
+            let bounds = bounds.get(&found.queue).cloned().flatten();
+            Ok(bounds.is_some_and(|bounds| bounds.contains(&found.offset)))
+        };
+        if self.is_indexed() {
+            // Entries of trimmed messages go away in their own time: more than asked for has to be looked at.
+            let (mut count, mut bad) = (0, None);
+            let (start, end) = (term_entry(term, u64::MAX), next_term(term));
+            self.index.range(&start, &end, &mut |key, value| {
+                let kept = decode_term(key, &value).map_err(|error| ReadError::from(malformed(error)));
+                match kept.and_then(|(_, found)| Ok(readable(&found)?.then_some(found))) {
+                    Ok(Some(found)) => {
+                        candidates.push(found);
+                        count += 1;
+                    }
+                    Ok(None) => {}
+                    Err(error) => bad = Some(error),
                 }
-                if found.len() >= limit {
-                    return Ok(Some(found));
-                }
+                count < limit && bad.is_none()
+            })?;
+            if let Some(error) = bad {
+                return Err(error);
             }
         }
-        Ok(Some(found))
+        candidates.sort_unstable_by(|a, b| b.cmp(a));
+        candidates.dedup();
+        let mut places = Vec::new();
+        for found in candidates {
+            if places.len() == limit {
+                break;
+            }
+            if readable(&found)? {
+                places.push((found.queue, found.offset));
+            }
+        }
+        Ok(Some(places))
+    }
+}
+
+type Entries = BTreeMap<Bytes, KeyEntry>;
+
+/// The first key after all entries of a term.
+fn next_term(term: Term) -> Vec<u8> {
+    let mut end = term_entry(term, 0).to_vec();
+    end.push(0);
+    end
+}
+
+/// What still may be taken.
+#[derive(Clone, Copy)]
+struct Limits {
+    messages: usize,
+    bytes: usize,
+    none_yet: bool,
+    reached: bool,
+}
+
+impl Limits {
+    fn new(messages: usize, bytes: usize) -> Self {
+        Self { messages, bytes, none_yet: true, reached: false }
+    }
+
+    /// Whether one more record may be taken; the first always may.
+    fn take(&mut self, record: u32) -> bool {
+        let record = record as usize;
+        if self.messages == 0 || (record > self.bytes && !self.none_yet) {
+            self.reached = true;
+            return false;
+        }
+        self.messages -= 1;
+        self.bytes = self.bytes.saturating_sub(record);
+        self.none_yet = false;
+        true
+    }
+}
+
+impl From<IndexError> for ReadError {
+    fn from(error: IndexError) -> Self {
+        Self::Io { file: "index".to_owned(), position: 0, cause: error.0 }
     }
 }
 
@@ -264,50 +497,57 @@ impl From<DiskError> for ReadError {
 }
 
 /// Indexes in memory, newest first.
-fn layers(tables: &Tables) -> impl Iterator<Item = &crate::mem::MemSegment> {
+fn layers(tables: &Tables) -> impl Iterator<Item = &MemSegment> {
     std::iter::once(&tables.open).chain(tables.sealed.iter().rev().map(|sealed| &**sealed))
 }
 
-fn bounds(tables: &Tables, queue: QueueId) -> Option<Range<QueueOffset>> {
-    let (mut trim, mut next) = (None, None);
-    for layer in layers(tables) {
-        if let Some(queue) = layer.queue(queue) {
-            if queue.forgotten {
-                return None;
-            }
-            trim = trim.max(queue.trim);
-            next = next.max(queue.next);
-        }
-    }
-    trim.or(next)?;
-    let trim = trim.unwrap_or_default();
-    Some(trim..next.unwrap_or_default().max(trim))
+/// What the indexes in memory say about a queue.
+struct Told {
+    forgotten: bool,
+    trim: Option<QueueOffset>,
+    next: Option<QueueOffset>,
 }
 
-/// Which messages to give back, oldest first.
-fn plan(
-    tables: &Tables,
-    queue: QueueId,
-    range: Range<QueueOffset>,
-    max_messages: usize,
-    max_bytes: usize,
-) -> Vec<Place> {
-    let mut places = Vec::new();
-    let Some(bounds) = bounds(tables, queue) else { return places };
-    let mut from = range.start.max(bounds.start);
-    let mut bytes = 0usize;
-    let oldest_first = tables.sealed.iter().map(|sealed| &**sealed).chain(std::iter::once(&tables.open));
-    for layer in oldest_first {
+impl Told {
+    fn bounds(&self) -> Option<Range<QueueOffset>> {
+        if self.forgotten || (self.trim.is_none() && self.next.is_none()) {
+            return None;
+        }
+        let trim = self.trim.unwrap_or_default();
+        Some(trim..self.next.unwrap_or_default().max(trim))
+    }
+}
+
+fn told(tables: &Tables, queue: QueueId) -> Told {
+    let mut told = Told { forgotten: false, trim: None, next: None };
+    for queue in layers(tables).filter_map(|layer| layer.queue(queue)) {
+        told.forgotten |= queue.forgotten;
+        told.trim = told.trim.max(queue.trim);
+        told.next = told.next.max(queue.next);
+    }
+    told
+}
+
+/// The first message of a queue that is in memory: from there on all are.
+fn first_in_memory(tables: &Tables, queue: QueueId) -> Option<QueueOffset> {
+    oldest_first(tables).filter_map(|layer| layer.queue(queue)).find_map(|queue| queue.first())
+}
+
+fn oldest_first(tables: &Tables) -> impl Iterator<Item = &MemSegment> {
+    tables.sealed.iter().map(|sealed| &**sealed).chain(std::iter::once(&tables.open))
+}
+
+/// Adds messages that are in memory, oldest first.
+fn plan(tables: &Tables, queue: QueueId, range: Range<QueueOffset>, limits: &mut Limits, places: &mut Vec<Place>) {
+    let mut from = range.start;
+    for layer in oldest_first(tables) {
         let Some(messages) = layer.queue(queue) else { continue };
         for place in layer.messages(messages, from) {
-            bytes = bytes.saturating_add(place.record as usize);
-            let full = places.len() >= max_messages || (bytes > max_bytes && !places.is_empty());
-            if place.offset >= range.end || full {
-                return places;
+            if place.offset >= range.end || !limits.take(place.record) {
+                return;
             }
             from = place.offset.next();
             places.push(place);
         }
     }
-    places
 }

@@ -6,8 +6,10 @@
 mod pool;
 
 use crate::disk::real::RealDisk;
+use crate::engine::maintain::Step;
 use crate::engine::read::Reach;
 use crate::engine::{Broken, Engine, Settings};
+use crate::index::fjall::FjallIndex;
 use crate::{
     Batch, Durability, KeyState, OpenError, Progress, ReadError, Reader, RecoveryReport, Room, Store, StoredMessage,
     Term, Ticket, Usage,
@@ -19,6 +21,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// How to open a folder.
 #[derive(Clone)]
@@ -33,6 +36,8 @@ pub struct Options {
     pub durability: Durability,
     /// Random bytes: the log's id if the folder is new.
     pub log_id_seed: [u8; 16],
+    /// Told while a lost index is rebuilt: bytes of the log done, and all in all.
+    pub rebuild_progress: Arc<dyn Fn(u64, u64) + Send + Sync>,
     /// Called from the engine's threads after each change of [`Store::progress`]; must not block.
     pub waker: Arc<dyn Fn() + Send + Sync>,
 }
@@ -46,12 +51,13 @@ impl Options {
             tail_cache_bytes: 16 << 20,
             durability: Durability::Fdatasync,
             log_id_seed,
+            rebuild_progress: Arc::new(|_, _| {}),
             waker,
         }
     }
 }
 
-type Core = Engine<RealDisk>;
+type Core = Engine<RealDisk, FjallIndex>;
 
 /// What wakes the writer.
 #[derive(Default)]
@@ -85,6 +91,35 @@ impl Signal {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
+
+    /// Waits for work or some time; false when the store is closing.
+    fn wait_at_most(&self, time: Duration) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut state, _) = self
+            .changed
+            .wait_timeout_while(state, time, |state| !state.work && !state.closing)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.work = false;
+        !state.closing
+    }
+
+    fn is_closing(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).closing
+    }
+}
+
+/// How often maintenance looks whether there is anything to do.
+const MAINTENANCE_EVERY: Duration = Duration::from_millis(500);
+
+/// Does what there is to do.
+fn maintain(core: &Core, writer: &Signal, signal: &Signal) {
+    while !signal.is_closing() {
+        match core.step_maintain() {
+            Step::Worked => writer.raise(|state| state.work = true),
+            // The writer's progress or the next round goes on with it.
+            Step::Waiting | Step::Idle => return,
+        }
+    }
 }
 
 /// A store in a folder of this machine.
@@ -92,7 +127,8 @@ pub struct LocalStore {
     core: Arc<Core>,
     signal: Arc<Signal>,
     pool: Arc<Pool>,
-    writer: Option<JoinHandle<()>>,
+    /// To be stopped in this order.
+    threads: Vec<(Arc<Signal>, JoinHandle<()>)>,
 }
 
 impl LocalStore {
@@ -103,11 +139,22 @@ impl LocalStore {
             segment_bytes: options.segment_bytes.clamp(1 << 20, 2 << 30),
             tail_cache_bytes: options.tail_cache_bytes,
             memory_index_bytes: 32 << 20,
+            seal_after_millis: 3_600_000,
             durability: options.durability,
             broken: Broken::default(),
         };
         let waker = options.waker.clone();
-        let (core, report) = Core::open(disk, options.dir, settings, options.log_id_seed, Box::new(move || waker()))?;
+        let index = options.dir.join("index");
+        let told = options.rebuild_progress.clone();
+        let (core, report) = Core::open(
+            disk,
+            options.dir,
+            settings,
+            options.log_id_seed,
+            || FjallIndex::open(&index),
+            &mut |done, total| told(done, total),
+            Box::new(move || waker()),
+        )?;
         let core = Arc::new(core);
         let signal = Arc::new(Signal::default());
         let writer = {
@@ -120,8 +167,21 @@ impl LocalStore {
                 }
             })?
         };
+        let maintenance = Arc::new(Signal::default());
+        let maintainer = {
+            let (core, writer, signal) = (core.clone(), signal.clone(), maintenance.clone());
+            spawn("martlet-maintain", move || {
+                while signal.wait_at_most(MAINTENANCE_EVERY) {
+                    maintain(&core, &writer, &signal);
+                }
+            })?
+        };
         let pool = Arc::new(Pool::start(2)?);
-        Ok((Self { core, signal, pool, writer: Some(writer) }, report))
+        // Opening may have left work behind: a new account after a rebuild, a sealed segment.
+        signal.raise(|state| state.work = true);
+        maintenance.raise(|state| state.work = true);
+        let threads = vec![(maintenance, maintainer), (signal.clone(), writer)];
+        Ok((Self { core, signal, pool, threads }, report))
     }
 
     /// Writes and syncs what was committed, then stops. The folder is free when this returns and no reader is left.
@@ -131,10 +191,10 @@ impl LocalStore {
     }
 
     fn stop(&mut self) {
-        self.signal.raise(|state| state.closing = true);
-        if let Some(writer) = self.writer.take() {
+        for (signal, thread) in self.threads.drain(..) {
+            signal.raise(|state| state.closing = true);
             // A panic of the thread has been printed; there is nothing left to wait for.
-            let _ = writer.join();
+            let _ = thread.join();
         }
     }
 }

@@ -1,0 +1,187 @@
+//! The index in a folder, by fjall: one keyspace, loaded in bulk only, so its journal and memtables stay empty.
+
+use super::entries::decode_term;
+use super::{Changes, Index, IndexError, IndexResult};
+use bytes::Bytes;
+use fjall::compaction::filter::{CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+const KEYSPACE: &str = "index";
+/// Blocks read from disk that stay in memory, bytes.
+const CACHE: u64 = 8 << 20;
+
+/// Segments whose terms are to be kept; none known: all.
+type Segments = Arc<RwLock<Option<Vec<u32>>>>;
+
+pub(crate) struct FjallIndex {
+    path: PathBuf,
+    segments: Segments,
+    open: Option<(Database, Keyspace)>,
+}
+
+fn failed(error: impl std::fmt::Display) -> IndexError {
+    IndexError(error.to_string())
+}
+
+impl FjallIndex {
+    /// Opens or makes the index in `path`. One that cannot be opened is thrown away: the second value says why.
+    pub(crate) fn open(path: &Path) -> IndexResult<(Self, Option<String>)> {
+        let mut index = Self { path: path.to_owned(), segments: Segments::default(), open: None };
+        match index.start() {
+            Ok(()) => Ok((index, None)),
+            Err(error) => {
+                index.wipe()?;
+                Ok((index, Some(error.0)))
+            }
+        }
+    }
+
+    fn start(&mut self) -> IndexResult<()> {
+        let segments = self.segments.clone();
+        let database = Database::builder(&self.path)
+            .cache_size(CACHE)
+            .worker_threads(1)
+            .max_cached_files(Some(64))
+            .max_journaling_size(64 << 20)
+            .with_compaction_filter_factories(Arc::new(move |_| Some(Arc::new(DropDeadTerms(segments.clone())))))
+            .open()
+            .map_err(failed)?;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(4 << 20).manual_journal_persist(true);
+        let keyspace = database.keyspace(KEYSPACE, options).map_err(failed)?;
+        self.open = Some((database, keyspace));
+        Ok(())
+    }
+
+    fn keyspace(&self) -> IndexResult<&Keyspace> {
+        self.open.as_ref().map(|(_, keyspace)| keyspace).ok_or_else(|| failed("the index is not open"))
+    }
+}
+
+impl Index for FjallIndex {
+    fn get(&self, key: &[u8]) -> IndexResult<Option<Bytes>> {
+        Ok(self.keyspace()?.get(key).map_err(failed)?.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    fn range(&self, from: &[u8], to: &[u8], take: &mut dyn FnMut(&[u8], Bytes) -> bool) -> IndexResult<()> {
+        if from < to {
+            for entry in self.keyspace()?.range(from..to) {
+                let (key, value) = entry.into_inner().map_err(failed)?;
+                if !take(&key, Bytes::copy_from_slice(&value)) {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn last(&self, from: &[u8], to: &[u8]) -> IndexResult<Option<(Vec<u8>, Bytes)>> {
+        if from >= to {
+            return Ok(None);
+        }
+        let Some(entry) = self.keyspace()?.range(from..to).next_back() else { return Ok(None) };
+        let (key, value) = entry.into_inner().map_err(failed)?;
+        Ok(Some((key.to_vec(), Bytes::copy_from_slice(&value))))
+    }
+
+    fn ingest(&self, changes: &Changes, terms: &mut dyn Iterator<Item = ([u8; 15], Vec<u8>)>) -> IndexResult<()> {
+        let mut ingestion = self.keyspace()?.start_ingestion().map_err(failed)?;
+        for (key, value) in changes {
+            match value {
+                Some(value) => ingestion.write(&key[..], &value[..]).map_err(failed)?,
+                None => ingestion.write_tombstone(&key[..]).map_err(failed)?,
+            }
+        }
+        for (key, value) in terms {
+            ingestion.write(&key[..], &value[..]).map_err(failed)?;
+        }
+        ingestion.finish().map_err(failed)
+    }
+
+    fn wipe(&mut self) -> IndexResult<()> {
+        self.open = None;
+        match std::fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        self.start()
+    }
+
+    fn keep_terms_of(&self, mut segments: Vec<u32>) {
+        segments.sort_unstable();
+        *self.segments.write().unwrap_or_else(PoisonError::into_inner) = Some(segments);
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.keyspace().map_or(0, Keyspace::disk_space)
+    }
+}
+
+/// Lets entries of terms vanish during compaction once their segment is gone: no tombstone is ever written for them.
+struct DropDeadTerms(Segments);
+
+impl Factory for DropDeadTerms {
+    fn name(&self) -> &str {
+        "terms of segments that are gone"
+    }
+
+    fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
+        Box::new(Filter(self.0.read().unwrap_or_else(PoisonError::into_inner).clone()))
+    }
+}
+
+struct Filter(Option<Vec<u32>>);
+
+impl CompactionFilter for Filter {
+    fn filter_item(&mut self, item: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
+        let Some(segments) = &self.0 else { return Ok(Verdict::Keep) };
+        if item.key().first() != Some(&b't') {
+            return Ok(Verdict::Keep);
+        }
+        let gone = match decode_term(item.key(), &item.value()?) {
+            // Beyond the last one known: ingested since.
+            Ok((segment, _)) => segments.last() > Some(&segment) && segments.binary_search(&segment).is_err(),
+            Err(_) => false,
+        };
+        // An older version that comes to light again is as dead as this one.
+        Ok(if gone { Verdict::Destroy } else { Verdict::Keep })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ingested_is_there_after_opening_again_and_wiping_empties_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index");
+        let (index, told) = FjallIndex::open(&path).unwrap();
+        assert_eq!(told, None);
+        let mut changes = Changes::new();
+        for number in 0..1000u32 {
+            changes.insert(number.to_be_bytes().to_vec(), Some(vec![number as u8; 10]));
+        }
+        index.ingest(&changes, &mut std::iter::once(([b't'; 15], vec![1]))).unwrap();
+        changes.retain(|key, _| key[3] % 2 == 0);
+        changes.values_mut().for_each(|value| *value = None);
+        index.ingest(&changes, &mut std::iter::empty()).unwrap();
+        drop(index);
+        let (mut index, _) = FjallIndex::open(&path).unwrap();
+        assert_eq!(index.get(&7u32.to_be_bytes()).unwrap(), Some(Bytes::from(vec![7; 10])));
+        assert_eq!(index.get(&8u32.to_be_bytes()).unwrap(), None);
+        let mut seen = Vec::new();
+        index
+            .range(&[0, 0, 0, 1], &[0, 0, 0, 8], &mut |key, _| {
+                seen.push(key[3]);
+                true
+            })
+            .unwrap();
+        assert_eq!(seen, [1, 3, 5, 7]);
+        let last = index.last(&[0], &[b't'; 15]).unwrap().unwrap();
+        assert_eq!(last.0, 999u32.to_be_bytes());
+        index.wipe().unwrap();
+        assert_eq!(index.last(&[0], &[255]).unwrap(), None);
+    }
+}
