@@ -97,7 +97,9 @@ const finished = () => number('count') > 0 && done.size >= number('count');
 function received(view, fields) {
   emit('received', {
     id: view.messageId, topic: view.topic, body: view.body.toString(), body_hex: view.body.toString('hex'),
-    keys: view.keys, tag: view.tag ?? null, properties: Object.fromEntries(view.properties),
+    keys: view.keys,
+    tag: view.tag || null, // the client shows a missing tag as an empty one
+    properties: Object.fromEntries(view.properties),
     attempt: view.deliveryAttempt, offset: view.offset, ...fields,
   });
 }

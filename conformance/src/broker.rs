@@ -94,7 +94,7 @@ impl Broker {
     pub fn create_topic(&self, name: &str, queues: u32) -> Result<()> {
         let queues = queues.to_string();
         match &self.own {
-            Some(own) => run(Command::new(&own.binary).args([
+            Some(own) => run(martlet(&own.binary).args([
                 "topic",
                 "create",
                 name,
@@ -114,9 +114,12 @@ impl Broker {
     pub fn create_group(&self, name: &str, attempts_max: u32, backoff: &str) -> Result<()> {
         let attempts = attempts_max.to_string();
         match &self.own {
-            Some(own) => run(Command::new(&own.binary)
-                .args(["group", "create", name, "--max-attempts", &attempts])
-                .args(["--backoff", backoff, "--endpoint", &self.endpoint])),
+            Some(own) => run(martlet(&own.binary).args(["group", "create", name, "--max-attempts", &attempts]).args([
+                "--backoff",
+                backoff,
+                "--endpoint",
+                &self.endpoint,
+            ])),
             None => mqadmin(&["updateSubGroup", "-g", name]),
         }
     }
@@ -127,7 +130,7 @@ impl Broker {
     /// When the broker does not say.
     pub fn backlog(&self, group: &str) -> Result<Option<u64>> {
         let Some(own) = &self.own else { return Ok(None) };
-        let mut command = Command::new(&own.binary);
+        let mut command = martlet(&own.binary);
         command.args(["group", "describe", group, "--json", "--endpoint", &self.endpoint]);
         let output = command.stdin(Stdio::null()).output().map_err(io(format!("{command:?}")))?;
         let value = serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap_or_default();
@@ -146,7 +149,7 @@ impl Broker {
         let log =
             OpenOptions::new().create(true).append(true).open(&log_path).map_err(io("opening the broker's log"))?;
         let errors = log.try_clone().map_err(io("opening the broker's log"))?;
-        let mut command = Command::new(&own.binary);
+        let mut command = martlet(&own.binary);
         command.arg("--data").arg(own.folder.path().join("data"));
         command.args(["--grpc-listen", &self.endpoint, "--admin-listen", &own.admin]);
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
@@ -180,6 +183,16 @@ impl Drop for Broker {
             crate::say(&format!("the broker's log ends with:\n{}", tail(&own.folder.path().join("broker.log"))));
         }
     }
+}
+
+/// The broker's program with nothing but what the test gives it: it would read its settings from the environment too.
+fn martlet(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
+    let names = std::env::vars_os().map(|(name, _)| name);
+    for name in names.filter(|name| name.to_string_lossy().starts_with("MARTLET_")) {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// Address with a port that was free a moment ago.
