@@ -1,2 +1,50 @@
-//! The `martlet` binary.
-fn main() {}
+//! The `martlet` binary: a broker, and the command line that talks to one.
+
+mod admin;
+mod cli;
+mod client;
+mod config;
+mod duration;
+mod metrics;
+mod run;
+
+use clap::{ArgMatches, FromArgMatches};
+use std::error::Error;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let matches = cli::command().get_matches();
+    let outcome = if matches.subcommand_name().is_some() { command(&matches) } else { broker(&matches) };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn broker(matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
+    let (flags, file) = cli::given_flags(matches);
+    // Names and values that are not UTF-8 cannot be ours.
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let config = config::resolve(config::Given { flags, file, environment: environment.collect() })?;
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log_level)?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(run::run(&config)?)
+}
+
+fn command(matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
+    let action = cli::Action::from_arg_matches(matches).unwrap_or_else(|error| error.exit());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match action {
+            cli::Action::Topic(action) => client::topic::run(action).await,
+            cli::Action::Group(action) => client::group::run(action).await,
+            cli::Action::Send(args) => client::send::run(args).await,
+            cli::Action::Receive(args) => client::receive::run(args).await,
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,365 @@
+//! The command line: `martlet` alone is the broker, with a subcommand it is a client of one.
+
+use crate::config::keys::KEYS;
+use crate::duration::parse_millis;
+use clap::{Arg, ArgMatches, Args, Command, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const ABOUT: &str = "A message broker for RocketMQ clients, in one process.\n\n\
+    Without a subcommand this starts a broker: data in ./martlet-data, clients on port 8081 (gRPC), metrics and health on \
+    port 8082. Every key below can also stand in a TOML file (--config FILE) as retention_hours = 24, or in the \
+    environment as MARTLET_RETENTION_HOURS=24. The flag wins over the environment, that over the file.";
+
+const EXAMPLES: &str = "Examples:\n  \
+    martlet                                     start a broker\n  \
+    martlet topic create orders --queues 4      create a topic in a running one\n  \
+    martlet send orders 'hello'                 send a message\n  \
+    martlet receive orders --group billing      receive and acknowledge what is there\n  \
+    martlet group describe billing              see how far a group is";
+
+/// The whole command line.
+pub fn command() -> Command {
+    let mut command = Command::new("martlet")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A message broker for RocketMQ clients, in one process")
+        .long_about(ABOUT)
+        .after_help(EXAMPLES)
+        .args_conflicts_with_subcommands(true)
+        .disable_help_subcommand(true)
+        .max_term_width(110)
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .help("TOML file with any of the keys below; also MARTLET_CONFIG")
+                .value_parser(clap::value_parser!(PathBuf)),
+        );
+    for key in KEYS {
+        let default = if key.default.is_empty() { String::new() } else { format!(" [default: {}]", key.default) };
+        command = command.arg(
+            Arg::new(key.name)
+                .long(key.name.replace('_', "-"))
+                .value_name(key.placeholder)
+                .help_heading(key.section)
+                .help(format!("{}{default}", key.meaning))
+                .long_help(format!("{} {}{default}", key.meaning, key.cost)),
+        );
+    }
+    Action::augment_subcommands(command)
+}
+
+/// The keys given as flags, and the file.
+pub fn given_flags(matches: &ArgMatches) -> (Vec<(String, String)>, Option<PathBuf>) {
+    let flags = KEYS
+        .iter()
+        .filter_map(|key| Some((key.name.to_owned(), matches.get_one::<String>(key.name)?.clone())))
+        .collect();
+    (flags, matches.get_one::<PathBuf>("config").cloned())
+}
+
+/// What to do instead of being a broker.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Create, list, describe, update or delete topics
+    #[command(subcommand)]
+    Topic(TopicAction),
+    /// Create, list, describe, update or delete consumer groups
+    #[command(subcommand)]
+    Group(GroupAction),
+    /// Send messages
+    Send(SendArgs),
+    /// Receive messages and acknowledge them
+    Receive(ReceiveArgs),
+}
+
+/// How to reach a broker, and how to answer.
+#[derive(Clone, Debug, Args)]
+pub struct Target {
+    /// Broker to talk to
+    #[arg(long, value_name = "HOST:PORT", env = "MARTLET_ENDPOINT", default_value = "127.0.0.1:8081")]
+    pub endpoint: String,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What topics take.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum TopicTypeArg {
+    /// Nothing special
+    Normal,
+    /// Ordered within their message group
+    Fifo,
+    /// Not delivered before their time
+    Delay,
+    /// Delivered when their transaction commits
+    Transaction,
+    /// In lite topics
+    Lite,
+    /// By priority
+    Priority,
+    /// Normal, fifo, delay and transaction together
+    Mixed,
+}
+
+/// What clients may do with a topic.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum PermissionArg {
+    /// Send and receive
+    ReadWrite,
+    /// Receive only
+    Read,
+    /// Send only
+    Write,
+    /// Neither
+    None,
+}
+
+/// Subcommands of `martlet topic`.
+#[derive(Debug, Subcommand)]
+pub enum TopicAction {
+    /// Create a topic
+    Create {
+        /// 1 to 127 letters, digits, '_', '-', '%' and '|'
+        name: String,
+        /// What it takes; cannot be changed later [default: normal]
+        #[arg(long = "type", value_name = "TYPE")]
+        kind: Option<TopicTypeArg>,
+        #[command(flatten)]
+        settings: TopicSettingsArgs,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// List all topics
+    List {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show a topic and its queues
+    Describe {
+        /// Topic
+        name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Change what is given and keep the rest
+    Update {
+        /// Topic
+        name: String,
+        #[command(flatten)]
+        settings: TopicSettingsArgs,
+        /// Queues to receive from; fewer gives up what is in the others. After shrinking with --queues
+        #[arg(long, value_name = "COUNT")]
+        read_queues: Option<u32>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Delete a topic with all its messages
+    Delete {
+        /// Topic
+        name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// Settings of a topic that can be changed.
+#[derive(Clone, Debug, Args)]
+pub struct TopicSettingsArgs {
+    /// Queues, 1 to 1024 [default: 8]
+    #[arg(long, value_name = "COUNT")]
+    pub queues: Option<u32>,
+    /// What clients may do [default: read-write]
+    #[arg(long)]
+    pub permission: Option<PermissionArg>,
+    /// How long messages are kept, such as 72h; `default` for the broker's setting
+    #[arg(long, value_name = "DURATION", value_parser = parse_retention)]
+    pub retention: Option<i64>,
+}
+
+fn parse_retention(text: &str) -> Result<i64, String> {
+    if text == "default" { Ok(0) } else { parse_millis(text) }
+}
+
+/// In which order a group gets messages.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum OrderArg {
+    /// In no particular order
+    Concurrent,
+    /// In order within a message group
+    Fifo,
+}
+
+/// How the consumers of a group share messages.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum PatternArg {
+    /// Each message goes to one of them
+    Clustering,
+    /// Each has its own set of lite topics
+    LiteSelective,
+}
+
+/// Subcommands of `martlet group`.
+#[derive(Debug, Subcommand)]
+pub enum GroupAction {
+    /// Create a consumer group
+    Create {
+        /// 1 to 120 letters, digits, '_', '-', '%' and '|'
+        name: String,
+        /// Delivery order; cannot be changed later [default: concurrent]
+        #[arg(long)]
+        order: Option<OrderArg>,
+        /// Consumption pattern; cannot be changed later [default: clustering]
+        #[arg(long)]
+        pattern: Option<PatternArg>,
+        #[command(flatten)]
+        settings: GroupSettingsArgs,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// List all consumer groups
+    List {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show a group's settings, progress, backlog and clients
+    Describe {
+        /// Consumer group
+        name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Change what is given and keep the rest
+    Update {
+        /// Consumer group
+        name: String,
+        #[command(flatten)]
+        settings: GroupSettingsArgs,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Delete a group with its progress
+    Delete {
+        /// Consumer group
+        name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// Settings of a consumer group that can be changed.
+#[derive(Clone, Debug, Args)]
+pub struct GroupSettingsArgs {
+    /// Deliveries of a message before it is given up, the first included [default: 17]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_attempts: Option<u32>,
+    /// Waits before each retry, such as 10s,30s,1m (the last repeats), or exponential:FIRST,LONGEST,FACTOR such as
+    /// exponential:5s,2h,2
+    #[arg(long, value_name = "WAITS", value_parser = parse_backoff)]
+    pub backoff: Option<BackoffArg>,
+    /// Where a message goes after its last attempt: `group` for %DLQ%NAME, `discard`, or a topic [default: group]
+    #[arg(long, value_name = "group|discard|TOPIC")]
+    pub dead_letters: Option<String>,
+}
+
+/// Waits in milliseconds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BackoffArg {
+    /// One per retry.
+    Customized(Vec<i64>),
+    /// First, longest, factor.
+    Exponential(i64, i64, f64),
+}
+
+fn parse_backoff(text: &str) -> Result<BackoffArg, String> {
+    if let Some(parts) = text.strip_prefix("exponential:") {
+        let parts: Vec<&str> = parts.split(',').collect();
+        let [first, longest, factor] = parts[..] else {
+            return Err("exponential takes FIRST,LONGEST,FACTOR, such as exponential:5s,2h,2".into());
+        };
+        let factor = factor.trim().parse().map_err(|_| format!("{factor:?} is not a number"))?;
+        return Ok(BackoffArg::Exponential(parse_millis(first)?, parse_millis(longest)?, factor));
+    }
+    text.split(',').map(parse_millis).collect::<Result<_, _>>().map(BackoffArg::Customized)
+}
+
+fn parse_property(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a property is KEY=VALUE".into()),
+    }
+}
+
+/// `martlet send`.
+#[derive(Debug, Args)]
+pub struct SendArgs {
+    /// Topic
+    pub topic: String,
+    /// Bodies, one message each; `-`, or none with --json: JSON lines from standard input, each an object with `body` (or
+    /// `body_base64`), and if wanted `tag`, `keys`, `properties`, `message_group`
+    #[arg(value_name = "BODY")]
+    pub bodies: Vec<String>,
+    /// Tag of each message
+    #[arg(long)]
+    pub tag: Option<String>,
+    /// Key of each message; may be repeated
+    #[arg(long = "key", value_name = "KEY")]
+    pub keys: Vec<String>,
+    /// Property of each message; may be repeated
+    #[arg(long = "property", value_name = "KEY=VALUE", value_parser = parse_property)]
+    pub properties: Vec<(String, String)>,
+    /// Message group of each message: they are sent one after the other, for topics of type fifo
+    #[arg(long, value_name = "NAME")]
+    pub message_group: Option<String>,
+    /// Send each body this many times
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub count: u64,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `martlet receive`.
+#[derive(Debug, Args)]
+pub struct ReceiveArgs {
+    /// Topic
+    pub topic: String,
+    /// Consumer group
+    #[arg(long, short)]
+    pub group: String,
+    /// Stop after this many messages; without it, when there are no more
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Tags wanted, such as a or "a || b"
+    #[arg(long, value_name = "TAGS", default_value = "*")]
+    pub filter: String,
+    /// Go on waiting for new messages until interrupted, or until --count is reached
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Do not acknowledge: the messages come again when --invisible has passed
+    #[arg(long)]
+    pub no_ack: bool,
+    /// How long what is received stays invisible to others, 10s to 12h
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_millis)]
+    pub invisible: i64,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn back_off_is_read_as_a_list_or_as_a_rule() {
+        assert_eq!(parse_backoff("10s,30s,1m").unwrap(), BackoffArg::Customized(vec![10_000, 30_000, 60_000]));
+        assert_eq!(parse_backoff("exponential:5s,2h,2").unwrap(), BackoffArg::Exponential(5_000, 7_200_000, 2.0));
+        for bad in ["", "10", "exponential:5s", "exponential:5s,2h,x", "1s,,2s"] {
+            assert!(parse_backoff(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! `martlet group …`.
+
+use super::table::{print, print_json, right, table};
+use super::topic::created;
+use super::{ClientError, Connection, REQUEST_TIMEOUT, accepted, call_failed, request};
+use crate::cli::{BackoffArg, GroupAction, GroupSettingsArgs, OrderArg, PatternArg};
+use crate::duration::show_millis;
+use martlet_grpc::proto::v1;
+use serde_json::{Value, json};
+use v1::backoff::Strategy;
+use v1::dead_letter_policy::Policy;
+
+/// Runs one of them.
+pub async fn run(action: GroupAction) -> Result<(), ClientError> {
+    match action {
+        GroupAction::Create { name, order, pattern, settings, target } => {
+            let what = format!("creating consumer group {name}");
+            let message = v1::CreateGroupRequest { name, settings: Some(wire(&settings, order, pattern)) };
+            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let answer = admin.create_group(request(message, REQUEST_TIMEOUT)).await;
+            let answer = answer.map_err(call_failed(&*what))?.into_inner();
+            accepted(&what, answer.status)?;
+            done("created", &answer.group.unwrap_or_default(), target.json);
+        }
+        GroupAction::Update { name, settings, target } => {
+            let what = format!("updating consumer group {name}");
+            let message = v1::UpdateGroupRequest { name, settings: Some(wire(&settings, None, None)) };
+            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let answer = admin.update_group(request(message, REQUEST_TIMEOUT)).await;
+            let answer = answer.map_err(call_failed(&*what))?.into_inner();
+            accepted(&what, answer.status)?;
+            done("updated", &answer.group.unwrap_or_default(), target.json);
+        }
+        GroupAction::Delete { name, target } => {
+            let what = format!("deleting consumer group {name}");
+            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let message = v1::DeleteGroupRequest { name: name.clone() };
+            let answer = admin.delete_group(request(message, REQUEST_TIMEOUT)).await;
+            accepted(&what, answer.map_err(call_failed(&*what))?.into_inner().status)?;
+            if target.json {
+                print_json(&json!({ "deleted": name }));
+            } else {
+                println!("deleted consumer group {name}");
+            }
+        }
+        GroupAction::List { target } => {
+            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let answer = admin.list_groups(request(v1::ListGroupsRequest {}, REQUEST_TIMEOUT)).await;
+            let answer = answer.map_err(call_failed("listing consumer groups"))?.into_inner();
+            accepted("listing consumer groups", answer.status)?;
+            if target.json {
+                print_json(&answer.groups.iter().map(to_json).collect());
+            } else if answer.groups.is_empty() {
+                println!("no consumer groups yet; martlet group create NAME makes one");
+            } else {
+                let mut table = table(&["name", "order", "attempts", "back-off", "dead letters", "created"]);
+                right(&mut table, &[2]);
+                for group in &answer.groups {
+                    table.add_row([
+                        group.name.clone(),
+                        order_name(group),
+                        max_attempts(group).to_string(),
+                        shortened(&backoff(group)),
+                        dead_letters(group),
+                        created(group.created_millis, group.auto_created),
+                    ]);
+                }
+                print(&table);
+            }
+        }
+        GroupAction::Describe { name, target } => {
+            let what = format!("describing consumer group {name}");
+            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let answer = admin.describe_group(request(v1::DescribeGroupRequest { name }, REQUEST_TIMEOUT)).await;
+            let answer = answer.map_err(call_failed(&*what))?.into_inner();
+            accepted(&what, answer.status.clone())?;
+            describe(&answer, target.json);
+        }
+    }
+    Ok(())
+}
+
+fn backlog(progress: &v1::Progress) -> u64 {
+    progress.ready + progress.in_flight + progress.waiting_retry
+}
+
+fn describe(answer: &v1::DescribeGroupResponse, as_json: bool) {
+    let group = answer.group.clone().unwrap_or_default();
+    let total: u64 = answer.progress.iter().map(backlog).sum();
+    if as_json {
+        let mut value = to_json(&group);
+        value["backlog"] = json!(total);
+        value["dead_letters_count"] = json!(answer.dead_letters);
+        value["progress"] = answer
+            .progress
+            .iter()
+            .map(|progress| {
+                json!({
+                    "topic": progress.topic,
+                    "queue": progress.queue,
+                    "committed_offset": progress.committed_offset,
+                    "max_offset": progress.max_offset,
+                    "ready": progress.ready,
+                    "in_flight": progress.in_flight,
+                    "waiting_retry": progress.waiting_retry,
+                    "backlog": backlog(progress),
+                })
+            })
+            .collect();
+        value["clients"] = answer
+            .clients
+            .iter()
+            .map(|client| {
+                json!({
+                    "client_id": client.client_id,
+                    "language": client.language,
+                    "version": client.version,
+                    "remote_address": client.remote_address,
+                    "push": client.push,
+                    "subscriptions": client.subscriptions.iter().map(|subscription| {
+                        json!({ "topic": subscription.topic, "expression": subscription.expression })
+                    }).collect::<Vec<_>>(),
+                })
+            })
+            .collect();
+        print_json(&value);
+        return;
+    }
+    println!("group         {}", group.name);
+    println!("order         {}", order_name(&group));
+    println!("attempts      {}", max_attempts(&group));
+    println!("back-off      {}", backoff(&group));
+    println!("dead letters  {} ({} there now)", dead_letters(&group), answer.dead_letters);
+    println!("created       {}", created(group.created_millis, group.auto_created));
+    println!("backlog       {total}");
+    println!();
+    if answer.progress.is_empty() {
+        println!("no progress yet: no consumer of this group has received anything");
+    } else {
+        let headings = ["topic", "queue", "committed", "max offset", "ready", "in flight", "retry", "backlog"];
+        let mut table = table(&headings);
+        right(&mut table, &[1, 2, 3, 4, 5, 6, 7]);
+        for progress in &answer.progress {
+            table.add_row([
+                progress.topic.clone(),
+                progress.queue.to_string(),
+                progress.committed_offset.to_string(),
+                progress.max_offset.to_string(),
+                progress.ready.to_string(),
+                progress.in_flight.to_string(),
+                progress.waiting_retry.to_string(),
+                backlog(progress).to_string(),
+            ]);
+        }
+        print(&table);
+    }
+    println!();
+    if answer.clients.is_empty() {
+        println!("no consumer is connected");
+        return;
+    }
+    let mut table = table(&["client", "kind", "language", "address", "subscriptions"]);
+    for client in &answer.clients {
+        let subscriptions: Vec<String> =
+            client.subscriptions.iter().map(|each| format!("{} ({})", each.topic, each.expression)).collect();
+        table.add_row([
+            client.client_id.clone(),
+            if client.push { "push".to_owned() } else { "simple".to_owned() },
+            format!("{} {}", client.language, client.version),
+            client.remote_address.clone(),
+            subscriptions.join(", "),
+        ]);
+    }
+    print(&table);
+}
+
+fn wire(settings: &GroupSettingsArgs, order: Option<OrderArg>, pattern: Option<PatternArg>) -> v1::GroupSettings {
+    let backoff = settings.backoff.as_ref().map(|backoff| {
+        let strategy = match backoff {
+            BackoffArg::Customized(waits) => Strategy::Customized(v1::CustomizedBackoff { next_millis: waits.clone() }),
+            BackoffArg::Exponential(initial_millis, max_millis, multiplier) => {
+                Strategy::Exponential(v1::ExponentialBackoff {
+                    initial_millis: *initial_millis,
+                    max_millis: *max_millis,
+                    multiplier: *multiplier,
+                })
+            }
+        };
+        v1::Backoff { strategy: Some(strategy) }
+    });
+    let retry = (settings.max_attempts.is_some() || backoff.is_some())
+        .then(|| v1::RetryPolicy { max_attempts: settings.max_attempts.unwrap_or(0), backoff });
+    let dead_letters = settings.dead_letters.as_ref().map(|text| {
+        let policy = match &**text {
+            "group" => Policy::GroupTopic(v1::dead_letter_policy::GroupTopic {}),
+            "discard" => Policy::Discard(v1::dead_letter_policy::Discard {}),
+            topic => Policy::Topic(topic.to_owned()),
+        };
+        v1::DeadLetterPolicy { policy: Some(policy) }
+    });
+    v1::GroupSettings {
+        order: order.map(|order| {
+            i32::from(match order {
+                OrderArg::Concurrent => v1::DeliveryOrder::Concurrent,
+                OrderArg::Fifo => v1::DeliveryOrder::Fifo,
+            })
+        }),
+        pattern: pattern.map(|pattern| {
+            i32::from(match pattern {
+                PatternArg::Clustering => v1::ConsumptionPattern::Clustering,
+                PatternArg::LiteSelective => v1::ConsumptionPattern::LiteSelective,
+            })
+        }),
+        retry,
+        dead_letters,
+    }
+}
+
+fn done(verb: &str, group: &v1::Group, as_json: bool) {
+    if as_json {
+        print_json(&to_json(group));
+    } else {
+        println!(
+            "{verb} consumer group {} (order {}, {} attempts, back-off {}, dead letters: {})",
+            group.name,
+            order_name(group),
+            max_attempts(group),
+            shortened(&backoff(group)),
+            dead_letters(group)
+        );
+    }
+}
+
+fn order_name(group: &v1::Group) -> String {
+    let name = v1::DeliveryOrder::try_from(group.order).unwrap_or_default().as_str_name();
+    name.trim_start_matches("DELIVERY_ORDER_").to_lowercase()
+}
+
+fn pattern_name(group: &v1::Group) -> String {
+    let name = v1::ConsumptionPattern::try_from(group.pattern).unwrap_or_default().as_str_name();
+    name.trim_start_matches("CONSUMPTION_PATTERN_").to_lowercase().replace('_', "-")
+}
+
+fn max_attempts(group: &v1::Group) -> u32 {
+    group.retry.as_ref().map_or(0, |retry| retry.max_attempts)
+}
+
+/// In the form that `--backoff` takes.
+fn backoff(group: &v1::Group) -> String {
+    match group.retry.as_ref().and_then(|retry| retry.backoff.as_ref()?.strategy.as_ref()) {
+        Some(Strategy::Customized(waits)) => {
+            waits.next_millis.iter().map(|millis| show_millis(*millis)).collect::<Vec<_>>().join(",")
+        }
+        Some(Strategy::Exponential(rule)) => format!(
+            "exponential:{},{},{}",
+            show_millis(rule.initial_millis),
+            show_millis(rule.max_millis),
+            rule.multiplier
+        ),
+        None => "-".to_owned(),
+    }
+}
+
+/// At most four waits, for tables.
+fn shortened(waits: &str) -> String {
+    match waits.match_indices(',').nth(3) {
+        Some((place, _)) if !waits.starts_with("exponential") => format!("{},…", &waits[..place]),
+        _ => waits.to_owned(),
+    }
+}
+
+/// In the form that `--dead-letters` takes.
+fn dead_letters(group: &v1::Group) -> String {
+    match group.dead_letters.as_ref().and_then(|policy| policy.policy.as_ref()) {
+        Some(Policy::Topic(topic)) => topic.clone(),
+        Some(Policy::Discard(_)) => "discard".to_owned(),
+        Some(Policy::GroupTopic(_)) | None => "group".to_owned(),
+    }
+}
+
+fn to_json(group: &v1::Group) -> Value {
+    json!({
+        "name": group.name,
+        "order": order_name(group),
+        "pattern": pattern_name(group),
+        "max_attempts": max_attempts(group),
+        "backoff": backoff(group),
+        "dead_letters": dead_letters(group),
+        "created_millis": group.created_millis,
+        "auto_created": group.auto_created,
+    })
+}

@@ -1,0 +1,303 @@
+//! The one table of configuration keys. `--help`, the flags, the environment variables and `docs/configuration.md` are
+//! made from it.
+
+use super::{Advertise, Config, Durability, Listen};
+use std::ops::RangeInclusive;
+
+/// One key.
+pub struct Key {
+    /// Its name in the file.
+    pub name: &'static str,
+    /// Heading it stands under.
+    pub section: &'static str,
+    /// What its value looks like in `--help`.
+    pub placeholder: &'static str,
+    /// The default as text; empty if it is unset.
+    pub default: &'static str,
+    /// What it means, in one sentence.
+    pub meaning: &'static str,
+    /// Why this default, and what the other choice costs.
+    pub cost: &'static str,
+    /// What is accepted, for error messages: "it takes …".
+    pub accepts: &'static str,
+    /// The reference broker's name for it; empty if it has none.
+    pub reference: &'static str,
+    /// Puts a value in, or says `None`.
+    pub set: fn(&mut Config, &str) -> Option<()>,
+}
+
+impl Key {
+    /// `--retention-hours`.
+    pub fn flag(&self) -> String {
+        format!("--{}", self.name.replace('_', "-"))
+    }
+
+    /// `MARTLET_RETENTION_HOURS`.
+    pub fn variable(&self) -> String {
+        format!("{}{}", super::ENV_PREFIX, self.name.to_uppercase())
+    }
+}
+
+fn put<T>(place: &mut T, value: Option<T>) -> Option<()> {
+    *place = value?;
+    Some(())
+}
+
+fn number(text: &str, range: RangeInclusive<u32>) -> Option<u32> {
+    text.replace('_', "").parse().ok().filter(|number| range.contains(number))
+}
+
+fn flag(text: &str) -> Option<bool> {
+    match text {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// Names that stand in routes and metrics: what a topic may be called, without `%` and `|`.
+fn name(text: &str) -> Option<String> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    (!text.is_empty() && text.len() <= 64 && text.bytes().all(legal)).then(|| text.to_owned())
+}
+
+fn path(text: &str) -> Option<std::path::PathBuf> {
+    (!text.is_empty()).then(|| text.into())
+}
+
+const ADDRESS: &str = "IP:PORT, localhost:PORT, or a PORT on all interfaces";
+const DIAL: &str = "HOST or HOST:PORT, with a name or an IP address";
+const NAME: &str = "1 to 64 letters, digits, '_', '-' and '.'";
+const BOOL: &str = "true or false";
+
+/// All keys, in the order people read about them.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "data",
+        section: "Where things are",
+        placeholder: "DIR",
+        default: "./martlet-data",
+        meaning: "Folder with everything the broker keeps: messages, progress, topics and groups, certificate.",
+        cost: "Created if missing. One process at a time. Put it on a disk whose syncs are fast: they bound latency.",
+        accepts: "a folder",
+        reference: "storePathRootDir",
+        set: |config, text| put(&mut config.data, path(text)),
+    },
+    Key {
+        name: "grpc_listen",
+        section: "Where things are",
+        placeholder: "ADDRESS",
+        default: "0.0.0.0:8081",
+        meaning: "Where 5.x clients and the command line connect, with TLS or plaintext.",
+        cost: "All interfaces, as containers need it; there is no access control yet, so use localhost:8081 or a \
+               firewall on an open network.",
+        accepts: ADDRESS,
+        reference: "grpcServerPort (proxy)",
+        set: |config, text| put(&mut config.grpc_listen, Listen::parse(text)),
+    },
+    Key {
+        name: "admin_listen",
+        section: "Where things are",
+        placeholder: "ADDRESS",
+        default: "0.0.0.0:8082",
+        meaning: "Where /metrics, /healthz and /readyz are.",
+        cost: "It shows names of topics and groups, and changes nothing.",
+        accepts: ADDRESS,
+        reference: "metricsPromExporterPort",
+        set: |config, text| put(&mut config.admin_listen, Listen::parse(text)),
+    },
+    Key {
+        name: "advertise",
+        section: "Where things are",
+        placeholder: "HOST[:PORT]",
+        default: "",
+        meaning: "What clients are told to dial, on every listener.",
+        cost: "Unset, clients are told the address they came by, which works behind Docker and NAT as it is. Set it \
+               when their first connection goes through something that their later ones should not.",
+        accepts: DIAL,
+        reference: "brokerIP1",
+        set: |config, text| put(&mut config.advertise, Advertise::parse(text)),
+    },
+    Key {
+        name: "grpc_advertise",
+        section: "Where things are",
+        placeholder: "HOST[:PORT]",
+        default: "",
+        meaning: "What clients of the gRPC port are told to dial, if it differs from advertise.",
+        cost: "For a load balancer or a port mapping of this listener alone.",
+        accepts: DIAL,
+        reference: "localServeAddr (proxy)",
+        set: |config, text| put(&mut config.grpc_advertise, Advertise::parse(text)),
+    },
+    Key {
+        name: "broker_name",
+        section: "Names",
+        placeholder: "NAME",
+        default: "broker-a",
+        meaning: "Name of this broker in routes.",
+        cost: "Keep it for the life of the data folder: clients remember queues by it.",
+        accepts: NAME,
+        reference: "brokerName",
+        set: |config, text| put(&mut config.broker_name, name(text)),
+    },
+    Key {
+        name: "cluster_name",
+        section: "Names",
+        placeholder: "NAME",
+        default: "DefaultCluster",
+        meaning: "Name of the cluster in routes and metrics.",
+        cost: "Scripts for the reference broker expect the default.",
+        accepts: NAME,
+        reference: "brokerClusterName",
+        set: |config, text| put(&mut config.cluster_name, name(text)),
+    },
+    Key {
+        name: "tls_cert",
+        section: "TLS",
+        placeholder: "FILE",
+        default: "",
+        meaning: "Certificate chain in PEM, with tls_key.",
+        cost: "Unset, a self-signed certificate is made on first start and kept in the data folder. Plaintext is \
+               always accepted on the same port.",
+        accepts: "a file",
+        reference: "tlsCertPath (proxy)",
+        set: |config, text| put(&mut config.tls_cert, path(text).map(Some)),
+    },
+    Key {
+        name: "tls_key",
+        section: "TLS",
+        placeholder: "FILE",
+        default: "",
+        meaning: "Private key in PEM, with tls_cert.",
+        cost: "It must be readable by the broker only; that is not checked.",
+        accepts: "a file",
+        reference: "tlsKeyPath (proxy)",
+        set: |config, text| put(&mut config.tls_key, path(text).map(Some)),
+    },
+    Key {
+        name: "auto_create_topics",
+        section: "Topics and groups",
+        placeholder: "BOOL",
+        default: "true",
+        meaning: "A send to a topic that does not exist creates it, as normal topic with 8 queues.",
+        cost: "Handy for trying out; switch it off where a misspelt topic should be an error.",
+        accepts: BOOL,
+        reference: "autoCreateTopicEnable",
+        set: |config, text| put(&mut config.auto_create_topics, flag(text)),
+    },
+    Key {
+        name: "auto_create_groups",
+        section: "Topics and groups",
+        placeholder: "BOOL",
+        default: "true",
+        meaning: "A consumer of a group that does not exist creates it, with default retries.",
+        cost: "As for topics.",
+        accepts: BOOL,
+        reference: "autoCreateSubscriptionGroup",
+        set: |config, text| put(&mut config.auto_create_groups, flag(text)),
+    },
+    Key {
+        name: "open_slots_max",
+        section: "Topics and groups",
+        placeholder: "COUNT",
+        default: "100000",
+        meaning: "Most messages of one group and queue that may be in flight or waiting for retry.",
+        cost: "Beyond it the group gets only retries. Each costs some bytes of memory while it is open.",
+        accepts: "a whole number from 32 to 10000000",
+        reference: "popInflightMessageThreshold",
+        set: |config, text| put(&mut config.open_slots_max, number(text, 32..=10_000_000)),
+    },
+    Key {
+        name: "durability",
+        section: "Messages on disk",
+        placeholder: "PROMISE",
+        default: "fdatasync",
+        meaning: "When a send is acknowledged: once the disk has it (fdatasync), or once the operating system has it.",
+        cost: "page-cache-only-loses-data-on-power-loss is faster on slow disks, and loses acknowledged messages when \
+               the machine loses power. Either way there is one disk and no replica.",
+        accepts: "fdatasync or page-cache-only-loses-data-on-power-loss",
+        reference: "flushDiskType",
+        set: |config, text| put(&mut config.durability, Durability::parse(text)),
+    },
+    Key {
+        name: "retention_hours",
+        section: "Messages on disk",
+        placeholder: "HOURS",
+        default: "72",
+        meaning: "How long messages are kept, consumed or not, unless their topic says otherwise.",
+        cost: "Longer needs more disk; what a group has not consumed in time is dropped, and counted in a metric.",
+        accepts: "whole hours from 1 to 87600",
+        reference: "fileReservedTime",
+        set: |config, text| put(&mut config.retention_hours, number(text, 1..=87_600)),
+    },
+    Key {
+        name: "disk_watermark_percent",
+        section: "Messages on disk",
+        placeholder: "PERCENT",
+        default: "85",
+        meaning: "When the disk is fuller than this, the oldest messages go before their time.",
+        cost: "Higher keeps more and leaves less room for other things on the disk.",
+        accepts: "a whole number from 10 to 99",
+        reference: "diskMaxUsedSpaceRatio",
+        set: |config, text| put(&mut config.disk_watermark_percent, number(text, 10..=99)),
+    },
+    Key {
+        name: "segment_mib",
+        section: "Messages on disk",
+        placeholder: "MIB",
+        default: "128",
+        meaning: "Size of one log segment, the unit in which space is given back.",
+        cost: "Larger segments give space back later and take longer to replay after a crash.",
+        accepts: "MiB, a whole number from 16 to 1024",
+        reference: "mappedFileSizeCommitLog",
+        set: |config, text| put(&mut config.segment_mib, number(text, 16..=1024)),
+    },
+    Key {
+        name: "tail_cache_mib",
+        section: "Memory and processors",
+        placeholder: "MIB",
+        default: "16",
+        meaning: "Memory for the newest messages, so that consumers that keep up never read the disk.",
+        cost: "More helps consumers that are a little behind; it is memory the process holds.",
+        accepts: "MiB, a whole number from 1 to 65536",
+        reference: "",
+        set: |config, text| put(&mut config.tail_cache_mib, number(text, 1..=65_536)),
+    },
+    Key {
+        name: "workers",
+        section: "Memory and processors",
+        placeholder: "COUNT",
+        default: "0",
+        meaning: "Threads that serve connections; 0: one per processor.",
+        cost: "More than processors helps nobody.",
+        accepts: "a whole number from 0 to 1024",
+        reference: "grpcThreadPoolNums (proxy)",
+        set: |config, text| put(&mut config.workers, number(text, 0..=1024).map(|count| count as usize)),
+    },
+    Key {
+        name: "drain_seconds",
+        section: "Start and stop",
+        placeholder: "SECONDS",
+        default: "10",
+        meaning: "How long a stop waits for requests under way, after SIGTERM or Ctrl-C. A second signal stops at once.",
+        cost: "Nothing acknowledged is lost either way; a client cut off repeats its request.",
+        accepts: "whole seconds from 0 to 600",
+        reference: "",
+        set: |config, text| put(&mut config.drain_seconds, number(text, 0..=600)),
+    },
+    Key {
+        name: "log_level",
+        section: "Start and stop",
+        placeholder: "LEVEL",
+        default: "info",
+        meaning: "What is logged to standard error: error, warn, info, debug or trace, or a list such as \
+                  info,martlet_store=debug.",
+        cost: "debug and below cost speed.",
+        accepts: "error, warn, info, debug or trace, or a list such as info,martlet_store=debug",
+        reference: "rocketmq.log.level",
+        set: |config, text| {
+            let legal = !text.is_empty() && text.parse::<tracing_subscriber::EnvFilter>().is_ok();
+            put(&mut config.log_level, legal.then(|| text.to_owned()))
+        },
+    },
+];

@@ -1,0 +1,262 @@
+//! Metrics in the OpenMetrics text format, made from snapshots at the moment they are asked for.
+//!
+//! Names of the reference broker where the meaning is the same (prefix `rocketmq_`), our own beside them (prefix
+//! `martlet_`). Labels are topics and consumer groups of the catalog, never clients or lite topics, so that the number
+//! of series is bounded by what an administrator can see.
+//! Source of the names: semantics.md section 13.
+
+mod process;
+
+use martlet_broker::{ClientRole, Figures, GroupStatus, Histogram};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Everything that one answer of `/metrics` says.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Value of the label `cluster`.
+    pub cluster: String,
+    /// Value of the label `node_id`: the broker's name.
+    pub broker: String,
+    /// What the broker counted.
+    pub figures: Figures,
+    /// Topics in the catalog.
+    pub topics: usize,
+    /// How far groups are.
+    pub groups: Vec<GroupStatus>,
+    /// Groups in the catalog; more than `groups` if there are too many to look at each time.
+    pub group_count: usize,
+    /// Seconds since the process started.
+    pub uptime_seconds: f64,
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+enum Value {
+    Counter(f64),
+    Gauge(f64),
+    Histogram(Histogram),
+}
+
+/// Families in the order they are written, each with its samples.
+#[derive(Default)]
+struct Families {
+    order: Vec<(&'static str, &'static str)>,
+    samples: BTreeMap<&'static str, Vec<(Labels, Value)>>,
+}
+
+impl Families {
+    fn add(&mut self, name: &'static str, help: &'static str, labels: Labels, value: Value) {
+        if !self.samples.contains_key(name) {
+            self.order.push((name, help));
+        }
+        self.samples.entry(name).or_default().push((labels, value));
+    }
+
+    fn gauge(&mut self, name: &'static str, help: &'static str, value: f64) {
+        self.add(name, help, Vec::new(), Value::Gauge(value));
+    }
+
+    fn counter(&mut self, name: &'static str, help: &'static str, value: f64) {
+        self.add(name, help, Vec::new(), Value::Counter(value));
+    }
+}
+
+/// The text of one answer.
+pub fn text(snapshot: Snapshot) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_labels(
+        [("cluster", snapshot.cluster.clone()), ("node_type", "broker".into()), ("node_id", snapshot.broker.clone())]
+            .into_iter()
+            .map(|(key, value)| (key.into(), value.into())),
+    );
+    registry.register_collector(Box::new(snapshot));
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let mut families = Families::default();
+        self.messages(&mut families);
+        self.groups(&mut families);
+        self.clients(&mut families);
+        self.store(&mut families);
+        self.shard(&mut families);
+        process::add(&mut families, self.uptime_seconds);
+        for (name, help) in &families.order {
+            let samples = families.samples.get(name).map(Vec::as_slice).unwrap_or_default();
+            let kind = match samples.first() {
+                Some((_, Value::Counter(_))) => MetricType::Counter,
+                Some((_, Value::Histogram(_))) => MetricType::Histogram,
+                Some((_, Value::Gauge(_))) | None => MetricType::Gauge,
+            };
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for (labels, value) in samples {
+                let labels = labels.as_slice();
+                let mut sample = family.encode_family(&labels)?;
+                match value {
+                    Value::Counter(value) => sample.encode_counter::<NoLabelSet, f64, f64>(value, None)?,
+                    Value::Gauge(value) => sample.encode_gauge(value)?,
+                    Value::Histogram(histogram) => {
+                        let above = (f64::MAX, histogram.above);
+                        let buckets: Vec<(f64, u64)> = histogram.buckets.iter().copied().chain([above]).collect();
+                        let count = buckets.iter().map(|(_, count)| count).sum();
+                        sample.encode_histogram::<NoLabelSet>(histogram.sum, count, &buckets, None)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    fn messages(&self, families: &mut Families) {
+        let system = || ("is_system", "false".to_owned());
+        for topic in &self.figures.topics {
+            let labels = || vec![("topic", topic.topic.clone()), system()];
+            let value = Value::Counter(topic.messages_in as f64);
+            families.add("rocketmq_messages_in", "Messages stored", labels(), value);
+        }
+        for topic in &self.figures.topics {
+            let labels = || vec![("topic", topic.topic.clone()), system()];
+            let value = Value::Counter(topic.bytes_in as f64);
+            families.add("rocketmq_throughput_in", "Bytes of messages stored", labels(), value);
+            let sizes = Value::Histogram(topic.sizes.clone());
+            families.add("rocketmq_message_size", "Sizes of messages stored, in bytes", labels(), sizes);
+        }
+        for group in &self.figures.groups {
+            let labels = || vec![("topic", group.topic.clone()), ("consumer_group", group.group.clone()), system()];
+            let value = Value::Counter(group.messages_out as f64);
+            families.add("rocketmq_messages_out", "Messages handed out, retries included", labels(), value);
+            let value = Value::Counter(group.bytes_out as f64);
+            families.add("rocketmq_throughput_out", "Bytes of messages handed out", labels(), value);
+        }
+        families.gauge("rocketmq_topic_number", "Topics", self.topics as f64);
+        families.gauge("rocketmq_consumer_group_number", "Consumer groups", self.group_count as f64);
+    }
+
+    fn groups(&self, families: &mut Families) {
+        for group in &self.groups {
+            let mut topics: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
+            for progress in &group.progress {
+                let sums = topics.entry(&progress.topic).or_default();
+                sums.0 += progress.accumulation();
+                sums.1 += progress.in_flight;
+                sums.2 += progress.ready;
+            }
+            for (topic, (lag, in_flight, ready)) in topics {
+                let labels = || vec![("consumer_group", group.config.name.clone()), ("topic", topic.to_owned())];
+                let mut add = |name, help, value: u64| families.add(name, help, labels(), Value::Gauge(value as f64));
+                add("rocketmq_consumer_lag_messages", "Messages a group has not settled", lag);
+                add("rocketmq_consumer_inflight_messages", "Messages handed out and not settled", in_flight);
+                add("rocketmq_consumer_ready_messages", "Messages never handed out", ready);
+            }
+            let labels = vec![("consumer_group", group.config.name.clone())];
+            let value = Value::Gauge(group.dead_letters as f64);
+            families.add("martlet_dead_letter_messages", "Messages in a group's dead-letter queue", labels, value);
+        }
+    }
+
+    fn clients(&self, families: &mut Families) {
+        let mut producers: BTreeMap<(String, String), u64> = BTreeMap::new();
+        let mut consumers: BTreeMap<(String, String, String, &'static str), u64> = BTreeMap::new();
+        for client in &self.figures.clients {
+            let (language, version) = (known_language(&client.language), short(&client.version));
+            match &client.role {
+                ClientRole::Producer { .. } => *producers.entry((language, version)).or_default() += 1,
+                ClientRole::Consumer { group, push, .. } => {
+                    let mode = if *push { "push" } else { "pop" };
+                    *consumers.entry((group.clone(), language, version, mode)).or_default() += 1;
+                }
+            }
+        }
+        for ((language, version), count) in producers {
+            let labels = vec![("language", language), ("version", version), ("protocol_type", "grpc".into())];
+            let value = Value::Gauge(count as f64);
+            families.add("rocketmq_producer_connections", "Connected producers", labels, value);
+        }
+        for ((group, language, version, mode), count) in consumers {
+            let labels = vec![
+                ("consumer_group", group),
+                ("language", language),
+                ("version", version),
+                ("consume_mode", mode.into()),
+                ("protocol_type", "grpc".into()),
+            ];
+            let value = Value::Gauge(count as f64);
+            families.add("rocketmq_consumer_connections", "Connected consumers", labels, value);
+        }
+    }
+
+    fn store(&self, families: &mut Families) {
+        let usage = &self.figures.usage;
+        let labels = vec![("storage_type", "local".to_owned()), ("storage_medium", "disk".to_owned())];
+        let size = Value::Gauge((usage.log_bytes + usage.index_bytes) as f64);
+        families.add("rocketmq_storage_size", "Bytes of log and index on disk", labels, size);
+        families.gauge("martlet_log_bytes", "Bytes of all log segments", usage.log_bytes as f64);
+        families.gauge("martlet_log_live_bytes", "Bytes of the log that are still alive", usage.live_bytes as f64);
+        families.gauge("martlet_log_segments", "Log segments", usage.segments as f64);
+        families.gauge("martlet_index_bytes", "Bytes of the index on disk", usage.index_bytes as f64);
+        families.gauge("martlet_disk_bytes", "Size of the file system the log is on", usage.disk_total as f64);
+        families.gauge("martlet_disk_free_bytes", "Free bytes of that file system", usage.disk_free as f64);
+        families.counter("martlet_written_bytes", "Bytes handed to write() by the store", usage.written_bytes as f64);
+        let full = f64::from(u8::from(self.figures.disk_full));
+        families.gauge("martlet_disk_full", "1 while sends are refused for want of space", full);
+        let stopped = f64::from(u8::from(self.figures.stopped.is_some()));
+        families.gauge("martlet_shard_stopped", "1 if the shard has stopped because its store failed", stopped);
+    }
+
+    fn shard(&self, families: &mut Families) {
+        let counters = &self.figures.counters;
+        let mut count = |name, help, value: u64| families.counter(name, help, value as f64);
+        count("martlet_acked_messages", "Messages settled by ack", counters.acked);
+        count("martlet_retried_messages", "Hand-outs with an attempt above 1", counters.retries_out);
+        count("martlet_undone_messages", "Hand-outs undone because nobody was there any more", counters.undone);
+        count("rocketmq_send_to_dlq_messages", "Messages moved to dead letters", counters.dead_letters);
+        count("martlet_discarded_messages", "Messages discarded after their last attempt", counters.discarded);
+        let dropped = "Messages that a group had not settled when retention or a full disk dropped them";
+        count("martlet_dropped_unconsumed_messages", dropped, counters.dropped_unconsumed);
+        count(
+            "martlet_filtered_messages",
+            "Messages skipped because no filter of the group matched",
+            counters.filtered,
+        );
+        let full = "Polls that met a group and queue at its limit of open slots";
+        count("martlet_open_slots_full", full, counters.open_slots_full);
+        let figures = &self.figures;
+        families.gauge("martlet_open_slots", "Open slots in memory, over all groups", figures.open_slots as f64);
+        families.gauge("martlet_waiting_polls", "Polls waiting for a message", figures.waiting_polls as f64);
+        let resident = figures.resident_entities as f64;
+        families.gauge("martlet_resident_entities", "Queues and progress pages in memory", resident);
+        let (used, budget) = figures.reply_bytes;
+        families.gauge("martlet_reply_budget_used_bytes", "Bytes of replies under way", used as f64);
+        families.gauge("martlet_reply_budget_bytes", "Most bytes of replies under way", budget as f64);
+        for (reason, count) in &figures.refusals {
+            let labels = vec![("reason", (*reason).to_owned())];
+            families.add("martlet_refusals", "Requests refused", labels, Value::Counter(*count as f64));
+        }
+    }
+}
+
+/// Clients choose their words, so only known ones become label values.
+fn known_language(language: &str) -> String {
+    const KNOWN: [&str; 13] = [
+        "JAVA", "CPP", "DOT_NET", "DOTNET", "GOLANG", "GO", "RUST", "PYTHON", "PHP", "NODE_JS", "RUBY", "KOTLIN",
+        "HTTP",
+    ];
+    if KNOWN.contains(&language) { language.to_owned() } else { "OTHER".to_owned() }
+}
+
+fn short(version: &str) -> String {
+    version.chars().filter(|character| character.is_ascii_graphic()).take(16).collect()
+}
+
+#[cfg(test)]
+mod tests;

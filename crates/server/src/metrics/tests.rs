@@ -1,0 +1,102 @@
+use super::*;
+use martlet_broker::{ClientInfo, GroupCount, ProgressStatus, TopicCount};
+use martlet_model::group::{ConsumptionPattern, DeliveryOrder};
+use martlet_model::{DeadLetterPolicy, GroupConfig, GroupId, RetryPolicy};
+
+fn snapshot() -> Snapshot {
+    let sizes = Histogram { buckets: vec![(1024.0, 2), (4096.0, 1)], above: 1, sum: 10_000.0 };
+    let consumer = |id: &str, language: &str| ClientInfo {
+        client_id: id.into(),
+        language: language.into(),
+        version: "5.0.7".into(),
+        remote: "127.0.0.1:1".into(),
+        role: ClientRole::Consumer { group: "billing".into(), push: true, subscriptions: Vec::new() },
+    };
+    let progress = |queue, ready, in_flight| ProgressStatus {
+        topic: "orders".into(),
+        queue,
+        in_flight,
+        ready,
+        waiting_retry: 1,
+        ..ProgressStatus::default()
+    };
+    Snapshot {
+        cluster: "DefaultCluster".into(),
+        broker: "broker-a".into(),
+        figures: Figures {
+            topics: vec![TopicCount { topic: "orders".into(), messages_in: 4, bytes_in: 10_000, sizes }],
+            groups: vec![GroupCount {
+                group: "billing".into(),
+                topic: "orders".into(),
+                messages_out: 3,
+                bytes_out: 9_000,
+            }],
+            refusals: vec![("topic_not_found", 2)],
+            counters: counters(),
+            waiting_polls: 5,
+            resident_entities: 6,
+            open_slots: 7,
+            usage: Default::default(),
+            disk_full: false,
+            reply_bytes: (10, 100),
+            clients: vec![consumer("a", "JAVA"), consumer("b", "JAVA"), consumer("c", "\"evil\nlanguage")],
+            stopped: None,
+        },
+        topics: 1,
+        groups: vec![GroupStatus {
+            config: GroupConfig {
+                id: GroupId(1),
+                name: "billing".into(),
+                order: DeliveryOrder::Concurrent,
+                pattern: ConsumptionPattern::Clustering,
+                retry: RetryPolicy::default(),
+                dead_letters: DeadLetterPolicy::GroupTopic,
+                created_millis: 0,
+                auto_created: false,
+            },
+            progress: vec![progress(0, 10, 2), progress(1, 20, 3)],
+            dead_letters: 9,
+            clients: Vec::new(),
+        }],
+        group_count: 1,
+        uptime_seconds: 1.5,
+    }
+}
+
+fn counters() -> martlet_shard::Counters {
+    martlet_shard::Counters { dead_letters: 9, dropped_unconsumed: 8, ..Default::default() }
+}
+
+#[test]
+fn names_and_labels_are_those_that_dashboards_for_the_reference_expect() {
+    let text = text(snapshot()).unwrap();
+    let common = "cluster=\"DefaultCluster\",node_type=\"broker\",node_id=\"broker-a\"";
+    for line in [
+        format!("rocketmq_messages_in_total{{{common},topic=\"orders\",is_system=\"false\"}} 4.0"),
+        format!("rocketmq_throughput_in_total{{{common},topic=\"orders\",is_system=\"false\"}} 10000.0"),
+        format!("rocketmq_message_size_bucket{{le=\"4096.0\",{common},topic=\"orders\",is_system=\"false\"}} 3"),
+        format!("rocketmq_message_size_bucket{{le=\"+Inf\",{common},topic=\"orders\",is_system=\"false\"}} 4"),
+        format!("rocketmq_message_size_count{{{common},topic=\"orders\",is_system=\"false\"}} 4"),
+        format!("rocketmq_consumer_lag_messages{{{common},consumer_group=\"billing\",topic=\"orders\"}} 37.0"),
+        format!("rocketmq_consumer_inflight_messages{{{common},consumer_group=\"billing\",topic=\"orders\"}} 5.0"),
+        format!("rocketmq_consumer_ready_messages{{{common},consumer_group=\"billing\",topic=\"orders\"}} 30.0"),
+        format!("rocketmq_send_to_dlq_messages_total{{{common}}} 9.0"),
+        format!("rocketmq_topic_number{{{common}}} 1.0"),
+        format!("martlet_refusals_total{{{common},reason=\"topic_not_found\"}} 2.0"),
+        format!("martlet_dropped_unconsumed_messages_total{{{common}}} 8.0"),
+        "# TYPE rocketmq_consumer_connections gauge".to_owned(),
+        "# EOF".to_owned(),
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
+    }
+}
+
+#[test]
+fn what_clients_call_themselves_does_not_make_series() {
+    let text = text(snapshot()).unwrap();
+    let connections: Vec<&str> =
+        text.lines().filter(|line| line.starts_with("rocketmq_consumer_connections{")).collect();
+    assert_eq!(connections.len(), 2, "{connections:?}");
+    assert!(connections.iter().any(|line| line.contains("language=\"OTHER\"")));
+    assert!(!text.contains("evil"));
+}

@@ -1,0 +1,297 @@
+//! The life of a broker process: open, listen, say so, wait for a signal, drain, stop.
+
+use crate::admin::{Admin, Phase};
+use crate::config::{Advertise, Config, Durability};
+use crate::duration::show_bytes;
+use martlet_broker::{Broker, BrokerOptions, OpenError, OpenReport};
+use martlet_grpc::{GrpcOptions, GrpcServer, TlsOptions};
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Time beyond the draining itself for the last sync and for closing files.
+const CLOSING_GRACE: Duration = Duration::from_secs(5);
+const MIB: u32 = 1 << 20;
+
+/// Why the process ends with a failure.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Somebody else has the data.
+    #[error(
+        "data folder {} is in use by another process{}; stop that one, or start this one with a folder of its own \
+         (--data DIR)", folder.display(), process.map_or(String::new(), |id| format!(" (pid {id})"))
+    )]
+    InUse {
+        /// The data folder.
+        folder: PathBuf,
+        /// Its owner, if known.
+        process: Option<u32>,
+    },
+    /// The broker cannot be opened.
+    #[error("cannot open the data folder {}: {error}", folder.display())]
+    Open {
+        /// The data folder.
+        folder: PathBuf,
+        /// Why.
+        error: OpenError,
+    },
+    /// A port cannot be listened on.
+    #[error("cannot listen on {address} ({key}): {error}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// The key that sets it.
+        key: &'static str,
+        /// The system's words.
+        error: io::Error,
+    },
+    /// The gRPC front cannot start.
+    #[error(transparent)]
+    Front(#[from] martlet_grpc::ServeError),
+    /// The system refused something basic.
+    #[error("{what}: {error}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// The system's words.
+        error: io::Error,
+    },
+    /// Draining took too long.
+    #[error("stopping took longer than {} s; what was acknowledged is safe", limit.as_secs())]
+    TooSlow {
+        /// The limit.
+        limit: Duration,
+    },
+    /// A second signal came.
+    #[error("stopped at once by a second signal; what was acknowledged is safe")]
+    Forced,
+}
+
+/// Runs a broker until a signal stops it.
+pub fn run(config: &Config) -> Result<(), RunError> {
+    let started = Instant::now();
+    let system = |what| move |error| RunError::System { what, error };
+    let folder = std::path::absolute(&config.data).unwrap_or_else(|_| config.data.clone());
+    say(&format!("Martlet {}: opening {}\n", env!("CARGO_PKG_VERSION"), folder.display()));
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system("cannot start a runtime"))?;
+    let (broker, report) = open(config, &folder)?;
+    let outcome = serve(config, &folder, &broker, &report, &runtime, started);
+    match &outcome {
+        // These do not wait for anything any more.
+        Err(RunError::TooSlow { .. } | RunError::Forced) => {}
+        _ => broker.close(),
+    }
+    outcome
+}
+
+fn open(config: &Config, folder: &Path) -> Result<(Broker, OpenReport), RunError> {
+    let options = BrokerOptions {
+        broker_name: config.broker_name.clone(),
+        cluster_name: config.cluster_name.clone(),
+        auto_create_topics: config.auto_create_topics,
+        auto_create_groups: config.auto_create_groups,
+        durability: match config.durability {
+            Durability::Fdatasync => martlet_store::Durability::Fdatasync,
+            Durability::PageCache => martlet_store::Durability::PageCacheOnlyLosesDataOnPowerLoss,
+        },
+        segment_bytes: config.segment_mib.saturating_mul(MIB),
+        tail_cache_bytes: config.tail_cache_mib as usize * MIB as usize,
+        retention_millis: i64::from(config.retention_hours) * 3_600_000,
+        open_slots_max: config.open_slots_max as usize,
+        disk_watermark: f64::from(config.disk_watermark_percent) / 100.0,
+        ..BrokerOptions::new(folder)
+    };
+    Broker::open(options).map_err(|error| match error {
+        OpenError::Store(martlet_store::OpenError::Locked { process, .. }) => {
+            RunError::InUse { folder: folder.to_owned(), process }
+        }
+        error => RunError::Open { folder: folder.to_owned(), error },
+    })
+}
+
+fn serve(
+    config: &Config,
+    folder: &Path,
+    broker: &Broker,
+    report: &OpenReport,
+    runtime: &tokio::runtime::Runtime,
+    started: Instant,
+) -> Result<(), RunError> {
+    let system = |what| move |error| RunError::System { what, error };
+    let admin_listener = runtime
+        .block_on(tokio::net::TcpListener::bind(config.admin_listen.0))
+        .map_err(|error| RunError::Listen { address: config.admin_listen.to_string(), key: "admin_listen", error })?;
+    let admin_address = admin_listener.local_addr().map_err(system("cannot read the admin port's address"))?;
+    let (mut terminate, mut interrupt) = runtime
+        .block_on(async { Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)) })
+        .map_err(system("cannot listen for signals"))?;
+    let admin = Admin::new(broker.clone(), started);
+    let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = admin.clone().serve(admin_listener, async move {
+        // Ends when the sender is dropped, too.
+        let _ = admin_stopped.await;
+    });
+    let admin_task = runtime.spawn(serving);
+    let front = martlet_grpc::serve(broker.clone(), grpc_options(config, folder)).map_err(|error| match error {
+        martlet_grpc::ServeError::Listen { address, source } => {
+            RunError::Listen { address: address.to_string(), key: "grpc_listen", error: source }
+        }
+        error => RunError::Front(error),
+    })?;
+    admin.enter(Phase::Serving);
+    say(&announcement(config, folder, report, front.local_addr(), admin_address, started.elapsed()));
+
+    runtime.block_on(async {
+        wait(&mut terminate, &mut interrupt).await;
+        admin.enter(Phase::Draining);
+        say("Stopping: no new requests; those under way are finished (a second signal stops at once)\n");
+        let result = drain(config, front, broker, &mut terminate, &mut interrupt).await;
+        drop(stop_admin);
+        // Scrapes are short; one that hangs does not hold up the end.
+        let _ = tokio::time::timeout(Duration::from_secs(1), admin_task).await;
+        result
+    })?;
+    say("Stopped\n");
+    Ok(())
+}
+
+async fn wait(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+async fn drain(
+    config: &Config,
+    front: GrpcServer,
+    broker: &Broker,
+    terminate: &mut Signal,
+    interrupt: &mut Signal,
+) -> Result<(), RunError> {
+    let limit = Duration::from_secs(config.drain_seconds.into()) + CLOSING_GRACE;
+    let (done, finished) = tokio::sync::oneshot::channel();
+    let broker = broker.clone();
+    // A thread of its own, not of the runtime: it may be left behind when the time is over.
+    let closing = std::thread::Builder::new().name("martlet-close".into()).spawn(move || {
+        front.shutdown();
+        broker.close();
+        let _ = done.send(());
+    });
+    closing.map_err(|error| RunError::System { what: "cannot start a thread", error })?;
+    tokio::select! {
+        _ = finished => Ok(()),
+        () = tokio::time::sleep(limit) => Err(RunError::TooSlow { limit }),
+        () = wait(terminate, interrupt) => Err(RunError::Forced),
+    }
+}
+
+fn grpc_options(config: &Config, folder: &Path) -> GrpcOptions {
+    let advertise = match config.grpc_advertised() {
+        Advertise::AsDialled => None,
+        Advertise::Host { host, port } => Some((host.clone(), port.unwrap_or(config.grpc_listen.0.port()))),
+    };
+    let tls = match (&config.tls_cert, &config.tls_key) {
+        (Some(certificate), Some(key)) => TlsOptions::Files { certificate: certificate.clone(), key: key.clone() },
+        _ => TlsOptions::SelfSigned {
+            folder: folder.join("tls"),
+            names: advertise.iter().map(|(host, _)| host.clone()).collect(),
+        },
+    };
+    let mut options = GrpcOptions::new(config.grpc_listen.0, tls);
+    options.advertise = advertise;
+    options.workers = config.workers;
+    options.limits.drain_timeout = Duration::from_secs(config.drain_seconds.into());
+    options
+}
+
+/// What people see when the broker is ready.
+fn announcement(
+    config: &Config,
+    folder: &Path,
+    report: &OpenReport,
+    grpc: std::net::SocketAddr,
+    admin: std::net::SocketAddr,
+    elapsed: Duration,
+) -> String {
+    let mut lines = Vec::new();
+    let recovery = &report.recovery;
+    if let Some(torn) = &recovery.torn {
+        lines.push(format!(
+            "The last write before the previous stop was torn and has been cut off: {} from byte {} ({}). Nothing in it \
+             was ever acknowledged.",
+            torn.file,
+            torn.position,
+            show_bytes(torn.bytes_cut)
+        ));
+    }
+    if let Some(reason) = &recovery.index_rebuilt {
+        lines.push(format!("The index was rebuilt from the log: {reason}."));
+    }
+    let dial = match config.grpc_advertised() {
+        Advertise::AsDialled => {
+            "clients are told to use the address they came by; --advertise HOST changes that".into()
+        }
+        host => format!("clients are told to dial {host}"),
+    };
+    lines.push(String::new());
+    lines.push(format!("  clients (gRPC)      {grpc}   TLS and plaintext; {dial}"));
+    lines.push(format!("  metrics and health  http://{admin}/metrics, /healthz, /readyz"));
+    let contents = if recovery.created {
+        "new".to_owned()
+    } else {
+        format!("{} topics, {} groups, {} log segments", report.topics, report.groups, recovery.segments)
+    };
+    lines.push(format!("  data                {} ({contents})", folder.display()));
+    lines.push(format!("  names               broker {}, cluster {}", config.broker_name, config.cluster_name));
+    lines.push(match config.durability {
+        Durability::Fdatasync => {
+            "  durability          a send is acknowledged when this disk has it; there is no replica".to_owned()
+        }
+        Durability::PageCache => "  durability          WEAK: a loss of power loses acknowledged messages".to_owned(),
+    });
+    lines.push(format!("  automatic creation  {}", automatic(config)));
+    let open: Vec<String> = [(grpc, "clients"), (admin, "metrics")]
+        .into_iter()
+        .filter(|(address, _)| !address.ip().is_loopback())
+        .map(|(address, what)| format!("{address} ({what})"))
+        .collect();
+    if !open.is_empty() {
+        lines.push(String::new());
+        lines.push(warning(&format!(
+            "WARNING  No access control: whoever can reach {} can read, send and delete everything.",
+            open.join(" and ")
+        )));
+        lines.push(warning("         Keep these ports inside a trusted network, or listen on this machine only:"));
+        lines.push(warning("         --grpc-listen localhost:8081 --admin-listen localhost:8082"));
+    }
+    lines.push(String::new());
+    lines.push(format!("Ready after {} ms. Stop with Ctrl-C.", elapsed.as_millis()));
+    let mut text = lines.join("\n");
+    text.push('\n');
+    text
+}
+
+fn automatic(config: &Config) -> &'static str {
+    match (config.auto_create_topics, config.auto_create_groups) {
+        (true, true) => {
+            "on: topics and consumer groups are created when first used (auto_create_topics, auto_create_groups)"
+        }
+        (true, false) => "on for topics (auto_create_topics), off for consumer groups",
+        (false, true) => "off for topics, on for consumer groups (auto_create_groups)",
+        (false, false) => "off: topics and consumer groups are created by command only",
+    }
+}
+
+/// Red on a terminal.
+fn warning(text: &str) -> String {
+    if io::stdout().is_terminal() { format!("\x1b[1;31m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// Prints to standard output. A closed pipe is no reason to stop.
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
