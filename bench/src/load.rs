@@ -211,7 +211,7 @@ pub fn add_figures(report: &mut Report, before: &Snapshot, after: &Snapshot, bod
     report.add("generator CPU", per_million(after.own.cpu_s - before.own.cpu_s), "s per million");
 }
 
-/// Lets a load warm up and run, and reads the counters at both ends of the measured part.
+/// Lets a load warm up and run, and reads the counters at both ends of the measured part; an error if nothing was done in it.
 pub fn timed(target: &Target, tally: &Tally, warm: Duration, measure: Duration) -> Result<(Snapshot, Snapshot)> {
     std::thread::sleep(warm);
     let before = Snapshot::take(target, tally)?;
@@ -219,6 +219,11 @@ pub fn timed(target: &Target, tally: &Tally, warm: Duration, measure: Duration) 
     std::thread::sleep(measure);
     tally.recording.store(false, Ordering::Relaxed);
     let after = Snapshot::take(target, tally)?;
+    if after.done == before.done {
+        // Percentiles of nothing would look like a perfect server.
+        let last = tally.first_error().unwrap_or_else(|| "none".to_owned());
+        return Err(BenchError::Stalled { load: "timed", done: 0, wanted: 1, last });
+    }
     Ok((before, after))
 }
 

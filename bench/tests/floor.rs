@@ -4,6 +4,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use martlet_bench::load::latency::{self, Latency};
 use martlet_bench::load::receive::{self, Acks, Receives};
 use martlet_bench::load::send::{self, Sends};
 use martlet_bench::load::{Target, idle};
@@ -71,4 +72,19 @@ fn a_server_that_is_not_there_is_named() {
     assert!(refused.starts_with(&format!("connection to {unused}: ")), "{refused}");
     let never = idle::until_ready(&target, Duration::from_millis(50), || false).unwrap_err().to_string();
     assert!(never.starts_with("ready: stalled at 0 of 1; last error: connection to "), "{never}");
+}
+
+#[test]
+fn a_latency_of_no_messages_is_an_error_not_a_zero() {
+    // The floor hands out messages that this run has not sent.
+    let shape = Latency {
+        rate: 100,
+        size: 128,
+        group: "billing".to_owned(),
+        pollers: 1,
+        warm: Duration::from_millis(10),
+        measure: Duration::from_millis(100),
+    };
+    let nothing = latency::run(&floor(), &shape).unwrap_err().to_string();
+    assert_eq!(nothing, "timed: stalled at 0 of 1; last error: none");
 }
