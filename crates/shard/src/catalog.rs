@@ -7,7 +7,7 @@ use crate::queue::Queue;
 use crate::shard::{Shard, Topic};
 use bytes::Bytes;
 use martlet_model::names::DEAD_LETTER_PREFIX;
-use martlet_model::{GroupId, QueueId, QueueOffset, TopicId};
+use martlet_model::{GroupId, QueueId, TopicId};
 use martlet_store::Op;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -211,6 +211,7 @@ impl<T> Shard<T> {
         let (Some(queue), Some(progress)) = (self.queues.get(&id), self.progress.get(&(group, id))) else { return };
         let (from, below) = (progress.committed(), queue.min);
         if from >= below {
+            self.progress.get_mut(&(group, id)).into_iter().for_each(|progress| progress.mark_met());
             return;
         }
         if !progress.is_untouched() {

@@ -263,9 +263,14 @@ impl Progress {
         self.untouched = true;
     }
 
-    /// Whether the group has never been handed anything of this queue.
+    /// Whether this is the group's first contact with the queue: what retention took before is no loss of its own.
     pub fn is_untouched(&self) -> bool {
         self.untouched
+    }
+
+    /// From now on, it is.
+    pub fn mark_met(&mut self) {
+        self.untouched = false;
     }
 
     /// Everything below is settled, whatever it was: retention has taken it. One write, however far it goes.
@@ -362,7 +367,9 @@ impl Progress {
 
     /// Whether dropping it from memory would lose nothing that the store does not have.
     pub fn is_clean(&self) -> bool {
-        self.touched.is_empty() && !self.frontier_dirty && self.moving.is_empty()
+        self.touched.is_empty()
+            && !self.frontier_dirty
+            && self.moving.is_empty()
             && self.lent.is_none()
             && self.classifying.is_none()
     }

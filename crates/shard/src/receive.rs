@@ -352,7 +352,8 @@ impl<T> Shard<T> {
     /// Has the reader stage find out what matches the visible slots of which that is not known: handed out before there
     /// was a filter, or since loaded from the store, which keeps no filters.
     fn classify(&mut self, topic: TopicId, group: GroupId, queue: QueueId) {
-        let Some(progress) = self.progress.get(&(group, queue)).filter(|progress| progress.classifying.is_none()) else {
+        let Some(progress) = self.progress.get(&(group, queue)).filter(|progress| progress.classifying.is_none())
+        else {
             return;
         };
         let Some(first) = progress.first_unknown() else { return };

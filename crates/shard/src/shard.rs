@@ -118,12 +118,30 @@ pub(crate) struct LiveFilter {
 /// Why something is being loaded.
 pub(crate) enum Purpose<T> {
     Entity(Entity),
-    DeadLetter { group: GroupId, queue: QueueId, offset: QueueOffset, reply: Option<T> },
-    Filter { group: GroupId, queue: QueueId, from: QueueOffset, until: QueueOffset },
+    DeadLetter {
+        group: GroupId,
+        queue: QueueId,
+        offset: QueueOffset,
+        reply: Option<T>,
+    },
+    Filter {
+        group: GroupId,
+        queue: QueueId,
+        from: QueueOffset,
+        until: QueueOffset,
+    },
     /// Which filters the visible slots of a range match, that is not known any more.
-    Classify { group: GroupId, queue: QueueId, from: QueueOffset, until: QueueOffset },
+    Classify {
+        group: GroupId,
+        queue: QueueId,
+        from: QueueOffset,
+        until: QueueOffset,
+    },
     Sweep(Bytes),
-    DescribeGroup { group: GroupId, token: T },
+    DescribeGroup {
+        group: GroupId,
+        token: T,
+    },
 }
 
 /// One shard. `T` is what callers recognise their replies by.
@@ -506,6 +524,8 @@ impl<T> Shard<T> {
                 let bounds = bounds.unwrap_or_default();
                 self.queues.insert(id, Queue::load(id, image, bounds.start, bounds.end));
                 self.reindex_expiry(id);
+                let groups: Vec<_> = self.progress.keys().filter(|key| key.1 == id).map(|key| key.0).collect();
+                groups.into_iter().for_each(|group| self.clamp(group, id));
             }
             (Entity::Progress(group, queue), Loaded::Progress { frontier, pages }) => {
                 let progress = match frontier.and_then(|state| state.image) {
@@ -528,6 +548,9 @@ impl<T> Shard<T> {
                 };
                 self.progress.insert((group, queue), progress);
                 self.reindex.insert((group, queue));
+                self.clamp(group, queue);
+                // What lapsed while it was not in memory is visible before anybody is served.
+                self.lapse(group, queue);
             }
             _ => return Err("the store answered something else than was asked".into()),
         }

@@ -1,0 +1,148 @@
+//! Tag filters: what does not match counts as consumed, and nothing that matches a member is lost.
+
+use crate::world::*;
+
+#[test]
+fn a_filtered_group_receives_what_matches_and_the_rest_counts_as_consumed() {
+    let mut world = World::new(1).topic("orders", 1).group("billing", max_attempts(3));
+    for n in 0..100 {
+        world.send_tagged("orders", ["red", "green", "blue"][n % 3], &format!("{n:02}"));
+    }
+    let received = world.receive("billing", invisible_secs(30).tags("green"));
+    assert_eq!(received.len(), 32);
+    for delivery in &received.0 {
+        assert_eq!(delivery.body.parse::<usize>().unwrap() % 3, 1);
+        world.ack(&delivery.handle).unwrap();
+    }
+    assert_eq!(world.receive("billing", invisible_secs(30).tags("green")).one().body, "97");
+    let (figures, _) = world.progress_of("billing");
+    assert_eq!((figures[0].ready, figures[0].in_flight, figures[0].committed.0), (0, 1, 97));
+    assert_eq!(world.shard().shard().counters().filtered, 67);
+}
+
+#[test]
+fn a_waiting_poll_is_woken_by_what_it_wants_only() {
+    let mut world = World::new(2).topic("orders", 1).group("billing", max_attempts(3));
+    let poll = world.poll("billing", invisible_secs(30).tags("green"));
+    world.settle();
+    world.send_tagged("orders", "red", "a");
+    world.send("orders", "b");
+    assert!(world.received(poll).is_none());
+    world.send_tagged("orders", "green", "c");
+    assert_eq!(world.received(poll).unwrap().one().body, "c");
+}
+
+#[test]
+fn two_members_with_different_filters_lose_nothing_and_get_only_theirs() {
+    let mut world = World::new(3).topic("orders", 2).group("billing", max_attempts(3));
+    let red = || invisible_secs(30).tags("red");
+    let green = || invisible_secs(30).tags("green");
+    for how in [red(), green()] {
+        world.receive("billing", how);
+    }
+    for n in 0..20 {
+        world.send_tagged("orders", ["red", "green"][n % 2], ["r", "g"][n % 2]);
+    }
+    let reds = world.receive("billing", red());
+    assert_eq!(reds.bodies(), ["r"; 10]);
+    let greens = world.receive("billing", green());
+    assert_eq!(greens.bodies(), ["g"; 10]);
+    world.advance_secs(30);
+    assert_eq!(world.receive("billing", green()).bodies(), ["g"; 10], "retries go to whom they match, too");
+    assert_eq!(world.receive("billing", red()).bodies(), ["r"; 10]);
+}
+
+#[test]
+fn a_filter_that_arrives_while_messages_are_looked_at_loses_nothing() {
+    let mut world = World::new(4).topic("orders", 1).group("billing", max_attempts(3));
+    let first = world.poll("billing", invisible_secs(30).tags("red"));
+    world.settle();
+    world.holds_loads = true;
+    world.send_tagged("orders", "green", "g");
+    world.turn([]);
+    let second = world.poll("billing", invisible_secs(30).tags("green"));
+    world.holds_loads = false;
+    world.settle();
+    assert!(world.received(first).is_none());
+    assert_eq!(world.received(second).unwrap().one().body, "g");
+}
+
+#[test]
+fn a_new_filter_does_not_hand_out_what_does_not_match_it() {
+    let mut world = World::new(5).topic("orders", 1).group("billing", max_attempts(3));
+    for _ in 0..3 {
+        world.send_tagged("orders", "red", "r");
+    }
+    assert_eq!(world.receive("billing", invisible_secs(30).tags("red").batch(1)).one().body, "r");
+    assert_eq!(world.receive("billing", invisible_secs(30).tags("green")).len(), 0);
+    assert_eq!(world.receive("billing", invisible_secs(30).tags("red")).len(), 2);
+}
+
+#[test]
+fn after_a_crash_and_after_eviction_filters_still_hold() {
+    for crash in [true, false] {
+        let mut world = World::new(6).topic("orders", 1).group("billing", max_attempts(9));
+        let red = || invisible_secs(30).tags("red");
+        let green = || invisible_secs(30).tags("green");
+        world.receive("billing", green());
+        for _ in 0..3 {
+            world.send_tagged("orders", "red", "r");
+            world.send_tagged("orders", "green", "g");
+        }
+        assert_eq!(world.receive("billing", red().batch(1)).len(), 1);
+        assert_eq!(world.receive("billing", green().batch(1)).len(), 1);
+        match crash {
+            true => world.crash(),
+            false => world.shard_mut().shard_mut().evict_clean(),
+        }
+        assert_eq!(world.receive("billing", green()).bodies(), ["g", "g"]);
+        assert_eq!(world.receive("billing", red()).bodies(), ["r", "r"]);
+        world.advance_secs(30);
+        for (how, body) in [(green(), "g"), (red(), "r")] {
+            // What was in flight at that time is looked at while the first poll takes the rest.
+            let polls: Vec<_> = (0..2).map(|_| world.receive("billing", how.clone())).collect();
+            assert_eq!(polls.iter().flat_map(Received::bodies).collect::<Vec<_>>(), [body; 3]);
+        }
+    }
+}
+
+#[test]
+fn a_member_that_returns_after_a_long_pause_gets_what_still_waits_for_it() {
+    let mut world = World::new(7).topic("orders", 1).group("billing", max_attempts(9));
+    let both = || invisible_secs(300).tags("red || green");
+    world.receive("billing", both());
+    world.advance_secs(200);
+    for _ in 0..3 {
+        world.send_tagged("orders", "red", "r");
+    }
+    assert_eq!(world.receive("billing", invisible_secs(300).tags("red").batch(1)).len(), 1);
+    assert_eq!(world.receive("billing", both()).bodies(), ["r", "r"]);
+}
+
+#[test]
+fn what_a_member_was_handed_waits_for_its_return_however_long_it_was_away() {
+    let mut world = World::new(8).topic("orders", 1).group("billing", max_attempts(9));
+    world.send_tagged("orders", "red", "r");
+    world.receive("billing", invisible_secs(30).tags("red")).one();
+    world.advance_secs(300);
+    for _ in 0..2 {
+        assert_eq!(world.receive("billing", invisible_secs(30).tags("green")).len(), 0);
+    }
+    world.send_tagged("orders", "red", "passed over");
+    world.send_tagged("orders", "green", "g");
+    assert_eq!(world.receive("billing", invisible_secs(30).tags("green")).one().body, "g", "holds nothing up");
+    let again = world.receive("billing", invisible_secs(30).tags("red")).one();
+    assert_eq!((again.body.as_str(), again.attempt), ("r", 2));
+}
+
+#[test]
+fn a_member_without_a_filter_beside_one_with_gets_the_rest() {
+    let mut world = World::new(9).topic("orders", 1).group("billing", max_attempts(9));
+    world.receive("billing", invisible_secs(30).tags("red"));
+    world.receive("billing", invisible_secs(30));
+    for n in 0..10 {
+        world.send_tagged("orders", ["red", "green"][n % 2], ["r", "g"][n % 2]);
+    }
+    let all = world.receive("billing", invisible_secs(30));
+    assert_eq!(all.len(), 10);
+}

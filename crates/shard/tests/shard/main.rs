@@ -1,0 +1,17 @@
+//! What users notice of a shard, told through its one door: [`martlet_shard::ShardLoop`] on a store.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_types, missing_docs)]
+
+mod catalog;
+mod cost;
+mod dead_letters;
+mod delivery;
+mod durability;
+mod eviction;
+mod filters;
+mod handles;
+mod memory;
+mod renewal;
+mod retention;
+mod retries;
+mod world;
