@@ -10,6 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use martlet_broker::{Broker, GroupStatus};
+use martlet_grpc::GrpcServer;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -39,13 +40,25 @@ struct Inner {
     phase: AtomicU8,
     started: Instant,
     groups: Mutex<(Option<Instant>, Vec<GroupStatus>)>,
+    front: Mutex<Option<GrpcServer>>,
 }
 
 impl Admin {
     /// About this broker, which is starting.
     pub fn new(broker: Broker, started: Instant) -> Self {
         let phase = AtomicU8::new(Phase::Starting as u8);
-        Self { inner: Arc::new(Inner { broker, phase, started, groups: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { broker, phase, started, groups: Mutex::default(), front: Mutex::default() }) }
+    }
+
+    /// The gRPC port is there: clients are served.
+    pub fn serving(&self, front: GrpcServer) {
+        *self.inner.front.lock().unwrap_or_else(PoisonError::into_inner) = Some(front);
+        self.enter(Phase::Serving);
+    }
+
+    /// Gives the gRPC port back, to be shut down.
+    pub fn take_front(&self) -> Option<GrpcServer> {
+        self.inner.front.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The process goes on to another phase.
@@ -101,6 +114,10 @@ async fn metrics_text(State(admin): State<Admin>) -> Response {
         topics: broker.topics().len(),
         group_count: broker.groups().len(),
         groups,
+        grpc: {
+            let front = admin.inner.front.lock().unwrap_or_else(PoisonError::into_inner);
+            front.as_ref().map(|front| (front.connections(), front.polls()))
+        },
         uptime_seconds: admin.inner.started.elapsed().as_secs_f64(),
     };
     match metrics::text(snapshot) {

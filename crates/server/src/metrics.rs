@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub groups: Vec<GroupStatus>,
     /// Groups in the catalog; more than `groups` if there are too many to look at each time.
     pub group_count: usize,
+    /// Connections and polls of the gRPC port, once it is there.
+    pub grpc: Option<(usize, usize)>,
     /// Seconds since the process started.
     pub uptime_seconds: f64,
 }
@@ -88,6 +90,10 @@ impl Collector for Snapshot {
         self.clients(&mut families);
         self.store(&mut families);
         self.shard(&mut families);
+        if let Some((connections, polls)) = self.grpc {
+            families.gauge("martlet_grpc_connections", "Connections of the gRPC port", connections as f64);
+            families.gauge("martlet_grpc_polls", "Receive calls under way on the gRPC port", polls as f64);
+        }
         process::add(&mut families, self.uptime_seconds);
         for (name, help) in &families.order {
             let samples = families.samples.get(name).map(Vec::as_slice).unwrap_or_default();
@@ -104,7 +110,7 @@ impl Collector for Snapshot {
                     Value::Counter(value) => sample.encode_counter::<NoLabelSet, f64, f64>(value, None)?,
                     Value::Gauge(value) => sample.encode_gauge(value)?,
                     Value::Histogram(histogram) => {
-                        let above = (f64::MAX, histogram.above);
+                        let above = (f64::INFINITY, histogram.above);
                         let buckets: Vec<(f64, u64)> = histogram.buckets.iter().copied().chain([above]).collect();
                         let count = buckets.iter().map(|(_, count)| count).sum();
                         sample.encode_histogram::<NoLabelSet>(histogram.sum, count, &buckets, None)?;

@@ -140,14 +140,15 @@ fn serve(
         }
         error => RunError::Front(error),
     })?;
-    admin.enter(Phase::Serving);
-    say(&announcement(config, folder, report, front.local_addr(), admin_address, started.elapsed()));
+    let grpc_address = front.local_addr();
+    admin.serving(front);
+    say(&announcement(config, folder, report, grpc_address, admin_address, started.elapsed()));
 
     runtime.block_on(async {
         wait(&mut terminate, &mut interrupt).await;
         admin.enter(Phase::Draining);
         say("Stopping: no new requests; those under way are finished (a second signal stops at once)\n");
-        let result = drain(config, front, broker, &mut terminate, &mut interrupt).await;
+        let result = drain(config, admin.take_front(), broker, &mut terminate, &mut interrupt).await;
         drop(stop_admin);
         // Scrapes are short; one that hangs does not hold up the end.
         let _ = tokio::time::timeout(Duration::from_secs(1), admin_task).await;
@@ -166,7 +167,7 @@ async fn wait(terminate: &mut Signal, interrupt: &mut Signal) {
 
 async fn drain(
     config: &Config,
-    front: GrpcServer,
+    front: Option<GrpcServer>,
     broker: &Broker,
     terminate: &mut Signal,
     interrupt: &mut Signal,
@@ -176,7 +177,9 @@ async fn drain(
     let broker = broker.clone();
     // A thread of its own, not of the runtime: it may be left behind when the time is over.
     let closing = std::thread::Builder::new().name("martlet-close".into()).spawn(move || {
-        front.shutdown();
+        if let Some(front) = front {
+            front.shutdown();
+        }
         broker.close();
         let _ = done.send(());
     });
@@ -253,25 +256,32 @@ fn announcement(
         Durability::PageCache => "  durability          WEAK: a loss of power loses acknowledged messages".to_owned(),
     });
     lines.push(format!("  automatic creation  {}", automatic(config)));
-    let open: Vec<String> = [(grpc, "clients"), (admin, "metrics")]
-        .into_iter()
-        .filter(|(address, _)| !address.ip().is_loopback())
-        .map(|(address, what)| format!("{address} ({what})"))
-        .collect();
-    if !open.is_empty() {
-        lines.push(String::new());
-        lines.push(warning(&format!(
-            "WARNING  No access control: whoever can reach {} can read, send and delete everything.",
-            open.join(" and ")
-        )));
-        lines.push(warning("         Keep these ports inside a trusted network, or listen on this machine only:"));
-        lines.push(warning("         --grpc-listen localhost:8081 --admin-listen localhost:8082"));
-    }
+    lines.extend(warnings(grpc, admin));
     lines.push(String::new());
     lines.push(format!("Ready after {} ms. Stop with Ctrl-C.", elapsed.as_millis()));
     let mut text = lines.join("\n");
     text.push('\n');
     text
+}
+
+/// Said when others than this machine can reach a listener without access control.
+fn warnings(grpc: std::net::SocketAddr, admin: std::net::SocketAddr) -> Vec<String> {
+    let mut dangers = Vec::new();
+    if !grpc.ip().is_loopback() {
+        dangers.push(format!("Whoever can reach {grpc} can read, send and delete everything."));
+    }
+    if !admin.ip().is_loopback() {
+        dangers.push(format!("Whoever can reach {admin} can see names of topics and groups, and figures."));
+    }
+    if dangers.is_empty() {
+        return Vec::new();
+    }
+    let mut lines =
+        vec![String::new(), warning("WARNING  There is no access control on a port that others can reach.")];
+    lines.extend(dangers.iter().map(|danger| warning(&format!("         {danger}"))));
+    lines.push(warning("         Keep it inside a trusted network, or listen on this machine only:"));
+    lines.push(warning("         --grpc-listen localhost:8081 --admin-listen localhost:8082"));
+    lines
 }
 
 fn automatic(config: &Config) -> &'static str {

@@ -23,11 +23,6 @@ impl Listen {
         }
         text.parse().ok().map(Self)
     }
-
-    /// Whether only this machine reaches it.
-    pub fn is_loopback(self) -> bool {
-        self.0.ip().is_loopback()
-    }
 }
 
 impl fmt::Display for Listen {

@@ -59,6 +59,7 @@ fn snapshot() -> Snapshot {
             clients: Vec::new(),
         }],
         group_count: 1,
+        grpc: Some((3, 2)),
         uptime_seconds: 1.5,
     }
 }
@@ -74,8 +75,8 @@ fn names_and_labels_are_those_that_dashboards_for_the_reference_expect() {
     for line in [
         format!("rocketmq_messages_in_total{{{common},topic=\"orders\",is_system=\"false\"}} 4.0"),
         format!("rocketmq_throughput_in_total{{{common},topic=\"orders\",is_system=\"false\"}} 10000.0"),
-        format!("rocketmq_message_size_bucket{{le=\"4096.0\",{common},topic=\"orders\",is_system=\"false\"}} 3"),
-        format!("rocketmq_message_size_bucket{{le=\"+Inf\",{common},topic=\"orders\",is_system=\"false\"}} 4"),
+        format!("rocketmq_message_size_bucket{{{common},le=\"4096.0\",topic=\"orders\",is_system=\"false\"}} 3"),
+        format!("rocketmq_message_size_bucket{{{common},le=\"+Inf\",topic=\"orders\",is_system=\"false\"}} 4"),
         format!("rocketmq_message_size_count{{{common},topic=\"orders\",is_system=\"false\"}} 4"),
         format!("rocketmq_consumer_lag_messages{{{common},consumer_group=\"billing\",topic=\"orders\"}} 37.0"),
         format!("rocketmq_consumer_inflight_messages{{{common},consumer_group=\"billing\",topic=\"orders\"}} 5.0"),

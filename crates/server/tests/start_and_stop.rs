@@ -1,0 +1,95 @@
+//! How a broker starts, refuses to start, and stops.
+
+mod process;
+
+use process::{Broker, martlet, refused_start};
+
+#[test]
+fn it_says_where_it_listens_where_its_data_is_and_what_it_creates_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let broker = Broker::start(&data);
+    assert!(broker.said.contains(&data.display().to_string()), "{}", broker.said);
+    for part in ["(new)", "broker broker-a, cluster DefaultCluster", "automatic creation  on", "there is no replica"] {
+        assert!(broker.said.contains(part), "{part}: {}", broker.said);
+    }
+    assert!(!broker.said.contains("WARNING"), "loopback needs no warning: {}", broker.said);
+    assert_eq!(broker.get("/readyz"), (200, "ready\n".to_owned()));
+    assert_eq!(broker.get("/healthz"), (200, "ok\n".to_owned()));
+    assert_eq!(broker.get("/nothing").0, 404);
+}
+
+#[test]
+fn a_port_that_others_can_reach_is_warned_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start_with(&folder.path().join("data"), &["--auto-create-topics", "false"]);
+    assert!(broker.said.contains("off for topics, on for consumer groups"), "{}", broker.said);
+    drop(broker);
+    // A flag given twice is refused, so this one's addresses go by the environment.
+    let mut command = martlet();
+    command.env("MARTLET_GRPC_LISTEN", "0.0.0.0:0").env("MARTLET_ADMIN_LISTEN", "127.0.0.1:0");
+    command.arg("--data").arg(folder.path().join("other")).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut said = String::new();
+    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+    while !said.contains("Ready after") {
+        assert!(std::io::BufRead::read_line(&mut out, &mut said).unwrap() > 0, "{said}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(said.contains("WARNING  There is no access control"), "{said}");
+    assert!(said.contains("can read, send and delete everything"), "{said}");
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("martlet.toml");
+    std::fs::write(&file, "retention_hour = 24\n").unwrap();
+    let error = refused_start(martlet().arg("--config").arg(&file));
+    assert!(error.contains("there is no key retention_hour, did you mean retention_hours?"), "{error}");
+    let error = refused_start(martlet().env("MARTLET_ADVERTIZE", "x"));
+    assert!(error.contains("did you mean MARTLET_ADVERTISE?"), "{error}");
+    let error = refused_start(martlet().args(["--retension-hours", "1"]));
+    assert!(error.contains("--retention-hours"), "{error}");
+    let error = refused_start(martlet().args(["--durability", "fast"]));
+    assert!(
+        error.contains("flag --durability: durability = \"fast\" is not accepted; it takes fdatasync or"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_second_process_on_the_same_folder_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let broker = Broker::start(&data);
+    let mut second = martlet();
+    second.args(["--grpc-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data"]).arg(&data);
+    let error = refused_start(&mut second);
+    let expected = format!("data folder {} is in use by another process (pid {})", data.display(), broker.id());
+    assert!(error.contains(&expected), "{error}");
+}
+
+#[test]
+fn a_port_in_use_is_named_with_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&folder.path().join("one"));
+    let mut second = martlet();
+    second.args(["--grpc-listen", &broker.grpc, "--admin-listen", "127.0.0.1:0", "--data"]);
+    let error = refused_start(second.arg(folder.path().join("two")));
+    assert!(error.contains(&format!("cannot listen on {} (grpc_listen)", broker.grpc)), "{error}");
+}
+
+#[test]
+fn sigterm_stops_it_cleanly_and_it_starts_again_on_its_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let broker = Broker::start(&data);
+    broker.ok(&["topic", "create", "orders"]);
+    let (success, said) = broker.terminate();
+    assert!(success && said.ends_with("Stopped\n"), "{said}");
+    let broker = Broker::start(&data);
+    assert!(broker.said.contains("1 topics, 0 groups"), "{}", broker.said);
+    assert!(broker.ok(&["topic", "list"]).contains("orders"));
+}
