@@ -21,9 +21,6 @@ const EXAMPLES: &str = "Examples:\n  \
 pub fn command() -> Command {
     let mut command = Command::new("martlet")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("A message broker for RocketMQ clients, in one process")
-        .long_about(ABOUT)
-        .after_help(EXAMPLES)
         .args_conflicts_with_subcommands(true)
         .disable_help_subcommand(true)
         .max_term_width(110)
@@ -36,16 +33,22 @@ pub fn command() -> Command {
         );
     for key in KEYS {
         let default = if key.default.is_empty() { String::new() } else { format!(" [default: {}]", key.default) };
+        let reference =
+            if key.reference.is_empty() { String::new() } else { format!(" [RocketMQ: {}]", key.reference) };
         command = command.arg(
             Arg::new(key.name)
                 .long(key.name.replace('_', "-"))
                 .value_name(key.placeholder)
                 .help_heading(key.section)
                 .help(format!("{}{default}", key.meaning))
-                .long_help(format!("{} {}{default}", key.meaning, key.cost)),
+                .long_help(format!("{} {}{default}{reference}", key.meaning, key.cost)),
         );
     }
+    // Said last, because the subcommands bring a description of their own.
     Action::augment_subcommands(command)
+        .about("A message broker for RocketMQ clients, in one process")
+        .long_about(ABOUT)
+        .after_help(EXAMPLES)
 }
 
 /// The keys given as flags, and the file.

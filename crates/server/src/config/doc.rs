@@ -1,4 +1,4 @@
-//! `docs/configuration.md` and the end of `--help`, from the table of keys.
+//! `docs/configuration.md`, from the table of keys.
 
 use super::keys::KEYS;
 use std::fmt::Write;

@@ -4,7 +4,8 @@
 //! `--retention-hours` on the command line. The command line wins over the environment, that over the file, that over
 //! the default. A key that does not exist is an error with the nearest one that does.
 
-pub mod doc;
+#[cfg(test)]
+mod doc;
 pub mod keys;
 mod value;
 

@@ -1,8 +1,6 @@
 //! How a broker starts, refuses to start, and stops.
 
-mod process;
-
-use process::{Broker, martlet, refused_start};
+use crate::process::{Broker, martlet, refused_start};
 
 #[test]
 fn it_says_where_it_listens_where_its_data_is_and_what_it_creates_by_itself() {
@@ -92,4 +90,29 @@ fn sigterm_stops_it_cleanly_and_it_starts_again_on_its_data() {
     let broker = Broker::start(&data);
     assert!(broker.said.contains("1 topics, 0 groups"), "{}", broker.said);
     assert!(broker.ok(&["topic", "list"]).contains("orders"));
+}
+
+#[test]
+fn a_waiting_poll_does_not_hold_up_a_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&folder.path().join("data"));
+    broker.ok(&["topic", "create", "orders"]);
+    let mut consumer = martlet()
+        .args(["receive", "orders", "--group", "billing", "--follow", "--endpoint", &broker.grpc])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let started = std::time::Instant::now();
+    let waiting =
+        |text: &str| text.lines().any(|line| line.starts_with("martlet_grpc_polls{") && line.ends_with(" 1.0"));
+    while !waiting(&broker.get("/metrics").1) {
+        assert!(started.elapsed().as_secs() < 10, "the consumer does not poll");
+    }
+    let stopping = std::time::Instant::now();
+    let (success, said) = broker.terminate();
+    assert!(success, "{said}");
+    assert!(stopping.elapsed().as_secs() < 8, "stopping waited for the poll: {:?}", stopping.elapsed());
+    consumer.kill().unwrap();
+    consumer.wait().unwrap();
 }

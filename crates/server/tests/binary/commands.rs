@@ -1,8 +1,6 @@
 //! The command line against a running broker: tables, JSON, errors, messages there and back.
 
-mod process;
-
-use process::{Broker, succeeded};
+use crate::process::{self, Broker, succeeded};
 use serde_json::{Value, json};
 
 fn broker() -> (tempfile::TempDir, Broker) {

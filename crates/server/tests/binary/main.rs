@@ -1,0 +1,8 @@
+//! The real binary: how it starts and stops, and what its commands do.
+
+// Helpers outside of `#[test]` functions fail by panicking, too.
+#![allow(clippy::unwrap_used)]
+
+mod commands;
+mod process;
+mod start_and_stop;
