@@ -29,6 +29,7 @@ mod mem;
 mod payload;
 mod report;
 mod scan;
+pub mod sim;
 
 pub use batch::{Batch, KeyState, Op, StoredMessage, Term};
 pub use report::{Durability, Notice, OpenError, RecoveryReport, TornTail};

@@ -96,17 +96,13 @@ impl Model {
 
     /// Asks the store everything the model knows and says what differs first.
     pub fn compare<R: Reader>(&self, reader: &R) -> Result<(), String> {
-        let differs = |what: String, expected: String, found: String| {
-            if expected == found { Ok(()) } else { Err(format!("{what}: expected {expected}, found {found}")) }
-        };
+        fn differs<T: PartialEq + std::fmt::Debug>(what: &str, expected: T, found: T) -> Result<(), String> {
+            if expected == found { Ok(()) } else { Err(format!("{what}: expected {expected:?}, found {found:?}")) }
+        }
         let everything = QueueOffset(0)..QueueOffset(u64::MAX);
         for (queue, state) in &self.queues {
             let found = block_on(reader.bounds(*queue)).map_err(|error| error.to_string())?;
-            differs(
-                format!("bounds of {queue:?}"),
-                format!("{:?}", Some(state.trim..state.next)),
-                format!("{found:?}"),
-            )?;
+            differs(&format!("bounds of {queue:?}"), Some(state.trim..state.next), found)?;
             let found = block_on(reader.messages(*queue, everything.clone(), usize::MAX, usize::MAX));
             let found = found.map_err(|error| error.to_string())?;
             let expected: Vec<_> = state.messages.values().cloned().collect();
@@ -124,10 +120,10 @@ impl Model {
         let all = Bytes::new()..Bytes::from_static(&[0xff; 513]);
         let found = block_on(reader.scan(all, usize::MAX)).map_err(|error| error.to_string())?;
         let expected: Vec<_> = self.keys.iter().map(|(key, state)| (key.clone(), state.clone())).collect();
-        differs("scan of all keys".to_owned(), format!("{expected:?}"), format!("{found:?}"))?;
+        differs("scan of all keys", expected, found)?;
         for (key, state) in &self.keys {
             let found = block_on(reader.get(key)).map_err(|error| error.to_string())?;
-            differs(format!("key {key:?}"), format!("{:?}", Some(state)), format!("{:?}", found.as_ref()))?;
+            differs(&format!("key {key:?}"), Some(state), found.as_ref())?;
         }
         let mut by_term: BTreeMap<Term, Vec<(QueueId, QueueOffset)>> = BTreeMap::new();
         for (term, queue, offset) in self.terms.iter().rev() {
@@ -135,7 +131,7 @@ impl Model {
         }
         for (term, places) in by_term {
             let found = block_on(reader.find(term, usize::MAX)).map_err(|error| error.to_string())?;
-            differs(format!("places of {term:?}"), format!("{places:?}"), format!("{found:?}"))?;
+            differs(&format!("places of {term:?}"), places, found)?;
         }
         Ok(())
     }

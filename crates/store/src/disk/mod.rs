@@ -6,6 +6,7 @@
 //! - Data of a file whose name is durable survives once synced.
 
 pub(crate) mod real;
+pub(crate) mod sim;
 
 use std::fmt;
 

@@ -66,6 +66,7 @@ pub(crate) fn ingest<I: Index>(index: &I, changes: &Changes, mems: &[Arc<MemSegm
 impl<D: Disk, I: Index> Engine<D, I> {
     /// Does one step of maintenance, or the rest of the last one.
     pub(crate) fn step_maintain(&self) -> Step {
+        self.check_space();
         let mut maintenance = lock(&self.maintenance);
         if self.failed.get().is_some() {
             return Step::Idle;
@@ -73,6 +74,7 @@ impl<D: Disk, I: Index> Engine<D, I> {
         if let Some(pending) = maintenance.pending.take() {
             if self.durable_ordinal.load(Ordering::Acquire) < pending.ordinal {
                 maintenance.pending = Some(pending);
+                self.attention.store(true, Ordering::Release);
                 return Step::Waiting;
             }
             return match self.finish(&pending) {
@@ -103,6 +105,8 @@ impl<D: Disk, I: Index> Engine<D, I> {
                 maintenance.pending = Some(pending);
                 Step::Worked
             }
+            // Something may have been queued all the same: a new segment, a new account.
+            Ok(None) if !self.ready() => Step::Waiting,
             Ok(None) => Step::Idle,
             Err(error) => {
                 self.notice(Notice::IndexFailed { cause: error.0 });

@@ -16,6 +16,8 @@ pub(crate) mod open;
 pub(crate) mod read;
 mod rebuild;
 mod reclaim;
+mod room;
+mod scrub;
 
 use crate::cache::TailCache;
 use crate::codec::crc32c;
@@ -25,11 +27,12 @@ use crate::index::Index;
 use crate::mem::MemSegment;
 use crate::payload::Encoder;
 use crate::report::Notice;
-use crate::{Batch, Durability, Op, Progress, Room, StoreFailure, Ticket, UnixMillis, Usage};
+use crate::{Batch, Durability, Op, Progress, Shortage, StoreFailure, Ticket, UnixMillis, Usage};
 use bytes::Bytes;
 use files::Files;
 use maintain::PendingStep;
 use manifest::{Manifest, Row};
+use room::RESERVE_FOR_COMMITS;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -43,6 +46,8 @@ pub(crate) struct Settings {
     pub memory_index_bytes: usize,
     /// Age at which a segment that makes bytes elsewhere dead is sealed, ms of shard time.
     pub seal_after_millis: i64,
+    /// Segments the log may be larger than twice what is alive.
+    pub slack_segments: u64,
     pub durability: Durability,
     pub broken: Broken,
 }
@@ -114,6 +119,8 @@ pub(crate) struct Maintenance {
     /// Segments found damaged: left alone until repaired.
     damaged: BTreeSet<u32>,
     carried_bytes: u64,
+    /// Where the scrub goes on.
+    scrub: (u32, u32),
     /// The index is to be compared with the account.
     audit: bool,
 }
@@ -140,6 +147,9 @@ pub(crate) struct Engine<D: Disk, I> {
     durable_ordinal: AtomicU64,
     /// Whether the index has anything.
     indexed: AtomicBool,
+    shortage: Mutex<Option<Shortage>>,
+    /// Maintenance has something to do, or to go on with.
+    attention: AtomicBool,
     maintenance: Mutex<Maintenance>,
     /// Why the index is not trusted.
     suspected: Mutex<Option<String>>,
@@ -169,10 +179,6 @@ impl<D: Disk, I: Index> Engine<D, I> {
         // In this order: a failure seen goes with at least the durable ticket it followed.
         let failed = self.failed.get().cloned();
         Progress { durable: Ticket(self.durable.load(Ordering::Acquire)), failed }
-    }
-
-    pub(crate) fn room(&self) -> Room {
-        Room::Open
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -235,6 +241,7 @@ impl<D: Disk, I: Index> Engine<D, I> {
         let begin = commit.segment == 0 || full || heavy || seal;
         if begin {
             create = Some(Create { header: self.roll(commit, &mut tables, time) });
+            self.attention.store(true, Ordering::Release);
             position = 0;
         }
         if begin || payload.is_none() {
@@ -281,6 +288,15 @@ impl<D: Disk, I: Index> Engine<D, I> {
         if notices.back() != Some(&notice) && notices.len() < NOTICES_MAX {
             notices.push_back(notice);
         }
+    }
+
+    /// Whether maintenance is to be called soon; said once.
+    pub(crate) fn take_attention(&self) -> bool {
+        self.attention.swap(false, Ordering::AcqRel)
+    }
+
+    pub(crate) fn carried_bytes(&self) -> u64 {
+        lock(&self.maintenance).carried_bytes
     }
 
     /// What was noticed since the last call.
@@ -370,8 +386,7 @@ impl<D: Disk, I: Index> Engine<D, I> {
                     sealed.sync_data()?;
                 }
             }
-            let file = Arc::new(self.disk.create(&segment_name(unit.segment))?);
-            file.preallocate(u64::from(self.settings.segment_bytes))?;
+            let file = Arc::new(self.with_reserve(RESERVE_FOR_COMMITS, || self.create_segment(unit.segment))?);
             self.files.insert(unit.segment, file.clone());
             writer.file = Some((unit.segment, file));
             writer.durable = 0;

@@ -117,6 +117,8 @@ impl<D: Disk, I: Index> Engine<D, I> {
             durable: AtomicU64::new(0),
             durable_ordinal: AtomicU64::new(0),
             indexed: AtomicBool::new(indexed),
+            shortage: Mutex::new(None),
+            attention: AtomicBool::new(true),
             maintenance: Mutex::new(Maintenance::default()),
             suspected: Mutex::new(None),
             notices: Mutex::new(VecDeque::new()),
@@ -130,6 +132,7 @@ impl<D: Disk, I: Index> Engine<D, I> {
                 engine.append_manifest(&mut commit, false);
             }
         }
+        engine.check_space();
         if audit {
             lock(&engine.maintenance).audit = true;
         }

@@ -17,6 +17,7 @@
 use super::maintain::PendingStep;
 use super::manifest::{Live, Manifest, Part, Row};
 use super::merge::{Tally, malformed, merge, queue_meta};
+use super::room::RESERVE_FOR_RECLAIM;
 use super::{Engine, Maintenance, lock};
 use crate::codec::crc32c;
 use crate::disk::{Disk, DiskError, DiskFile};
@@ -35,8 +36,6 @@ use std::sync::Arc;
 /// Classes of what is carried; class 0 is what commits write.
 const CLASSES: usize = 4;
 const HOUR: i64 = 3_600_000;
-/// Segments the log may be larger than twice what is alive.
-const SLACK_SEGMENTS: u64 = 4;
 /// Bytes of one carried frame.
 const FRAME_MAX: usize = 1 << 20;
 
@@ -101,7 +100,7 @@ impl<D: Disk, I: Index> Engine<D, I> {
         let outputs = self.outputs(&manifest);
         let total = manifest.rows.values().map(|row| u64::from(row.end)).sum::<u64>() + open;
         let live = manifest.rows.values().map(|row| row.live.bytes()).sum::<u64>() + open;
-        if total <= live * 2 + SLACK_SEGMENTS * u64::from(self.settings.segment_bytes) {
+        if total <= live * 2 + self.settings.slack_segments * u64::from(self.settings.segment_bytes) {
             return Ok(self.seal_if_stale());
         }
         let share = |row: &Row| row.live.bytes() as f64 / f64::from(row.end.max(1));
@@ -235,7 +234,8 @@ impl<D: Disk, I: Index> Engine<D, I> {
                 time: now.0,
                 payload_crc: crc32c(payload),
             };
-            file.write_at(part.to.into(), &[&header.encode(), payload])?;
+            let encoded = header.encode();
+            self.with_reserve(RESERVE_FOR_RECLAIM, || file.write_at(part.to.into(), &[&encoded, payload]))?;
             let at = part.to + HEADER as u32;
             if let Err(error) = mem.apply(at, payload, sequence, now, true) {
                 let (file, cause) = (segment_name(part.segment), error.to_string());
@@ -257,7 +257,8 @@ impl<D: Disk, I: Index> Engine<D, I> {
             commit.highest += 1;
             commit.highest
         };
-        let file = Arc::new(self.disk.create(&segment_name(segment))?);
+        let name = segment_name(segment);
+        let file = Arc::new(self.with_reserve(RESERVE_FOR_RECLAIM, || self.disk.create(&name))?);
         let (log, created) = (self.log, now.0);
         let header = SegmentHeader { log, segment, class, previous: 0, previous_end: 0, created };
         file.write_at(0, &[&header.encode()])?;

@@ -11,8 +11,8 @@ use crate::engine::read::Reach;
 use crate::engine::{Broken, Engine, Settings};
 use crate::index::fjall::FjallIndex;
 use crate::{
-    Batch, Durability, KeyState, OpenError, Progress, ReadError, Reader, RecoveryReport, Room, Store, StoredMessage,
-    Term, Ticket, Usage,
+    Batch, Durability, KeyState, Notice, OpenError, Progress, ReadError, Reader, RecoveryReport, Room, Store,
+    StoredMessage, Term, Ticket, Usage,
 };
 use bytes::Bytes;
 use martlet_model::{QueueId, QueueOffset};
@@ -111,13 +111,20 @@ impl Signal {
 /// How often maintenance looks whether there is anything to do.
 const MAINTENANCE_EVERY: Duration = Duration::from_millis(500);
 
+/// Bytes of old segments checked each time.
+const SCRUB_BYTES: u64 = 512 << 10;
+
 /// Does what there is to do.
 fn maintain(core: &Core, writer: &Signal, signal: &Signal) {
     while !signal.is_closing() {
         match core.step_maintain() {
             Step::Worked => writer.raise(|state| state.work = true),
-            // The writer's progress or the next round goes on with it.
-            Step::Waiting | Step::Idle => return,
+            // The writer's progress goes on with it.
+            Step::Waiting => {
+                writer.raise(|state| state.work = true);
+                return;
+            }
+            Step::Idle => return,
         }
     }
 }
@@ -140,6 +147,7 @@ impl LocalStore {
             tail_cache_bytes: options.tail_cache_bytes,
             memory_index_bytes: 32 << 20,
             seal_after_millis: 3_600_000,
+            slack_segments: 4,
             durability: options.durability,
             broken: Broken::default(),
         };
@@ -157,22 +165,27 @@ impl LocalStore {
         )?;
         let core = Arc::new(core);
         let signal = Arc::new(Signal::default());
+        let maintenance = Arc::new(Signal::default());
         let writer = {
-            let (core, signal) = (core.clone(), signal.clone());
+            let (core, signal, maintenance) = (core.clone(), signal.clone(), maintenance.clone());
             spawn("martlet-log", move || {
                 while signal.wait() {
                     while core.step_write() {
                         core.step_sync();
                     }
+                    if core.take_attention() {
+                        maintenance.raise(|state| state.work = true);
+                    }
                 }
             })?
         };
-        let maintenance = Arc::new(Signal::default());
         let maintainer = {
             let (core, writer, signal) = (core.clone(), signal.clone(), maintenance.clone());
             spawn("martlet-maintain", move || {
                 while signal.wait_at_most(MAINTENANCE_EVERY) {
                     maintain(&core, &writer, &signal);
+                    // Unreadable for now is not damage; the next round tries again.
+                    let _ = core.step_scrub(SCRUB_BYTES);
                 }
             })?
         };
@@ -182,6 +195,11 @@ impl LocalStore {
         maintenance.raise(|state| state.work = true);
         let threads = vec![(maintenance, maintainer), (signal.clone(), writer)];
         Ok((Self { core, signal, pool, threads }, report))
+    }
+
+    /// What maintenance noticed since the last call; the newest 64 at most are kept.
+    pub fn take_notices(&self) -> Vec<Notice> {
+        self.core.take_notices()
     }
 
     /// Writes and syncs what was committed, then stops. The folder is free when this returns and no reader is left.
