@@ -1,11 +1,11 @@
 //! The listener's threads: accepts connections and hands them round robin to single-threaded runtimes.
 
+use crate::GrpcOptions;
 use crate::listener::sniff::Opening;
 use crate::listener::tls::TlsError;
 use crate::listener::{self, Connection};
 use crate::service::Front;
 use crate::transport::connection;
-use crate::{GrpcOptions, listener::Stream};
 use martlet_broker::Broker;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -251,7 +251,7 @@ impl Worker {
 
 /// Tells an HTTP/1 client that it is wrong here. Best effort: it may be gone.
 async fn say_what_is_spoken(connection: Connection) {
-    let mut stream: Stream = connection.stream;
+    let mut stream = connection.stream;
     let said = async {
         stream.write_all(HTTP1_ANSWER).await?;
         stream.shutdown().await

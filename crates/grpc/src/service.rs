@@ -99,7 +99,9 @@ macro_rules! refused {
     ($($response:ty),+ $(,)?) => {
         $(impl Refused for $response {
             fn refused(denied: Denied) -> Self {
-                Self { status: Some(denied.status()), ..Default::default() }
+                let mut answer = Self::default();
+                answer.status = Some(denied.status());
+                answer
             }
         })+
     };

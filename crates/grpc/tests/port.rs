@@ -1,0 +1,253 @@
+//! One port for TLS, plaintext and PROXY protocol; and what it does with everything else.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod world;
+
+use bytes::Bytes;
+use martlet_grpc::fuzz;
+use martlet_grpc::proto::v2::messaging_service_client::MessagingServiceClient;
+use martlet_grpc::proto::v2::{self, Code};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+use world::*;
+
+const SEND: &str = "/apache.rocketmq.v2.MessagingService/SendMessage";
+const PROXY_V1: &[u8] = b"PROXY TCP4 192.0.2.7 198.51.100.1 50000 8081\r\n";
+
+fn proxy_v2() -> Vec<u8> {
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    header.extend([192, 0, 2, 7, 198, 51, 100, 1, 0xc3, 0x50, 0x1f, 0x91]);
+    header
+}
+
+/// Where the broker thinks the sender of the only message of a topic is.
+async fn born_host(world: &World, topic: &str) -> String {
+    let mut client = world.client().await;
+    let polled = poll(&mut client, from("consumer", receive("billing", topic))).await;
+    system(&polled.messages[0]).born_host.clone()
+}
+
+async fn tls_over(world: &World, tcp: TcpStream) -> tokio_rustls::client::TlsStream<TcpStream> {
+    use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = world.folder.path().join("tls/certificate.pem");
+    roots.add(CertificateDer::from_pem_file(pem).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let name = ServerName::try_from("localhost").unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
+}
+
+#[tokio::test]
+async fn tls_and_plaintext_share_the_port() {
+    let world = World::new();
+    let mut plain = world.client().await;
+    let sent = plain.send_message(send(vec![message("orders", "01AA", b"x")])).await.unwrap().into_inner();
+    assert_eq!(sent.status.unwrap().code(), Code::Ok);
+    let pem = std::fs::read(world.folder.path().join("tls/certificate.pem")).unwrap();
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)).domain_name("localhost");
+    let channel = Channel::from_shared(format!("https://{}", world.address())).unwrap().tls_config(tls).unwrap();
+    let mut client = MessagingServiceClient::new(channel.connect().await.unwrap());
+    let polled = poll(&mut client, from("consumer", receive("billing", "orders"))).await;
+    assert_eq!(polled.messages.len(), 1);
+}
+
+#[tokio::test]
+async fn a_proxy_header_names_the_peer_before_plaintext_and_before_tls() {
+    let world = World::new();
+    let request = |topic: &str| framed(&v2::SendMessageRequest { messages: vec![message(topic, "01AA", b"x")] });
+    for (topic, header, tls) in [
+        ("v1-plain", PROXY_V1.to_vec(), false),
+        ("v2-plain", proxy_v2(), false),
+        ("v1-tls", PROXY_V1.to_vec(), true),
+        ("v2-tls", proxy_v2(), true),
+    ] {
+        let mut tcp = TcpStream::connect(world.address()).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
+        // Byte by byte: the header does not come in one piece on every network.
+        for byte in header {
+            tcp.write_all(&[byte]).await.unwrap();
+        }
+        let mut client = if tls { raw(tls_over(&world, tcp).await, 65_535).await } else { raw(tcp, 65_535).await };
+        let answer = raw_call(&mut client, raw_request(SEND), request(topic)).await;
+        assert_eq!(answer.grpc_status(), "0");
+        assert_eq!(answer.message::<v2::SendMessageResponse>().status.unwrap().code(), Code::Ok);
+        assert_eq!(born_host(&world, topic).await, "192.0.2.7:50000", "{topic}");
+    }
+}
+
+/// What a client that sends these bytes is told before the connection is closed.
+async fn said(world: &World, bytes: &[u8]) -> String {
+    let mut answer = Vec::new();
+    let mut tcp = TcpStream::connect(world.address()).await.unwrap();
+    tcp.write_all(bytes).await.unwrap();
+    let read = tokio::time::timeout(Duration::from_secs(5), tcp.read_to_end(&mut answer)).await;
+    // A reset is a way to close too.
+    assert!(read.is_ok(), "the connection stays open");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn http_1_gets_an_answer_and_everything_else_is_closed() {
+    let world = World::new();
+    let mut client = world.client().await;
+    let http = said(&world, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(http.starts_with("HTTP/1.1 400 ") && http.contains("gRPC"), "{http}");
+    for bytes in [
+        &b"SSH-2.0-OpenSSH_9\r\n"[..],
+        b"\0\0\0\x64\0\0\0\x50{\"code\":105}",
+        b"PROXY TCP4 nonsense\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnot a frame at all, is it",
+        b"\x16\x03\x01\0\x05hello",
+    ] {
+        let answer = said(&world, bytes).await;
+        assert!(!answer.starts_with("HTTP/1.1"), "{answer}");
+    }
+    // Nobody else noticed.
+    let sent = client.send_message(send(vec![message("orders", "01AA", b"x")])).await.unwrap().into_inner();
+    assert_eq!(sent.status.unwrap().code(), Code::Ok);
+}
+
+#[tokio::test]
+async fn half_open_connections_are_closed_and_the_number_of_connections_is_limited() {
+    let world = World::with(|_, grpc| {
+        grpc.limits.open_timeout = Duration::from_millis(200);
+        grpc.limits.connections_max = 2;
+    });
+    let mut silent = TcpStream::connect(world.address()).await.unwrap();
+    let mut half = TcpStream::connect(world.address()).await.unwrap();
+    half.write_all(b"PRI * HT").await.unwrap();
+    while world.server.as_ref().unwrap().connections() < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut byte = [0];
+    let mut third = TcpStream::connect(world.address()).await.unwrap();
+    assert!(matches!(third.read(&mut byte).await, Ok(0) | Err(_)), "a third connection was taken");
+    for stream in [&mut silent, &mut half] {
+        let closed = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut byte)).await;
+        assert!(matches!(closed.unwrap(), Ok(0) | Err(_)));
+    }
+    while world.server.as_ref().unwrap().connections() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    world.client().await;
+}
+
+#[tokio::test]
+async fn malformed_calls_get_an_error_of_grpc_s_own() {
+    let world = World::new();
+    let tcp = TcpStream::connect(world.address()).await.unwrap();
+    let mut client = raw(tcp, 65_535).await;
+    let good = framed(&v2::SendMessageRequest { messages: vec![message("orders", "01AA", b"x")] });
+    let cases: [(&str, Bytes, &str); 9] = [
+        ("/apache.rocketmq.v2.MessagingService/Nonsense", good.clone(), "12"),
+        ("/no.such.Service/SendMessage", good.clone(), "12"),
+        ("/", good.clone(), "12"),
+        (SEND, Bytes::new(), "13"),
+        (SEND, Bytes::from_static(&[0, 0, 0]), "13"),
+        (SEND, Bytes::from_static(&[0, 0, 0, 0, 9, 1]), "13"),
+        (SEND, Bytes::from_static(&[1, 0, 0, 0, 1, 1]), "12"),
+        (SEND, Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff, 1]), "8"),
+        (SEND, Bytes::from_static(&[0, 0, 0, 0, 2, 0xff, 0xff]), "3"),
+    ];
+    for (path, body, status) in cases {
+        let answer = raw_call(&mut client, raw_request(path), body.clone()).await;
+        assert_eq!(answer.grpc_status(), status, "{path} {body:?}");
+    }
+    let twice = Bytes::from([&good[..], &good[..]].concat());
+    assert_eq!(raw_call(&mut client, raw_request(SEND), twice).await.grpc_status(), "13");
+    let mut request = raw_request(SEND);
+    request.headers_mut().insert("grpc-timeout", "soon".parse().unwrap());
+    assert_eq!(raw_call(&mut client, request, good.clone()).await.grpc_status(), "3");
+    let mut request = raw_request(SEND);
+    request.headers_mut().insert("grpc-timeout", "99999999H".parse().unwrap());
+    assert_eq!(raw_call(&mut client, request, good.clone()).await.grpc_status(), "0");
+    let mut request = raw_request(SEND);
+    request.headers_mut().insert("content-type", "text/html".parse().unwrap());
+    assert_eq!(raw_call(&mut client, request, good.clone()).await.status, 415);
+    let mut request = raw_request(SEND);
+    *request.method_mut() = http::Method::GET;
+    assert_eq!(raw_call(&mut client, request, good.clone()).await.status, 405);
+    // Header lists beyond the limit are HTTP/2's to refuse; the connection lives on.
+    let mut request = raw_request(SEND);
+    request.headers_mut().insert("x-long", "v".repeat(20_000).parse().unwrap());
+    let (response, _) = client.send_request(request, true).unwrap();
+    assert!(response.await.map_or(true, |response| response.status() == 431));
+    assert_eq!(raw_call(&mut client, raw_request(SEND), good).await.grpc_status(), "0");
+}
+
+#[tokio::test]
+async fn calls_of_later_versions_say_so() {
+    let world = World::new();
+    let mut client = world.client().await;
+    let offset = client.get_offset(from("c", v2::GetOffsetRequest::default())).await.unwrap().into_inner();
+    let status = offset.status.unwrap();
+    assert_eq!((status.code(), &status.message[..]), (Code::NotImplemented, "GetOffset is not supported yet"));
+    let mut pulled = client.pull_message(from("c", v2::PullMessageRequest::default())).await.unwrap().into_inner();
+    let Some(v2::pull_message_response::Content::Status(status)) = pulled.message().await.unwrap().unwrap().content
+    else {
+        panic!("no status")
+    };
+    assert_eq!(status.code(), Code::NotImplemented);
+    assert!(pulled.message().await.unwrap().is_none());
+}
+
+#[test]
+fn decoders_survive_seeded_bytes() {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121_u64);
+    println!("SEED={seed}");
+    let mut state = seed | 1;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    use prost::Message;
+    let settings = v2::TelemetryCommand {
+        status: None,
+        command: Some(v2::telemetry_command::Command::Settings(v2::Settings {
+            pub_sub: Some(v2::settings::PubSub::Publishing(v2::Publishing {
+                topics: resource("orders").into_iter().collect(),
+                ..Default::default()
+            })),
+            ..Default::default()
+        })),
+    };
+    let samples = [
+        v2::SendMessageRequest { messages: vec![message("orders", "01AA", b"body")] }.encode_to_vec(),
+        settings.encode_to_vec(),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        PROXY_V1[6..].to_vec(),
+        proxy_v2()[12..].to_vec(),
+        b"99999999H".to_vec(),
+        b"\x01\x02id\x02\x01t\x04\x03\x01kv\x05\x01\x14\x00hello".to_vec(),
+        vec![],
+    ];
+    for round in 0..20_000 {
+        // Half of the time a sample with a few bytes changed, so that the insides are reached too.
+        let mut bytes = samples[random() as usize % samples.len()].clone();
+        if round % 2 == 0 {
+            bytes = (0..random() % 64).map(|_| random() as u8).collect();
+        }
+        for _ in 0..random() % 4 {
+            if !bytes.is_empty() {
+                let at = random() as usize % bytes.len();
+                bytes[at] = random() as u8;
+            }
+        }
+        bytes.truncate(bytes.len() - random() as usize % (bytes.len() + 1) / 4);
+        for (name, target) in fuzz::TARGETS {
+            let outcome = std::panic::catch_unwind(|| target(&bytes));
+            assert!(outcome.is_ok(), "{name} failed on {bytes:?} (SEED={seed}, round {round})");
+        }
+    }
+}
