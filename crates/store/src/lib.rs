@@ -23,6 +23,7 @@ mod disk;
 mod engine;
 mod frame;
 mod index;
+pub mod inspect;
 mod key;
 pub mod local;
 mod mem;

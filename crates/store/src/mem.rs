@@ -57,6 +57,47 @@ pub(crate) struct MemQueue {
 }
 
 impl MemQueue {
+    /// Adds a message. Those of commits come in order; carried ones (with their time) come as their segments were
+    /// emptied.
+    fn insert(&mut self, offset: QueueOffset, message: Message, time: Option<UnixMillis>) -> Result<(), &'static str> {
+        const ORDER: &str = "offset after the one before";
+        const SPAN: &str = "offsets of a queue in one segment within 2^32";
+        if self.messages.is_empty() {
+            self.base = offset.0;
+        }
+        let Some(time) = time else {
+            let relative = offset.0.checked_sub(self.base).and_then(|relative| u32::try_from(relative).ok());
+            let relative = relative.ok_or(ORDER)?;
+            if self.messages.last().is_some_and(|last| last.relative >= relative) {
+                return Err(ORDER);
+            }
+            self.messages.push(Message { relative, ..message });
+            return Ok(());
+        };
+        if offset.0 < self.base {
+            let shift = u32::try_from(self.base - offset.0).map_err(|_| SPAN)?;
+            if self.messages.last().is_some_and(|last| last.relative.checked_add(shift).is_none()) {
+                return Err(SPAN);
+            }
+            self.messages.iter_mut().for_each(|message| message.relative += shift);
+            self.base = offset.0;
+        }
+        let relative = u32::try_from(offset.0 - self.base).map_err(|_| SPAN)?;
+        let at = self.messages.partition_point(|message| message.relative < relative);
+        let message = Message { relative, ..message };
+        match self.messages.get_mut(at) {
+            Some(same) if same.relative == relative => {
+                *same = message;
+                self.times[at] = time;
+            }
+            _ => {
+                self.messages.insert(at, message);
+                self.times.insert(at, time);
+            }
+        }
+        Ok(())
+    }
+
     /// Its first message here.
     pub(crate) fn first(&self) -> Option<QueueOffset> {
         self.messages.first().map(|_| QueueOffset(self.base))
@@ -67,8 +108,8 @@ impl MemQueue {
 struct TermEntry {
     term: u64,
     sequence: u64,
+    offset: u64,
     queue: u32,
-    relative: u32,
     /// The entry before with the same term, plus one; 0: none.
     before: u32,
 }
@@ -137,29 +178,17 @@ impl MemSegment {
             match item.op {
                 ItemOp::Append(message) => {
                     let slot = self.slot(message.queue);
-                    let number = self.number;
                     let (_, queue) = &mut self.queue_list[slot as usize];
-                    if queue.messages.is_empty() {
-                        queue.base = message.offset.0;
-                    }
                     let malformed = |expected| Malformed { expected, at: item.at as usize };
-                    let relative = message.offset.0.checked_sub(queue.base).and_then(|r| u32::try_from(r).ok());
-                    let relative = relative.ok_or(malformed("offset after the one before"))?;
                     let head = u16::try_from(message.head).map_err(|_| malformed("message head below 64 KiB"))?;
-                    debug_assert!(number != 0);
-                    queue.messages.push(Message {
-                        relative,
-                        position: payload_at + item.at,
-                        record: message.record.len() as u32,
-                        head,
-                    });
-                    if carried {
-                        queue.times.push(item.time);
-                    }
+                    let (position, record) = (payload_at + item.at, message.record.len() as u32);
+                    let place = Message { relative: 0, position, record, head };
+                    let time = carried.then_some(item.time);
+                    queue.insert(message.offset, place, time).map_err(malformed)?;
                     queue.next = queue.next.max(Some(message.offset.next()));
                     self.memory += size_of::<Message>();
                     for term in message.terms() {
-                        self.add_term(term, item.sequence, slot, relative);
+                        self.add_term(term, item.sequence, slot, message.offset);
                     }
                 }
                 ItemOp::Put { key, image, value_at, .. } => {
@@ -227,7 +256,7 @@ impl MemSegment {
         }
     }
 
-    fn add_term(&mut self, term: Term, sequence: u64, queue: u32, relative: u32) {
+    fn add_term(&mut self, term: Term, sequence: u64, queue: u32, offset: QueueOffset) {
         let Self { terms, term_heads, .. } = self;
         let index = terms.len() as u32;
         let before = match term_heads.find_mut(term.0, |other| terms[*other as usize].term == term.0) {
@@ -237,7 +266,7 @@ impl MemSegment {
                 0
             }
         };
-        terms.push(TermEntry { term: term.0, sequence, queue, relative, before });
+        terms.push(TermEntry { term: term.0, sequence, offset: offset.0, queue, before });
         self.memory += size_of::<TermEntry>() + 6;
     }
 
@@ -293,9 +322,8 @@ impl MemSegment {
     }
 
     fn found(&self, entry: &TermEntry) -> Found {
-        let (queue, messages) = &self.queue_list[entry.queue as usize];
-        let offset = QueueOffset(messages.base + u64::from(entry.relative));
-        Found { sequence: entry.sequence, queue: *queue, offset }
+        let (queue, _) = &self.queue_list[entry.queue as usize];
+        Found { sequence: entry.sequence, queue: *queue, offset: QueueOffset(entry.offset) }
     }
 }
 

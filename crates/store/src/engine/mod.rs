@@ -32,7 +32,6 @@ use bytes::Bytes;
 use files::Files;
 use maintain::PendingStep;
 use manifest::{Manifest, Row};
-use room::RESERVE_FOR_COMMITS;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -274,7 +273,9 @@ impl<D: Disk, I: Index> Engine<D, I> {
         let mut commit = lock(&self.commit);
         let stale = {
             let open = &self.tables().open;
-            open.frees && commit.last_time.since(open.first_time) > self.settings.seal_after_millis
+            // Sooner where space is short.
+            let patience = self.settings.seal_after_millis / if lock(&self.shortage).is_some() { 60 } else { 1 };
+            open.frees && commit.last_time.since(open.first_time) > patience
         };
         if stale {
             self.append_manifest(&mut commit, true);
@@ -386,7 +387,7 @@ impl<D: Disk, I: Index> Engine<D, I> {
                     sealed.sync_data()?;
                 }
             }
-            let file = Arc::new(self.with_reserve(RESERVE_FOR_COMMITS, || self.create_segment(unit.segment))?);
+            let file = Arc::new(self.create_segment(unit.segment)?);
             self.files.insert(unit.segment, file.clone());
             writer.file = Some((unit.segment, file));
             writer.durable = 0;

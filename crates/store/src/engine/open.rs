@@ -5,7 +5,7 @@
 //! is torn, its creation was never completed and nothing of it was reported durable: it is removed.
 
 use super::files::Files;
-use super::manifest::Manifest;
+use super::manifest::{Manifest, Row};
 use super::rebuild::{RebuildProgress, bring_up_to_date};
 use super::{CommitState, Engine, Maintenance, Settings, Tables, Writer, lock};
 use crate::UnixMillis;
@@ -235,7 +235,13 @@ fn find_tail<D: Disk>(
         }
         let Some(manifest) = replay.manifest else {
             if end > HEADER as u32 {
-                return Err(damaged(&name, HEADER as u64, "manifest in the first frame", "none".to_owned()));
+                // Only repair leaves a segment without a manifest.
+                let manifest = substitute_manifest(disk, log, segments, number)?;
+                allocate(&*file, settings)?;
+                file.sync_data()?;
+                disk.sync_dir()?;
+                let (mem, next_sequence, last_time) = (replay.mem, replay.next_sequence, replay.last_time);
+                return Ok(Some(Tail { mem, file, manifest, end, next_sequence, last_time }));
             }
             disk.remove(&name)?;
             disk.sync_dir()?;
@@ -243,14 +249,51 @@ fn find_tail<D: Disk>(
             continue;
         };
         // What was read here may be in the page cache only; it is spoken of from now on.
-        if file.length()? < u64::from(settings.segment_bytes) {
-            file.preallocate(settings.segment_bytes.into())?;
-        }
+        allocate(&*file, settings)?;
         file.sync_data()?;
         disk.sync_dir()?;
         let (mem, next_sequence, last_time) = (replay.mem, replay.next_sequence, replay.last_time);
         return Ok(Some(Tail { mem, file, manifest, end, next_sequence, last_time }));
     }
+}
+
+/// Gives the open segment its space again. On a full disk it has to do with what it has.
+fn allocate<F: DiskFile>(file: &F, settings: &Settings) -> DiskResult<()> {
+    let length = file.length()?;
+    if length < u64::from(settings.segment_bytes) {
+        match file.preallocate(settings.segment_bytes.into()) {
+            Err(error) if error.kind == DiskErrorKind::Full => return file.truncate(length),
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// A manifest in place of one that repair had to drop: the last one of the segment before, and all files there are.
+fn substitute_manifest<D: Disk>(disk: &D, log: &LogId, segments: &Found, open: u32) -> Result<Manifest, OpenError> {
+    let header = segments.get(&open).and_then(|(header, _)| header.as_ref().ok());
+    let before = header.map(|header| (header.previous, header.previous_end)).filter(|(previous, _)| *previous != 0);
+    let mut manifest = Manifest::default();
+    if let Some((previous, end)) = before {
+        let replay = replay(&disk.open(&segment_name(previous))?, log, previous, end)?;
+        manifest = replay.manifest.unwrap_or_default();
+        manifest.rows.insert(previous, Row { end, ..Row::default() });
+    }
+    manifest.rows.retain(|segment, _| segments.contains_key(segment));
+    let oldest_unknown = before.map_or(0, |(previous, _)| previous);
+    for (number, (header, length)) in segments.range(oldest_unknown..) {
+        let Ok(header) = header else { continue };
+        if header.class != 0 {
+            let limit = u32::try_from(*length).unwrap_or(u32::MAX);
+            let end = replay(&disk.open(&segment_name(*number))?, log, *number, limit)?.mem.end;
+            let row = manifest.rows.entry(*number).or_default();
+            (row.class, row.end) = (header.class, row.end.max(end));
+        }
+    }
+    // The index has to be built anew, over everything.
+    manifest.covers = oldest_unknown;
+    manifest.step += 1 << 32;
+    Ok(manifest)
 }
 
 /// A segment's frames taken into a fresh index.

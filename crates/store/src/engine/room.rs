@@ -49,7 +49,7 @@ impl<D: Disk, I: Index> Engine<D, I> {
     }
 
     /// Does something that takes space; if the disk is full, once more after giving up a reserve.
-    pub(crate) fn with_reserve<T>(&self, reserve: &str, work: impl Fn() -> DiskResult<T>) -> DiskResult<T> {
+    pub(super) fn with_reserve<T>(&self, reserve: &str, work: impl Fn() -> DiskResult<T>) -> DiskResult<T> {
         match work() {
             Err(error) if error.kind == DiskErrorKind::Full => {
                 let needed = u64::from(self.settings.segment_bytes) * 2;
@@ -61,14 +61,14 @@ impl<D: Disk, I: Index> Engine<D, I> {
         }
     }
 
-    /// A new segment's file with all its space.
+    /// A new segment's file with all its space, from the reserve if need be; at the very end with what space there is,
+    /// which each write then finds or not.
     pub(crate) fn create_segment(&self, segment: u32) -> DiskResult<D::File> {
-        let name = segment_name(segment);
-        let file = self.disk.create(&name)?;
-        if let Err(error) = file.preallocate(self.settings.segment_bytes.into()) {
-            // Tried again under the same name when space was made.
-            self.disk.remove(&name)?;
-            return Err(error);
+        let file = self.with_reserve(RESERVE_FOR_COMMITS, || self.disk.create(&segment_name(segment)))?;
+        let length = u64::from(self.settings.segment_bytes);
+        match self.with_reserve(RESERVE_FOR_COMMITS, || file.preallocate(length)) {
+            Err(error) if error.kind == DiskErrorKind::Full => file.truncate(0)?,
+            other => other?,
         }
         Ok(file)
     }

@@ -154,6 +154,22 @@ fn a_bad_frame_that_later_ones_vouch_for_is_damage_and_never_cut_off() {
             other => panic!("{other}"),
         }
         assert_eq!(fs::read(&path).unwrap(), broken, "nothing was changed");
+
+        let report = crate::inspect::inspect(folder.dir.path()).unwrap().segments.remove(0);
+        assert_eq!(report.damage.unwrap().position, second as u64);
+        assert!(crate::inspect::repair(folder.dir.path(), 1, 64).is_err(), "good frames are not dropped");
+        let lost = crate::inspect::repair(folder.dir.path(), 1, second as u64).unwrap();
+        assert!(lost.messages.len() <= 1 && fs::read(folder.dir.path().join(&lost.kept_in)).is_ok());
+        if at == second + 30 {
+            let message = &lost.messages[0];
+            assert_eq!((message.queue, message.offset, message.intact), (QueueId(1), QueueOffset(1), true));
+        }
+        let (store, _) = folder.try_open().unwrap();
+        let offsets: Vec<u64> = all(&store).iter().map(|message| message.offset.0).collect();
+        assert_eq!(offsets, [0, 2, 3]);
+        store.close();
+        let report = crate::inspect::inspect(folder.dir.path()).unwrap().segments.remove(0);
+        assert_eq!((report.damage, report.gaps), (None, 1));
     }
 }
 

@@ -153,3 +153,168 @@ fn broken_builds_are_noticed() {
         println!("{name}: seed {seed}: {}", &error[..error.len().min(200)]);
     }
 }
+
+fn append(store: &mut SimStore, time: i64, offset: u64, size: usize) -> Ticket {
+    let op = crate::Op::Append {
+        queue: QueueId(1),
+        offset: QueueOffset(offset),
+        record: Bytes::from(vec![offset as u8; size]),
+        terms: Vec::new(),
+        keep_until: crate::UnixMillis(time + 1000),
+    };
+    store.commit(Batch { time: crate::UnixMillis(time), ops: vec![op] })
+}
+
+fn offsets(store: &SimStore) -> Vec<u64> {
+    let range = QueueOffset(0)..QueueOffset(u64::MAX);
+    let read = conformance::block_on(store.reader().messages(QueueId(1), range, usize::MAX, usize::MAX));
+    read.unwrap().iter().map(|message| message.offset.0).collect()
+}
+
+#[test]
+fn a_failed_write_or_sync_stops_the_store_and_loses_nothing_durable() {
+    for (writes, syncs) in [(true, false), (false, true)] {
+        let (mut store, _) = SimPlace::default().open(SimOptions::default()).unwrap();
+        append(&mut store, 1, 0, 100);
+        let durable = append(&mut store, 2, 1, 100);
+        store.settle();
+        store.place.fail(writes, syncs, false);
+        append(&mut store, 3, 2, 100);
+        store.settle();
+        store.place.fail(false, false, false);
+        // It would work again, but what the system says after a failed sync is worth nothing.
+        append(&mut store, 4, 3, 100);
+        store.settle();
+        let progress = store.progress();
+        assert_eq!(progress.durable, durable);
+        let failure = progress.failed.unwrap();
+        assert_eq!(failure.operation, if writes { "write" } else { "fdatasync" });
+        assert_eq!(failure.file, "0000000001.seg");
+        let (store, _) = store.crash(&mut Random::new(1)).open(SimOptions::default()).unwrap();
+        assert!(offsets(&store).starts_with(&[0, 1]));
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_messages_before_the_reserve_and_takes_trims_from_it() {
+    let options = SimOptions { slack_segments: 0, ..SimOptions::default() };
+    let place = SimPlace::default();
+    place.set_capacity(12 * u64::from(options.segment_bytes));
+    let (mut store, _) = place.open(options).unwrap();
+    let mut offset = 0;
+    while store.room() == Room::Open {
+        append(&mut store, offset as i64, offset, 1000);
+        store.settle();
+        store.step_maintain();
+        offset += 1;
+        assert!(offset < 1000, "the disk never gets full");
+    }
+    assert!(offset > 100);
+    // Progress goes on for more than a segment's worth, and makes room.
+    for round in 0..40u64 {
+        let key = Bytes::from(format!("progress/{round}"));
+        let put = crate::Op::Put { key, image: Bytes::from(vec![1; 500]), keep_until: None };
+        store.commit(Batch { time: crate::UnixMillis(offset as i64), ops: vec![put] });
+        store.settle();
+        assert!(store.progress().failed.is_none(), "{:?}", store.progress());
+    }
+    assert_eq!(offsets(&store).len() as u64, offset);
+    let trim = crate::Op::Trim { queue: QueueId(1), below: QueueOffset(offset) };
+    let time = crate::UnixMillis(offset as i64 + 4_000_000);
+    store.commit(Batch { time, ops: vec![trim] });
+    for _ in 0..100 {
+        store.settle();
+        store.step_maintain();
+    }
+    assert_eq!(store.room(), Room::Open, "{:?} {:?}", store.usage(), store.progress());
+}
+
+#[test]
+fn the_scrub_finds_a_flipped_bit_and_reading_names_it() {
+    let (mut store, _) = SimPlace::default().open(SimOptions::default()).unwrap();
+    for offset in 0..60 {
+        append(&mut store, offset as i64, offset, 1000);
+        store.settle();
+    }
+    while store.step_maintain() {
+        store.settle();
+    }
+    store.place.flip_bit("0000000002.seg", 5000, 3);
+    for _ in 0..20 {
+        store.step_scrub(4096);
+    }
+    let notices = store.take_notices();
+    assert!(
+        matches!(&notices[..], [Notice::Damaged { file, position, .. }] if file == "0000000002.seg" && *position <= 5000),
+        "{notices:?}"
+    );
+    let range = QueueOffset(0)..QueueOffset(60);
+    let read = conformance::block_on(store.reader().messages(QueueId(1), range, usize::MAX, usize::MAX));
+    assert!(matches!(read, Err(ReadError::Damaged { file, .. }) if file == "0000000002.seg"));
+}
+
+/// Mixed retentions for forty simulated days: bytes carried per byte written, and the log against what is alive.
+#[test]
+fn space_stays_within_bounds_over_forty_days() {
+    let options = SimOptions { segment_bytes: 64 << 10, slack_segments: 4, ..SimOptions::default() };
+    let (mut store, _) = SimPlace::default().open(options).unwrap();
+    let hour = 3_600_000i64;
+    let retention = [hour, 72 * hour, 720 * hour];
+    let mut random = Random::new(11);
+    let mut next = [0u64; 3];
+    let mut times: [std::collections::VecDeque<i64>; 3] = Default::default();
+    let mut keys: std::collections::VecDeque<(i64, Bytes)> = Default::default();
+    let (mut written, mut worst) = (0u64, 0f64);
+    let steps = 40 * 24 * 4;
+    for step in 0..steps {
+        let time = step as i64 * hour / 4;
+        let mut ops = Vec::new();
+        for (queue, keep) in retention.iter().enumerate() {
+            for _ in 0..4 {
+                let record = Bytes::from(vec![1; 200 + random.below(200) as usize]);
+                written += record.len() as u64;
+                ops.push(crate::Op::Append {
+                    queue: QueueId(queue as u64),
+                    offset: QueueOffset(next[queue]),
+                    record,
+                    terms: Vec::new(),
+                    keep_until: crate::UnixMillis(time + keep),
+                });
+                next[queue] += 1;
+                times[queue].push_back(time);
+            }
+            while times[queue].front().is_some_and(|appended| appended + keep < time) {
+                times[queue].pop_front();
+            }
+            let below = QueueOffset(next[queue] - times[queue].len() as u64);
+            ops.push(crate::Op::Trim { queue: QueueId(queue as u64), below });
+        }
+        let key = Bytes::from(format!("due/{step}"));
+        let keep = crate::UnixMillis(time + 960 * hour);
+        ops.push(crate::Op::Put { key: key.clone(), image: Bytes::from(vec![2; 100]), keep_until: Some(keep) });
+        // Most are removed soon, some live for forty days.
+        keys.push_back((time + if step % 10 == 0 { 960 } else { 2 } * hour, key));
+        if let Some(at) = keys.iter().position(|(due, _)| *due <= time)
+            && let Some((_, key)) = keys.remove(at)
+        {
+            ops.push(crate::Op::Remove { key });
+        }
+        store.commit(Batch { time: crate::UnixMillis(time), ops });
+        for _ in 0..8 {
+            store.settle();
+            store.step_maintain();
+        }
+        let usage = store.usage();
+        let slack = 6 * u64::from(options.segment_bytes);
+        worst = worst.max(usage.log_bytes.saturating_sub(slack) as f64 / usage.live_bytes as f64);
+    }
+    assert_eq!(store.take_notices(), []);
+    let usage = store.usage();
+    let carried = store.carried_bytes() as f64 / written as f64;
+    println!(
+        "written {written}, carried per byte {carried:.2}, log (less 6 segments) / live at most {worst:.2}, \
+         now {} of {} bytes alive in {} segments",
+        usage.live_bytes, usage.log_bytes, usage.segments
+    );
+    assert!(carried < 2.0 && worst < 2.2, "carried {carried}, log/live {worst}");
+}
