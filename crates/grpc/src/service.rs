@@ -219,7 +219,8 @@ impl Front {
             }
             "/apache.rocketmq.v2.MessagingService/ReceiveMessage" => {
                 if let Some(request) = front.only_message(body, &mut respond).await {
-                    front.receive_message(&call, request, &mut respond).await;
+                    // Boxed, so that sends and acks do not carry its size into their tasks.
+                    Box::pin(front.receive_message(&call, request, &mut respond)).await;
                 }
             }
             "/apache.rocketmq.v2.MessagingService/AckMessage" => {
