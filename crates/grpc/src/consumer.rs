@@ -90,6 +90,7 @@ impl Front {
                 frames
             }
             Err(denied) => {
+                self.broker.count_refusal(denied.code.as_str_name());
                 let mut frames = Frames::with_capacity(64 + denied.message.len());
                 frames.status(denied.code, &denied.message);
                 frames
