@@ -24,13 +24,22 @@ fn written() -> u64 {
 fn message(id: &str, body: &[u8]) -> NewMessage {
     let mut writer = RecordWriter::with_capacity(128);
     writer.field(Field::MessageId(id)).field(Field::Tag("t")).field(Field::Key("key-1")).field(Field::BornTimestamp(1));
-    NewMessage { message_type: MessageType::Normal, message_id: id.into(), keys: vec![id.into()], record: writer.finish(body) }
+    NewMessage {
+        message_type: MessageType::Normal,
+        message_id: id.into(),
+        keys: vec![id.into()],
+        record: writer.finish(body),
+    }
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let args: Vec<usize> = std::env::args().skip(1).map(|arg| arg.parse().unwrap()).collect();
-    let (senders, messages, bytes) = (args.first().copied().unwrap_or(32), args.get(1).copied().unwrap_or(500_000), args.get(2).copied().unwrap_or(1024));
+    let (senders, messages, bytes) = (
+        args.first().copied().unwrap_or(32),
+        args.get(1).copied().unwrap_or(500_000),
+        args.get(2).copied().unwrap_or(1024),
+    );
     let dir = tempfile::TempDir::new_in(".").unwrap();
     let (broker, _) = Broker::open(BrokerOptions::new(dir.path())).unwrap();
     broker.topic("load").await.unwrap();
@@ -42,7 +51,10 @@ async fn main() {
             tokio::spawn(async move {
                 for n in 0..messages / senders {
                     let id = format!("01ABCDEF{sender:08X}{n:018X}");
-                    broker.send(SendRequest { topic: "load".into(), messages: vec![message(&id, &body)], deadline: None }).await.unwrap();
+                    broker
+                        .send(SendRequest { topic: "load".into(), messages: vec![message(&id, &body)], deadline: None })
+                        .await
+                        .unwrap();
                 }
             })
         })
@@ -55,7 +67,9 @@ async fn main() {
         let million = messages as f64 / 1e6;
         println!(
             "{what}: {:.0} messages/s, {:.2} CPU s per million, {:.1} bytes written per message",
-            messages as f64 / seconds, used / million, out as f64 / messages as f64
+            messages as f64 / seconds,
+            used / million,
+            out as f64 / messages as f64
         );
     };
     report("send", start, cpu, wrote);
@@ -106,6 +120,13 @@ async fn main() {
     }
     report("receive and ack one by one", start, cpu, wrote);
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    println!("{}", status.lines().filter(|line| line.starts_with("VmHWM") || line.starts_with("VmRSS")).collect::<Vec<_>>().join(", "));
+    println!(
+        "{}",
+        status
+            .lines()
+            .filter(|line| line.starts_with("VmHWM") || line.starts_with("VmRSS"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
     broker.close();
 }

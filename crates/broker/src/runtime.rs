@@ -11,7 +11,7 @@ use martlet_model::{GroupId, UnixMillis};
 use martlet_shard::{ClockNotice, Command, HandOut, Load, LoadId, Loaded, Output, ShardClock, ShardLoop, ShardOptions};
 use martlet_store::{ReadError, Store};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::{JoinHandle, Thread};
@@ -20,6 +20,9 @@ use tokio::sync::oneshot;
 
 /// Commands that may wait for the shard.
 const INBOX_MAX: usize = 65_536;
+/// Under load, two batches are begun at least so far apart: the second grows meanwhile, and one sync serves more
+/// replies. A batch that served a single reply is followed by no pause, so a lone sender waits for nothing.
+const BATCH_PAUSE: Duration = Duration::from_micros(500);
 /// Figures are brought up to date this often while there is work.
 const FIGURES_EVERY: Duration = Duration::from_secs(1);
 
@@ -39,10 +42,15 @@ pub(crate) enum NotTaken {
     Stopped,
 }
 
+const AWAKE: u8 = 0;
+/// Letting the open batch grow: what only adds to it need not wake the thread.
+const RESTING: u8 = 1;
+const ASLEEP: u8 = 2;
+
 struct Inbox {
     state: Mutex<InboxState>,
-    /// The shard's thread is asleep, or about to look at the inbox a last time.
-    asleep: AtomicBool,
+    /// What the shard's thread does, or will once it has looked at the inbox a last time: `AWAKE`, `RESTING` or `ASLEEP`.
+    doing: AtomicU8,
     thread: Mutex<Option<Thread>>,
 }
 
@@ -85,11 +93,15 @@ impl Wall {
 }
 
 impl Inbox {
-    fn wake(&self) {
-        if self.asleep.swap(false, Ordering::SeqCst) {
-            if let Some(thread) = &*lock(&self.thread) {
-                thread.unpark();
-            }
+    /// Wakes the thread if it sleeps; if it only rests, only for what is urgent.
+    fn wake(&self, urgent: bool) {
+        let sleeping = |doing: u8| doing == ASLEEP || doing == RESTING && urgent;
+        let woken =
+            self.doing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |doing| sleeping(doing).then_some(AWAKE));
+        if woken.is_ok()
+            && let Some(thread) = &*lock(&self.thread)
+        {
+            thread.unpark();
         }
     }
 }
@@ -100,12 +112,12 @@ pub(crate) struct Bell(Arc<Inbox>);
 
 impl Bell {
     pub fn new() -> Self {
-        let inbox = Inbox { state: Mutex::default(), asleep: AtomicBool::new(false), thread: Mutex::new(None) };
+        let inbox = Inbox { state: Mutex::default(), doing: AtomicU8::new(AWAKE), thread: Mutex::new(None) };
         Self(Arc::new(inbox))
     }
 
     pub fn ring(&self) {
-        self.0.wake();
+        self.0.wake(true);
     }
 }
 
@@ -141,6 +153,10 @@ impl ShardHandle {
 
     /// Hands a command in; says why if it was not taken.
     pub fn submit(&self, command: Command<Token>) -> Result<(), NotTaken> {
+        let adds_to_batch = matches!(
+            command,
+            Command::Send { .. } | Command::Ack { .. } | Command::ChangeInvisible { .. } | Command::DeadLetter { .. }
+        );
         {
             let mut state = lock(&self.inbox.state);
             if state.stopped.is_some() || state.closing {
@@ -154,14 +170,14 @@ impl ShardHandle {
             }
             state.commands.push(command);
         }
-        self.inbox.wake();
+        self.inbox.wake(!adds_to_batch);
         Ok(())
     }
 
     /// Finishes what has arrived, then stops; the thread ends.
     pub fn close(&self) {
         lock(&self.inbox.state).closing = true;
-        self.inbox.wake();
+        self.inbox.wake(true);
     }
 
     /// Why the shard stopped, if it did.
@@ -221,9 +237,11 @@ impl<S: Store> Runner<S> {
         let mut commands: Vec<Command<Token>> = Vec::new();
         let mut told = Instant::now();
         let mut untold = true;
+        let mut pause_until = told;
         loop {
+            let rest = pause_until.saturating_duration_since(Instant::now());
             // Said before looking: whoever comes later wakes us again.
-            self.inbox.asleep.store(true, Ordering::SeqCst);
+            self.inbox.doing.store(if rest.is_zero() { ASLEEP } else { RESTING }, Ordering::SeqCst);
             let closing = {
                 let mut state = lock(&self.inbox.state);
                 commands.append(&mut state.commands);
@@ -240,7 +258,13 @@ impl<S: Store> Runner<S> {
                 }
             }
             untold |= !commands.is_empty();
+            self.shard.hold(!rest.is_zero() && !closing);
+            let (committed, _) = self.shard.committed();
             let turn = self.shard.turn(now, self.clock.pauses_deletion(), commands.drain(..));
+            let (now_committed, replies) = self.shard.committed();
+            if now_committed > committed && replies > 1 {
+                pause_until = Instant::now() + BATCH_PAUSE;
+            }
             for (token, output) in turn.replies {
                 self.release(token, output);
             }
@@ -265,11 +289,12 @@ impl<S: Store> Runner<S> {
             }
             let due = turn.next_wakeup.map(|at| Duration::from_millis(at.since(now).max(0) as u64));
             let tell = untold.then(|| FIGURES_EVERY.saturating_sub(told.elapsed()));
-            let sleep = due.into_iter().chain(tell).min();
-            if self.inbox.asleep.load(Ordering::SeqCst) {
-                match sleep {
-                    // Times are whole milliseconds: waking on the edge would be a turn too early.
-                    Some(sleep) => std::thread::park_timeout(sleep + Duration::from_micros(200)),
+            // Times of the shard are whole milliseconds: waking on the edge would be a turn too early.
+            let due = due.map(|due| due + Duration::from_micros(200));
+            let rest = (!rest.is_zero()).then(|| pause_until.saturating_duration_since(Instant::now()));
+            if self.inbox.doing.load(Ordering::SeqCst) != AWAKE {
+                match due.into_iter().chain(tell).chain(rest).min() {
+                    Some(sleep) => std::thread::park_timeout(sleep),
                     None => std::thread::park(),
                 }
             }
@@ -350,7 +375,7 @@ struct WakeInbox(Arc<Inbox>);
 
 impl std::task::Wake for WakeInbox {
     fn wake(self: Arc<Self>) {
-        self.0.wake();
+        self.0.wake(true);
     }
 }
 

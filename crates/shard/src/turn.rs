@@ -32,6 +32,8 @@ pub struct ShardLoop<S: Store, T> {
     open: Vec<(T, Output)>,
     /// Batches under way, and what waits for them.
     waiting: VecDeque<(Ticket, Vec<(T, Output)>)>,
+    committed: u64,
+    hold: bool,
     /// Whether the batch that raised the epoch is durable; before, not even a hand-out may leave.
     epoch_is_durable: bool,
 }
@@ -40,7 +42,15 @@ impl<S: Store, T> ShardLoop<S, T> {
     /// Opens the shard in a store.
     pub async fn open(store: S, options: ShardOptions, now: UnixMillis) -> Result<Self, OpenError> {
         let shard = Shard::open(&store.reader(), options, now).await?;
-        Ok(Self { shard, store, open: Vec::new(), waiting: VecDeque::new(), epoch_is_durable: false })
+        Ok(Self {
+            shard,
+            store,
+            open: Vec::new(),
+            waiting: VecDeque::new(),
+            committed: 0,
+            hold: false,
+            epoch_is_durable: false,
+        })
     }
 
     /// The shard, for figures.
@@ -66,6 +76,16 @@ impl<S: Store, T> ShardLoop<S, T> {
     /// Ends the loop; what is not durable yet is the store's to finish or to lose.
     pub fn into_store(self) -> S {
         self.store
+    }
+
+    /// Lets the open batch grow: nothing is handed to the store until this is taken back.
+    pub fn hold(&mut self, hold: bool) {
+        self.hold = hold;
+    }
+
+    /// Batches handed to the store so far, and how many replies rest on the newest.
+    pub fn committed(&self) -> (u64, usize) {
+        (self.committed, self.waiting.back().map_or(0, |(_, replies)| replies.len()))
     }
 
     /// Whether anything is waiting to become durable or to be handed to the store.
@@ -120,9 +140,10 @@ impl<S: Store, T> ShardLoop<S, T> {
 
     fn close_batch(&mut self, released: &mut Vec<(T, Output)>) {
         if self.shard.has_changes() {
-            if self.store.ready() {
+            if self.store.ready() && !self.hold {
                 let ops = self.shard.take_batch();
                 let ticket = self.store.commit(Batch { time: self.shard.now, ops });
+                self.committed += 1;
                 self.waiting.push_back((ticket, std::mem::take(&mut self.open)));
             }
             return;
