@@ -6,8 +6,9 @@
 
 use bytes::Bytes;
 use martlet_model::{QueueId, QueueOffset, UnixMillis};
+use martlet_store::conformance::block_on;
 use martlet_store::local::{LocalStore, Options};
-use martlet_store::{Batch, Op, Store, Term};
+use martlet_store::{Batch, Op, Reader, Store, Term};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,8 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut store, report) = LocalStore::open(Options::new(folder.into(), [7; 16], Arc::new(move || main.unpark())))?;
     println!("opened in {:?}: {report:?}; {}", started.elapsed(), resident());
     let record = Bytes::from(vec![b'x'; 1024]);
-    let reader = store.reader();
-    let bounds = martlet_store::conformance::block_on(martlet_store::Reader::bounds(&reader, QueueId(1)))?;
+    let bounds = block_on(store.reader().bounds(QueueId(1)))?;
     let first = bounds.map_or(0, |bounds| bounds.end.0);
     let (cpu, written) = used();
     let started = Instant::now();
@@ -63,26 +63,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         offset += size;
     }
     let time = started.elapsed();
-    let (cpu_after, written_after) = used();
-    let count = (offset - first) as f64;
-    println!(
-        "{count} messages in {time:?}: {:.0}/s, {:.2} us CPU each, {:.3} bytes written per byte, slowest batch {slowest:?}",
-        count / time.as_secs_f64(),
-        (cpu_after - cpu) * 1e6 / count,
-        (written_after - written) as f64 / count / 1024.0,
-    );
-    std::thread::sleep(Duration::from_secs(3));
-    let (cpu_after, written_after) = used();
-    println!(
-        "after 3 s of rest: {:.2} us CPU each, {:.3} bytes written per byte; {}; {:?}",
-        (cpu_after - cpu) * 1e6 / count,
-        (written_after - written) as f64 / count / 1024.0,
-        resident(),
-        store.usage(),
-    );
-    for notice in store.take_notices() {
-        println!("{notice:?}");
+    let count = (offset - first).max(1) as f64;
+    println!("{count} messages in {time:?}: {:.0}/s, slowest batch {slowest:?}", count / time.as_secs_f64());
+    for wait in [0, 3] {
+        std::thread::sleep(Duration::from_secs(wait));
+        let (cpu_after, written_after) = used();
+        println!(
+            "after {wait} s of rest: {:.2} us CPU each, {:.3} bytes written per byte; {}",
+            (cpu_after - cpu) * 1e6 / count,
+            (written_after - written) as f64 / count / 1024.0,
+            resident(),
+        );
     }
+    println!("{:?}", store.usage());
+    store.take_notices().iter().for_each(|notice| println!("{notice:?}"));
     store.close();
     Ok(())
 }

@@ -109,7 +109,7 @@ fn live_through(seed: u64, options: SimOptions, seen: &mut Seen) -> Result<(), S
         }
         let durable = store.progress().durable;
         states.retain(|(ticket, _)| *ticket >= durable);
-        for notice in store.take_notices() {
+        if let Some(notice) = store.take_notices().first() {
             return Err(format!("step {step}: {notice:?}"));
         }
     }
