@@ -73,6 +73,9 @@ pub enum Action {
     Send(SendArgs),
     /// Receive messages and acknowledge them
     Receive(ReceiveArgs),
+    /// Look into the log of a stopped broker, or repair it
+    #[command(subcommand)]
+    Log(LogAction),
 }
 
 /// How to reach a broker, and how to answer.
@@ -346,6 +349,36 @@ pub struct ReceiveArgs {
     pub invisible: i64,
     #[command(flatten)]
     pub target: Target,
+}
+
+/// Subcommands of `martlet log`.
+#[derive(Debug, Subcommand)]
+pub enum LogAction {
+    /// Check every frame of a log and show what is damaged: file, position, expected, found
+    Inspect {
+        /// Data folder of a stopped broker
+        dir: PathBuf,
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Drop one damaged frame, named as inspect names it, and list what is lost
+    Repair {
+        /// Data folder of a stopped broker
+        dir: PathBuf,
+        /// The frame, as inspect names it
+        #[arg(long, value_name = "SEGMENT:POSITION", value_parser = parse_frame)]
+        frame: (u32, u64),
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn parse_frame(text: &str) -> Result<(u32, u64), String> {
+    let parts =
+        text.split_once(':').and_then(|(segment, position)| Some((segment.parse().ok()?, position.parse().ok()?)));
+    parts.ok_or_else(|| "a frame is SEGMENT:POSITION, such as 3:4096".to_owned())
 }
 
 #[cfg(test)]

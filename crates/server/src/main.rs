@@ -5,6 +5,7 @@ mod cli;
 mod client;
 mod config;
 mod duration;
+mod log;
 mod metrics;
 mod run;
 
@@ -40,6 +41,9 @@ fn broker(matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
 
 fn command(matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
     let action = cli::Action::from_arg_matches(matches).unwrap_or_else(|error| error.exit());
+    if let cli::Action::Log(action) = action {
+        return if log::run(action)? { Ok(()) } else { Err("the log is damaged".into()) };
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match action {
@@ -47,6 +51,8 @@ fn command(matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
             cli::Action::Group(action) => client::group::run(action).await,
             cli::Action::Send(args) => client::send::run(args).await,
             cli::Action::Receive(args) => client::receive::run(args).await,
+            // Needs no connection, and was done above.
+            cli::Action::Log(_) => Ok(()),
         }
     })?;
     Ok(())

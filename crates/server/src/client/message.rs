@@ -59,6 +59,14 @@ pub struct Draft {
     pub message_group: Option<String>,
 }
 
+/// A body as text, or else as base64.
+pub fn body_of(body: &[u8]) -> (Option<String>, Option<String>) {
+    match std::str::from_utf8(body) {
+        Ok(text) => (Some(text.to_owned()), None),
+        Err(_) => (None, Some(STANDARD.encode(body))),
+    }
+}
+
 impl JsonMessage {
     /// Reads one line. The error says what is wrong with it, without the line's number.
     pub fn parse(line: &str) -> Result<Draft, String> {
@@ -88,12 +96,13 @@ impl JsonMessage {
     pub fn of(message: &v2::Message) -> Self {
         let system = message.system_properties.clone().unwrap_or_default();
         let compressed = system.body_encoding == v2::Encoding::Gzip as i32;
-        let text = (!compressed).then(|| std::str::from_utf8(&message.body).ok()).flatten();
+        let (body, body_base64) =
+            if compressed { (None, Some(STANDARD.encode(&message.body))) } else { body_of(&message.body) };
         let millis = |time: &prost_types::Timestamp| time.seconds * 1_000 + i64::from(time.nanos / 1_000_000);
         Self {
             topic: message.topic.as_ref().map(|topic| topic.name.clone()),
-            body: text.map(str::to_owned),
-            body_base64: text.is_none().then(|| STANDARD.encode(&message.body)),
+            body,
+            body_base64,
             body_encoding: compressed.then(|| "gzip".to_owned()),
             tag: system.tag,
             keys: system.keys,

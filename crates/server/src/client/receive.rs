@@ -7,7 +7,7 @@ use super::{
 use crate::cli::ReceiveArgs;
 use martlet_grpc::proto::v2;
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -15,6 +15,10 @@ const BATCH: u64 = 32;
 /// How long a poll waits, in milliseconds: the shortest the protocol allows when nobody wants to wait for more.
 const POLL_MILLIS: i64 = 5_000;
 const FOLLOW_POLL_MILLIS: i64 = 20_000;
+/// An empty answer this much before the end of its poll counts as having waited for all of it.
+const EARLY_MILLIS: i64 = 500;
+/// Between an empty answer and the next poll, so that answers before their time do not make a busy loop.
+const EMPTY_PAUSE: Duration = Duration::from_millis(20);
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Runs it, until done or interrupted.
@@ -143,6 +147,7 @@ fn poll_millis(args: &ReceiveArgs) -> i64 {
 
 async fn receive(connection: &Connection, args: &ReceiveArgs, queues: &[v2::MessageQueue]) -> Result<u64, ClientError> {
     let mut received = 0;
+    let mut last = Instant::now();
     // With several brokers no poll may wait for long, or the others' messages wait with it.
     let poll = if queues.len() == 1 { poll_millis(args) } else { POLL_MILLIS };
     loop {
@@ -157,15 +162,22 @@ async fn receive(connection: &Connection, args: &ReceiveArgs, queues: &[v2::Mess
                 continue;
             }
             empty = false;
+            last = Instant::now();
             received += messages.len() as u64;
             print(&messages, args.target.json)?;
             if !args.no_ack {
                 acknowledge(connection, args, &messages).await?;
             }
         }
-        if empty && !args.follow {
+        if !empty {
+            continue;
+        }
+        // A poll may come back empty before its time, when nothing that it looked at passed the filter or was readable:
+        // there are no more only if nothing came for as long as a poll may wait.
+        if !args.follow && last.elapsed().as_millis() as i64 >= poll - EARLY_MILLIS {
             return Ok(received);
         }
+        tokio::time::sleep(EMPTY_PAUSE).await;
     }
 }
 

@@ -153,3 +153,42 @@ fn a_broker_that_is_not_there_is_an_error_with_its_address() {
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && error.contains("cannot reach a broker at 127.0.0.1:1"), "{error}");
 }
+
+#[test]
+fn a_damaged_log_is_shown_repaired_by_name_and_what_is_lost_is_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let path = data.to_str().unwrap();
+    let broker = Broker::start(&data);
+    broker.ok(&["topic", "create", "orders", "--queues", "1"]);
+    for body in ["first", "precious", "third"] {
+        broker.ok(&["send", "orders", body]);
+    }
+    broker.kill();
+    let log = |arguments: &[&str]| process::martlet().arg("log").args(arguments).output().unwrap();
+    assert!(log(&["inspect", path]).status.success());
+
+    let segment = data.join("shard-0/0000000001.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let place = bytes.windows(8).position(|window| window == b"precious").unwrap();
+    bytes[place] ^= 1;
+    std::fs::write(&segment, &bytes).unwrap();
+
+    let mut start = process::martlet();
+    start.args(["--grpc-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data", path]);
+    let error = process::refused_start(&mut start);
+    assert!(error.contains("0000000001.seg is damaged at position"), "{error}");
+    let shown = log(&["inspect", path]);
+    let text = String::from_utf8(shown.stdout).unwrap();
+    assert!(!shown.status.success() && text.contains("DAMAGED") && text.contains("expected"), "{text}");
+    let frame = text.split_once("--frame ").unwrap().1.split_whitespace().next().unwrap();
+    let repaired = log(&["repair", path, "--frame", frame, "--json"]);
+    let lost = parsed(&succeeded(&repaired, &["repair"]));
+    assert_eq!((&lost["messages"][0]["offset"], &lost["messages"][0]["intact"]), (&json!(1), &json!(false)), "{lost}");
+
+    let broker = Broker::start(&data);
+    let received = broker.ok(&["receive", "orders", "--group", "g", "--count", "2"]);
+    assert!(received.contains("first") && received.contains("third"), "{received}");
+    let bad = log(&["repair", path, "--frame", "x"]);
+    assert!(String::from_utf8(bad.stderr).unwrap().contains("a frame is SEGMENT:POSITION"));
+}
