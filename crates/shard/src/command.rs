@@ -155,6 +155,12 @@ pub enum Command<T> {
         /// Which.
         handles: Vec<ReceiptHandle>,
     },
+    /// These messages were handed out and are not in the log any more (a frame was dropped by repair): settled, counted as
+    /// dropped.
+    Lost {
+        /// Which.
+        handles: Vec<ReceiptHandle>,
+    },
     /// Settles messages; answered by [`Output::Acked`] in the same order.
     Ack {
         /// Decoded handles.

@@ -130,6 +130,7 @@ impl<T> Shard<T> {
         for &queue in &queues {
             self.clamp(group, queue);
         }
+        self.keep_filter_live((topic, group), bit);
         let limit = limit.min(self.messages_per_reply(&queues));
         let until = self.now.plus(receive.invisible_millis);
         let mut out = Vec::new();
@@ -295,6 +296,15 @@ impl<T> Shard<T> {
         let at = at.unwrap_or(live.len() - 1);
         self.forget_filters(key);
         Some(at as u32)
+    }
+
+    /// A poll that waits keeps its filter live, however long the shard was away.
+    fn keep_filter_live(&mut self, key: (TopicId, GroupId), bit: u32) {
+        let now = self.now;
+        let Some(entry) = self.filters.get_mut(&key).and_then(|live| live.get_mut(bit as usize)) else { return };
+        if now.since(std::mem::replace(&mut entry.seen, now)) > limits::CLIENT_EXPIRY_MILLIS {
+            self.forget_filters(key);
+        }
     }
 
     /// Bits mean something else now, and what was looked at may match the newcomer: it is looked at again.

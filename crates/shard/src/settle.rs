@@ -10,7 +10,7 @@
 
 use crate::command::*;
 use crate::load::Load;
-use crate::progress::{Slot, SlotChange};
+use crate::progress::{Renewal, Slot, SlotChange};
 use crate::shard::{Purpose, Shard, Work};
 use bytes::Bytes;
 use martlet_model::handle::{DeliveryNumber, ReceiptHandle};
@@ -81,6 +81,14 @@ impl<T> Shard<T> {
         self.stir(handle.group, handle.queue);
     }
 
+    /// The log does not have the message any more.
+    pub(crate) fn lost(&mut self, handle: &ReceiptHandle) {
+        if let Ok(Found::Live(_)) = self.find(handle) {
+            self.counters.dropped_unconsumed += 1;
+            self.change(handle.group, handle.queue, SlotChange::Close { first: handle.offset, count: 1 });
+        }
+    }
+
     /// What a vanished client had under renewal becomes visible.
     pub(crate) fn client_gone(&mut self, client: ClientNumber) {
         let held: Vec<(GroupId, QueueId, u64)> = self
@@ -118,16 +126,13 @@ impl<T> Shard<T> {
         let Some(progress) = self.progress.get_mut(&(group, queue)) else { return };
         let due = progress.take_due(now);
         for (offset, slot) in due {
-            let renewal =
-                self.progress.get(&(group, queue)).and_then(|progress| progress.renewals.get(&offset.0)).copied();
+            let renewal = self.renewal(group, queue, offset);
             let Slot { attempts, delivery, .. } = slot;
             match renewal {
                 Some(renewal) if now.since(renewal.since) < limits::AUTO_RENEW_TOTAL_MILLIS => {
                     let until = now.plus(limits::AUTO_RENEW_SLICE_MILLIS);
                     self.change(group, queue, SlotChange::Set { offset, attempts, delivery, until });
-                    if let Some(progress) = self.progress.get_mut(&(group, queue)) {
-                        progress.renewals.insert(offset.0, renewal);
-                    }
+                    self.renew(group, queue, offset, Some(renewal));
                 }
                 Some(_) => {
                     let wait = self.groups.get(&group).map_or(0, |group| group.backoff.wait_millis(attempts));
@@ -257,7 +262,9 @@ impl<T> Shard<T> {
                 Some(_) => (delivery, until.max(self.now.plus(MOVE_AGAIN_MILLIS))),
                 None => (DeliveryNumber(0), self.now.plus(MOVE_AGAIN_MILLIS)),
             };
+            let renewal = self.renewal(group, queue, offset).filter(|_| reply.is_some());
             self.change(group, queue, SlotChange::Set { offset, attempts, delivery, until });
+            self.renew(group, queue, offset, renewal);
         }
         if let Some(token) = reply {
             let refused = match (error, self.room) {
@@ -271,11 +278,21 @@ impl<T> Shard<T> {
         }
     }
 
+    fn renewal(&self, group: GroupId, queue: QueueId, offset: QueueOffset) -> Option<Renewal> {
+        self.progress.get(&(group, queue))?.renewals.get(&offset.0).copied()
+    }
+
+    fn renew(&mut self, group: GroupId, queue: QueueId, offset: QueueOffset, renewal: Option<Renewal>) {
+        if let (Some(progress), Some(renewal)) = (self.progress.get_mut(&(group, queue)), renewal) {
+            progress.renewals.insert(offset.0, renewal);
+        }
+    }
+
     fn stir(&mut self, group: GroupId, queue: QueueId) {
-        if let Some(&topic) = self.topic_of.get(&queue) {
-            if self.polls.contains_key(&(topic, group)) {
-                self.stirred.insert((topic, group));
-            }
+        if let Some(&topic) = self.topic_of.get(&queue)
+            && self.polls.contains_key(&(topic, group))
+        {
+            self.stirred.insert((topic, group));
         }
     }
 }

@@ -337,6 +337,7 @@ impl<T> Shard<T> {
                 self.take_poll(poll);
             }
             Command::Undo { handles } => handles.iter().for_each(|handle| self.undo(handle)),
+            Command::Lost { handles } => handles.iter().for_each(|handle| self.lost(handle)),
             Command::Ack { handles, token } => {
                 let answers = handles.iter().map(|handle| self.ack(handle)).collect();
                 self.reply(token, Output::Acked(answers));
@@ -358,32 +359,38 @@ impl<T> Shard<T> {
 
     /// The first entity a piece of work touches that is not resident. Loads of all that miss are begun at once.
     fn first_missing(&mut self, work: &Work<T>) -> Option<Entity> {
+        let mut first = None;
+        for entity in self.touched_by(work) {
+            if self.is_resident(entity) || !self.is_known(entity) {
+                continue;
+            }
+            first = first.or(Some(entity));
+            self.begin_load(entity);
+        }
+        first
+    }
+
+    /// What a piece of work needs to be resident.
+    fn touched_by(&self, work: &Work<T>) -> Vec<Entity> {
         let mut touched: Vec<Entity> = Vec::new();
         let of_handle =
             |handle: &ReceiptHandle| [Entity::Queue(handle.queue), Entity::Progress(handle.group, handle.queue)];
         match work {
             Work::Command(Command::Send { topic, .. }) => {
-                let topic = self.topics.get(topic)?;
-                touched.extend(topic.send_queue().map(Entity::Queue));
+                touched.extend(self.topics.get(topic).and_then(Topic::send_queue).map(Entity::Queue));
             }
             Work::Command(Command::Receive { receive, .. }) => {
-                for &queue in self.topics.get(&receive.topic).into_iter().flat_map(|topic| topic.read_queues()) {
-                    if !self.queues.contains_key(&queue) {
-                        touched.push(Entity::Queue(queue));
-                    }
-                    if !self.progress.contains_key(&(receive.group, queue)) {
-                        touched.push(Entity::Progress(receive.group, queue));
-                    }
-                }
+                touched.extend(self.touched_by_poll(receive.topic, receive.group));
             }
-            Work::Command(Command::Ack { handles, .. } | Command::Undo { handles }) => {
+            Work::Command(Command::Ack { handles, .. } | Command::Undo { handles } | Command::Lost { handles }) => {
                 touched.extend(handles.iter().flat_map(of_handle));
             }
             Work::Command(Command::ChangeInvisible { handle, .. } | Command::DeadLetter { handle, .. }) => {
                 touched.extend(of_handle(handle));
             }
             Work::Command(Command::DescribeTopic { topic, .. }) => {
-                touched.extend(self.topics.get(topic)?.queues.iter().copied().map(Entity::Queue));
+                let queues = self.topics.get(topic).into_iter().flat_map(|topic| topic.queues.iter().copied());
+                touched.extend(queues.map(Entity::Queue));
             }
             Work::DescribeGroup { group, queues, .. } => {
                 touched
@@ -396,17 +403,14 @@ impl<T> Shard<T> {
                 touched.extend(self.topics.get(into).and_then(Topic::send_queue).map(Entity::Queue));
             }
             Work::Expire(queue) => touched.push(Entity::Queue(*queue)),
-            Work::Command(_) => return None,
+            Work::Command(_) => {}
         }
-        let mut first = None;
-        for entity in touched {
-            if self.is_resident(entity) || !self.is_known(entity) {
-                continue;
-            }
-            first = first.or(Some(entity));
-            self.begin_load(entity);
-        }
-        first
+        touched
+    }
+
+    fn touched_by_poll(&self, topic: TopicId, group: GroupId) -> impl Iterator<Item = Entity> {
+        let queues = self.topics.get(&topic).map_or(&[][..], |topic| topic.read_queues());
+        queues.iter().flat_map(move |&queue| [Entity::Queue(queue), Entity::Progress(group, queue)])
     }
 
     /// Begins loading an entity unless that is under way.
@@ -496,8 +500,8 @@ impl<T> Shard<T> {
                 self.classified(group, queue, id, from..until, matches);
             }
             (Purpose::Sweep(prefix), Ok(Loaded::Keys(keys))) => self.swept(prefix, &keys),
-            // Left for the next opening: what is swept is garbage.
-            (Purpose::Sweep(prefix), _) => drop(self.sweeps.remove(&prefix)),
+            // What is swept is garbage: it can wait for the next batch.
+            (Purpose::Sweep(prefix), _) => self.next_sweeps.push(prefix),
             (Purpose::DescribeGroup { group, token }, Ok(Loaded::Queues(mut queues))) => {
                 queues.extend(
                     self.progress.range((group, QueueId(0))..=(group, QueueId(u64::MAX))).map(|(key, _)| key.1),
@@ -743,13 +747,10 @@ impl<T> Shard<T> {
         let durable = self.durable_batch;
         let is_durable =
             |changed_in: &BTreeMap<Entity, u64>, entity| changed_in.get(&entity).is_none_or(|&batch| batch <= durable);
-        let polled: BTreeSet<(GroupId, QueueId)> = self
-            .polls
-            .keys()
-            .flat_map(|(topic, group)| {
-                self.topics.get(topic).into_iter().flat_map(|topic| topic.queues.iter().map(|&queue| (*group, queue)))
-            })
-            .collect();
+        // What waits for something else to be loaded must not lose meanwhile what it has, or it would never be whole.
+        let mut needed: BTreeSet<Entity> =
+            self.polls.keys().flat_map(|&(topic, group)| self.touched_by_poll(topic, group)).collect();
+        needed.extend(self.parked.values().flatten().flat_map(|work| self.touched_by(work)));
         let (touched, changed_in, reindex) = (&self.touched, &self.changed_in, &self.reindex);
         let evicted: Vec<_> = self
             .progress
@@ -759,7 +760,7 @@ impl<T> Shard<T> {
                     && progress.renewals.is_empty()
                     && !touched.contains(key)
                     && !reindex.contains(key)
-                    && !polled.contains(key)
+                    && !needed.contains(&Entity::Progress(key.0, key.1))
                     && is_durable(changed_in, Entity::Progress(key.0, key.1))
             })
             .map(|(key, _)| *key)
@@ -775,7 +776,10 @@ impl<T> Shard<T> {
             self.progress.keys().map(|key| key.1).chain(self.appended.iter().copied()).collect();
         let changed_in = &self.changed_in;
         self.queues.retain(|&id, queue| {
-            in_use.contains(&id) || queue.durable < queue.next || !is_durable(changed_in, Entity::Queue(id))
+            in_use.contains(&id)
+                || needed.contains(&Entity::Queue(id))
+                || queue.durable < queue.next
+                || !is_durable(changed_in, Entity::Queue(id))
         });
         self.changed_in.retain(|_, batch| *batch > durable);
     }

@@ -156,6 +156,25 @@ fn a_store_that_cannot_be_read_refuses_and_recovers() {
 }
 
 #[test]
+fn a_poll_that_needs_more_than_fits_in_memory_is_served() {
+    let mut world = World::new(4);
+    world.options.resident_max = 2;
+    let mut world = World::with(world.options).topic("orders", 1).group("billing", max_attempts(4));
+    world.receive("billing", invisible_secs(30));
+    // Some of what the poll needs is in memory already, the rest comes later.
+    world.make_topic("orders", 6, None);
+    for n in 0..6 {
+        world.send("orders", &n.to_string());
+    }
+    let mut received = 0;
+    while received < 6 {
+        let some = world.receive("billing", invisible_secs(30).batch(2)).len();
+        assert!(some > 0);
+        received += some;
+    }
+}
+
+#[test]
 fn memory_follows_what_is_active() {
     let mut world = World::new(3);
     world.options.resident_max = 16;

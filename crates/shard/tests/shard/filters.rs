@@ -136,6 +136,20 @@ fn what_a_member_was_handed_waits_for_its_return_however_long_it_was_away() {
 }
 
 #[test]
+fn a_poll_that_waits_through_a_long_stall_still_gets_only_what_it_wants() {
+    let mut world = World::new(10).topic("orders", 1).group("billing", max_attempts(9));
+    let poll = world.poll("billing", invisible_secs(300).tags("red"));
+    world.settle();
+    world.begin_send("orders", &["g"], Some("green"));
+    world.begin_send("orders", &["r"], Some("red"));
+    // The machine slept; nothing happened for minutes, and the next turn is far later.
+    world.now = world.now.plus(600_000);
+    world.settle();
+    assert!(world.received(poll).is_none_or(|received| received.bodies().iter().all(|body| *body == "r")));
+    assert_eq!(world.receive("billing", invisible_secs(300).tags("red")).bodies(), ["r"]);
+}
+
+#[test]
 fn a_member_without_a_filter_beside_one_with_gets_the_rest() {
     let mut world = World::new(9).topic("orders", 1).group("billing", max_attempts(9));
     world.receive("billing", invisible_secs(30).tags("red"));

@@ -56,6 +56,18 @@ fn after_the_last_renewal_the_groups_own_waits_hold() {
 }
 
 #[test]
+fn a_move_to_the_dead_letters_that_fails_leaves_the_hand_out_renewed() {
+    let mut world = World::new(6).topic("orders", 1).group("billing", max_attempts(3));
+    world.send("orders", "a");
+    let first = world.receive("billing", auto_renew(1)).one();
+    world.store().fail_reads(true);
+    assert!(world.forward_to_dead_letters(&first.handle).is_err());
+    world.store().fail_reads(false);
+    world.advance_secs(600);
+    assert_eq!(world.ack(&first.handle), Ok(()));
+}
+
+#[test]
 fn an_undone_renewed_hand_out_is_not_renewed() {
     let mut world = World::new(5).topic("orders", 1).group("billing", max_attempts(3));
     world.send("orders", "a");
