@@ -1,0 +1,254 @@
+//! The naive model: what was sent, who was told what about it, and what may therefore not happen.
+//!
+//! It knows nothing of queues, pages and batches. What a crash may or may not have taken it holds for possible both ways.
+
+use martlet_model::handle::{DeliveryNumber, ReceiptHandle};
+use martlet_model::{GroupId, QueueId, QueueOffset, TopicId, UnixMillis, limits};
+use martlet_shard::{HandOut, SettleError};
+use std::collections::BTreeMap;
+
+/// Number of a message; the first bytes of its body.
+pub type MessageNumber = u64;
+
+/// How far a send has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Under way in this epoch.
+    UnderWay { epoch: u32 },
+    /// Acknowledged, then and in that epoch.
+    Yes { at: UnixMillis, epoch: u32 },
+    /// A crash took the answer.
+    Perhaps,
+    /// Refused.
+    No,
+}
+
+/// A message.
+#[derive(Debug)]
+pub struct Message {
+    pub topic: TopicId,
+    pub tag: usize,
+    pub length: usize,
+    pub sent: Sent,
+    pub place: Option<(u32, QueueOffset)>,
+    pub queue: Option<QueueId>,
+}
+
+/// The last hand-out of a message to a group.
+#[derive(Clone, Copy, Debug)]
+pub struct Last {
+    pub delivery: DeliveryNumber,
+    pub attempt: u32,
+    pub epoch: u32,
+    pub at: UnixMillis,
+    /// Invisible at least until then, and at the latest visible then: an answer does not say when it was decided.
+    pub until: UnixMillis,
+    pub visible: UnixMillis,
+    /// Renewed while this client lives.
+    pub renewed_for: Option<u64>,
+    /// An undo, a change, or the end of its client is under way or done: it may be visible at any time.
+    pub loosened: bool,
+    pub undone: bool,
+}
+
+/// What is known of a message in a group.
+#[derive(Debug, Default)]
+pub struct Track {
+    pub last: Option<Last>,
+    /// Answered: it is settled for good.
+    pub settled: bool,
+    /// Commands that may settle it and have no answer yet.
+    pub under_way: u32,
+    /// A crash took the answer of such a command.
+    pub perhaps_settled: bool,
+    /// By a durable answer: invisible until then, whatever happens; and the attempts it had.
+    pub promised: Option<(UnixMillis, u32)>,
+    /// Places of its dead letters.
+    pub dead_letters: Vec<QueueOffset>,
+}
+
+impl Last {
+    fn is_live(&self, epoch: u32, now: UnixMillis) -> bool {
+        let kept = match self.renewed_for {
+            Some(_) => now.since(self.at) < limits::AUTO_RENEW_TOTAL_MILLIS,
+            None => self.until > now,
+        };
+        self.epoch == epoch && !self.loosened && kept
+    }
+}
+
+impl Track {
+    fn may_be_settled(&self) -> bool {
+        self.settled || self.under_way > 0 || self.perhaps_settled
+    }
+}
+
+/// The model.
+#[derive(Debug, Default)]
+pub struct Judge {
+    pub messages: Vec<Message>,
+    pub tracks: BTreeMap<GroupId, BTreeMap<MessageNumber, Track>>,
+}
+
+pub type Verdict = Result<(), String>;
+
+/// The body of a message.
+pub fn body(number: MessageNumber, length: usize) -> Vec<u8> {
+    let mut body = number.to_le_bytes().to_vec();
+    body.resize(8 + length, number as u8 ^ 0x5a);
+    body
+}
+
+impl Judge {
+    pub fn track(&mut self, group: GroupId, number: MessageNumber) -> &mut Track {
+        self.tracks.entry(group).or_default().entry(number).or_default()
+    }
+
+    /// Which message a body is, if it is one that was sent to this topic (`None`: to any).
+    pub fn recognise(&self, bytes: &[u8], topic: Option<TopicId>) -> Result<MessageNumber, String> {
+        let number = bytes.first_chunk().map(|first| u64::from_le_bytes(*first));
+        let known = number.and_then(|number| Some((number, self.messages.get(number as usize)?)));
+        let Some((number, message)) = known else { return Err(format!("a body that nobody sent: {bytes:?}")) };
+        if bytes != body(number, message.length) {
+            return Err(format!("message {number} has another body than was sent"));
+        }
+        if topic.is_some_and(|topic| topic != message.topic) {
+            return Err(format!("message {number} was sent to {:?} and came from {topic:?}", message.topic));
+        }
+        Ok(number)
+    }
+
+    pub fn delivered(
+        &mut self,
+        group: GroupId,
+        number: MessageNumber,
+        hand_out: &HandOut,
+        epoch: u32,
+        now: UnixMillis,
+        renewed_for: Option<u64>,
+    ) -> Verdict {
+        let message = &mut self.messages[number as usize];
+        match message.sent {
+            Sent::UnderWay { epoch: sent_in } if sent_in == epoch => {
+                return Err(format!("message {number} was handed out before it was acknowledged"));
+            }
+            Sent::No => return Err(format!("message {number} was refused and handed out")),
+            _ => {}
+        }
+        let place = (hand_out.queue_index, hand_out.offset);
+        if *message.place.get_or_insert(place) != place {
+            return Err(format!("message {number} moved from {:?} to {place:?}", message.place));
+        }
+        message.queue = Some(hand_out.queue);
+        let track = self.track(group, number);
+        if track.settled {
+            return Err(format!("message {number} was settled in {group:?} and is handed out again: {track:?}"));
+        }
+        // Decided earlier, before the epoch was durable, and told later: dead on arrival.
+        if track.last.is_some_and(|last| last.epoch == epoch && last.delivery > hand_out.delivery) {
+            return Ok(());
+        }
+        if let Some((until, attempts)) = track.promised {
+            if now < until {
+                return Err(format!(
+                    "message {number} was promised to be invisible until {until:?}: {track:?} at {now:?}"
+                ));
+            }
+            if hand_out.attempt <= attempts {
+                return Err(format!("message {number} had {attempts} attempts durably, now {}", hand_out.attempt));
+            }
+        }
+        let attempt = hand_out.attempt;
+        match track.last {
+            Some(last) if last.is_live(epoch, now) && track.under_way == 0 => {
+                return Err(format!("message {number} has two live handles in {group:?}: {track:?} at {now:?}"));
+            }
+            Some(last) if last.epoch == epoch => {
+                if attempt != last.attempt + 1 && !(last.undone && attempt == last.attempt) {
+                    return Err(format!("attempt {attempt} of message {number} after {last:?}"));
+                }
+            }
+            // Across a crash attempts go back, and a hand-out whose answer the crash took may count.
+            _ => {}
+        }
+        let HandOut { delivery, until, .. } = *hand_out;
+        track.promised = None;
+        let (at, visible, loosened, undone) = (now, until, false, false);
+        track.last = Some(Last { delivery, attempt, epoch, at, until, visible, renewed_for, loosened, undone });
+        Ok(())
+    }
+
+    /// What an ack or a move to the dead letters was answered with.
+    pub fn settled(
+        &mut self,
+        handle: &ReceiptHandle,
+        number: MessageNumber,
+        answer: &Result<(), SettleError>,
+        epoch: u32,
+        now: UnixMillis,
+        max_attempts: u32,
+    ) -> Verdict {
+        let track = self.track(handle.group, number);
+        track.under_way = track.under_way.saturating_sub(1);
+        let is_last = track.last.is_some_and(|last| last.delivery == handle.delivery);
+        let live = is_last && track.last.is_some_and(|last| last.is_live(epoch, now));
+        match answer {
+            Ok(()) if is_last || track.may_be_settled() || handle.delivery.epoch() != epoch => track.settled = true,
+            // After its last attempt it is settled by the move to the dead letters.
+            Ok(()) if track.last.is_none_or(|last| last.attempt >= max_attempts) => {}
+            Ok(()) => return Err(format!("a dead handle settled message {number}: {handle:?}, {track:?}")),
+            Err(SettleError::Gone) => return Err(format!("message {number} is said to be gone: {handle:?}")),
+            Err(error) if live && !track.may_be_settled() => {
+                return Err(format!("the live handle of message {number} is refused as {error}: {track:?} at {now:?}"));
+            }
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Power or process went: what has no answer may have happened or not.
+    pub fn crashed(&mut self) {
+        for message in &mut self.messages {
+            if let Sent::UnderWay { .. } = message.sent {
+                message.sent = Sent::Perhaps;
+            }
+        }
+        for track in self.tracks.values_mut().flat_map(BTreeMap::values_mut) {
+            track.perhaps_settled |= track.under_way > 0;
+            track.under_way = 0;
+        }
+    }
+
+    /// A visible message that this group is not handed, if there is one. `wants` says by tag.
+    pub fn visible(
+        &self,
+        group: GroupId,
+        topic: TopicId,
+        max_attempts: u32,
+        epoch: u32,
+        now: UnixMillis,
+        wants: impl Fn(usize) -> bool,
+    ) -> Option<MessageNumber> {
+        let tracks = self.tracks.get(&group);
+        let numbered = self.messages.iter().enumerate().rev();
+        let mut of_topic = numbered.filter(|(_, message)| message.topic == topic && wants(message.tag));
+        of_topic.find_map(|(number, message)| {
+            let Sent::Yes { at, epoch: sent_in } = message.sent else { return None };
+            if now.since(at) > limits::RETENTION_MILLIS / 2 {
+                return None;
+            }
+            let visible = match tracks.and_then(|tracks| tracks.get(&(number as u64))) {
+                // A hand-out that nobody heard of may have survived a crash.
+                None => sent_in == epoch,
+                Some(track) if track.may_be_settled() => false,
+                Some(Track { last: None, .. }) => sent_in == epoch,
+                Some(Track { last: Some(last), .. }) => {
+                    // Of other epochs it is not known whether it is still invisible.
+                    let known = last.epoch == epoch && !last.loosened && last.renewed_for.is_none();
+                    known && last.attempt < max_attempts && last.visible <= now
+                }
+            };
+            visible.then_some(number as u64)
+        })
+    }
+}

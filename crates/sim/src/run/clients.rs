@@ -1,0 +1,226 @@
+//! Producers and consumers of every temper.
+
+use super::{Pending, Run, TAGS};
+use crate::judge::{Message, MessageNumber, Sent, body};
+use martlet_model::handle::ReceiptHandle;
+use martlet_model::record::{Field, RecordWriter};
+use martlet_model::{GroupId, TopicId, UnixMillis};
+use martlet_shard::{ClientNumber, Command, Incoming, PollId, ReceiveCommand};
+
+/// A consumer. Even ones have their hand-outs renewed, odd ones do not.
+pub(super) struct Client {
+    pub number: u64,
+    pub group: usize,
+    pub polling: Option<(GroupId, TopicId)>,
+    /// The poll that waits.
+    pub poll: PollId,
+    /// Goes up when it vanishes; what reaches a former life reaches nobody.
+    pub life: u32,
+    pub held: Vec<(ReceiptHandle, MessageNumber)>,
+    /// Handles that are dead or used up, to be shown again.
+    pub old: Vec<(ReceiptHandle, MessageNumber)>,
+}
+
+impl Client {
+    pub fn new(number: u64, group: usize) -> Self {
+        Self { number, group, polling: None, poll: PollId(0), life: 0, held: Vec::new(), old: Vec::new() }
+    }
+
+    fn retire(&mut self, handle: (ReceiptHandle, MessageNumber)) {
+        if self.old.len() < 64 {
+            self.old.push(handle);
+        }
+    }
+}
+
+impl Run {
+    pub(super) fn produce(&mut self) {
+        let topic = self.topics[self.random.below(self.topics.len() as u64) as usize].facts.id;
+        let epoch = self.epoch();
+        let count = if self.random.below(8) == 0 { 1 + self.random.below(12) } else { 1 };
+        let mut messages = Vec::new();
+        let mut numbers = Vec::new();
+        for _ in 0..count {
+            let number = self.judge.messages.len() as u64;
+            let tag = self.random.below(TAGS.len() as u64) as usize;
+            let length = self.random.below(if self.random.clone().below(20) == 0 { 3_000 } else { 100 }) as usize;
+            let sent = Sent::UnderWay { epoch };
+            self.judge.messages.push(Message { topic, tag, length, sent, place: None, queue: None });
+            let mut writer = RecordWriter::with_capacity(length + 32);
+            let id = number.to_string();
+            writer.field(Field::MessageId(&id));
+            if !TAGS[tag].is_empty() {
+                writer.field(Field::Tag(TAGS[tag]));
+            }
+            let terms = vec![martlet_shard::term(topic, b'i', &id)];
+            messages.push(Incoming { record: writer.finish(&body(number, length)), terms });
+            numbers.push(number);
+        }
+        let deadline = (self.random.below(50) == 0).then(|| self.now.plus(-1));
+        self.ask(Pending::Send(numbers), |token| Command::Send { topic, messages, deadline, token });
+    }
+
+    fn epoch(&self) -> u32 {
+        self.shard.as_ref().map_or(0, |shard| shard.shard().epoch())
+    }
+
+    pub(super) fn act(&mut self, at: usize) {
+        if self.clients[at].polling.is_none() && self.random.below(4) > 0 {
+            return self.poll(at);
+        }
+        let held = self.clients[at].held.len() as u64;
+        match self.random.below(20) {
+            0..=11 if held > 0 => {
+                let count = 1 + self.random.below(held.min(16));
+                let handles: Vec<_> = (0..count).filter_map(|_| self.take_held(at)).collect();
+                handles.iter().for_each(|&handle| self.clients[at].retire(handle));
+                self.settle_all(handles);
+            }
+            12 | 13 if held > 0 => {
+                let millis = [0, 1_000, 10_000, 60_000][self.random.below(4) as usize];
+                self.change(at, millis);
+            }
+            14 if held > 0 => {
+                let Some((handle, number)) = self.take_held(at) else { return };
+                self.loosen(&handle, number, true);
+                self.clients[at].retire((handle, number));
+                self.inbox.push(Command::Undo { handles: vec![handle] });
+            }
+            15 if held > 0 && self.random.below(4) == 0 => {
+                let Some((handle, number)) = self.take_held(at) else { return };
+                self.under_way(&handle, number);
+                self.clients[at].retire((handle, number));
+                self.ask(Pending::Settle(vec![(handle, number)]), |token| Command::DeadLetter { handle, token });
+            }
+            // Forgotten: it lapses, or its ack comes late.
+            16 if held > 0 => {
+                if let Some(handle) = self.take_held(at) {
+                    self.clients[at].retire(handle);
+                }
+            }
+            17 | 18 if !self.clients[at].old.is_empty() => {
+                let which = self.random.below(self.clients[at].old.len() as u64) as usize;
+                let mut again = self.clients[at].old[which];
+                // Invented: a delivery that never was.
+                if self.random.below(4) == 0 {
+                    again.0.delivery = again.0.delivery.plus(1 << 38);
+                }
+                self.settle_all(vec![again]);
+            }
+            _ => {}
+        }
+    }
+
+    fn take_held(&mut self, at: usize) -> Option<(ReceiptHandle, MessageNumber)> {
+        let held = &mut self.clients[at].held;
+        (!held.is_empty()).then(|| held.swap_remove(self.random.below(held.len() as u64) as usize))
+    }
+
+    fn poll(&mut self, at: usize) {
+        let client = &self.clients[at];
+        let group = &self.groups[client.group];
+        let (id, topic, filter) = (group.facts.id, self.topics[group.topic].facts.id, group.filter.clone());
+        let auto_renew = client.number.is_multiple_of(2);
+        let invisible_millis = if auto_renew { 60_000 } else { 10_000 + self.random.below(50_000) as i64 };
+        let receive = ReceiveCommand {
+            poll: PollId(self.next_token),
+            client: ClientNumber(client.number),
+            group: id,
+            topic,
+            filter,
+            batch_size: 1 + self.random.below(32) as u32,
+            invisible_millis,
+            auto_renew,
+            until: self.now.plus(self.random.below(20_000) as i64),
+        };
+        let renewed_for = auto_renew.then_some(client.number);
+        self.clients[at].polling = Some((id, topic));
+        self.clients[at].poll = receive.poll;
+        let pending = Pending::Receive { client: at, life: self.clients[at].life, group: id, topic, renewed_for };
+        self.ask(pending, |token| Command::Receive { receive, token });
+    }
+
+    /// Acks these, in one request.
+    pub(super) fn settle_all(&mut self, handles: Vec<(ReceiptHandle, MessageNumber)>) {
+        for (handle, number) in &handles {
+            self.under_way(handle, *number);
+        }
+        let decoded = handles.iter().map(|handle| handle.0).collect();
+        self.ask(Pending::Settle(handles), |token| Command::Ack { handles: decoded, token });
+    }
+
+    fn under_way(&mut self, handle: &ReceiptHandle, number: MessageNumber) {
+        if let Some(tracks) = self.judge.tracks.get_mut(&handle.group) {
+            tracks.entry(number).or_default().under_way += 1;
+        }
+    }
+
+    /// From now on the message may be visible.
+    fn loosen(&mut self, handle: &ReceiptHandle, number: MessageNumber, undone: bool) {
+        let Some(track) = self.judge.tracks.get_mut(&handle.group).and_then(|tracks| tracks.get_mut(&number)) else {
+            return;
+        };
+        track.promised = None;
+        if let Some(last) = track.last.as_mut().filter(|last| last.delivery == handle.delivery) {
+            last.loosened = true;
+            last.undone |= undone;
+        }
+    }
+
+    fn change(&mut self, at: usize, millis: i64) {
+        let Some((handle, number)) = self.take_held(at) else { return };
+        self.loosen(&handle, number, false);
+        self.clients[at].retire((handle, number));
+        let pending = Pending::Change { handle, number, millis, at: self.now };
+        self.ask(pending, |token| Command::ChangeInvisible { handle, invisible_millis: millis, token });
+    }
+
+    pub(super) fn changed(
+        &mut self,
+        handle: ReceiptHandle,
+        number: MessageNumber,
+        millis: i64,
+        at: UnixMillis,
+        answer: Option<ReceiptHandle>,
+    ) {
+        let Some(new) = answer.filter(|new| new.delivery != handle.delivery) else { return };
+        let Some(track) = self.judge.tracks.get_mut(&handle.group).and_then(|tracks| tracks.get_mut(&number)) else {
+            return;
+        };
+        // It may have been handed out again before the answer was durable.
+        let Some(last) = track.last.as_mut().filter(|last| last.delivery == handle.delivery && !last.undone) else {
+            return;
+        };
+        last.delivery = new.delivery;
+        last.until = at.plus(millis);
+        last.visible = self.now.plus(millis);
+        last.renewed_for = None;
+        last.loosened = millis == 0;
+        track.promised = (millis > 0).then_some((last.until, last.attempt));
+        if let Some(client) = self.clients.get_mut(number as usize % 6) {
+            client.held.push((new, number));
+        }
+    }
+
+    /// A client is gone with everything it held; its acks may still come, late.
+    pub(super) fn vanish(&mut self, at: usize) {
+        let number = self.clients[at].number;
+        self.loosen_all_of(number);
+        self.clients[at].life += 1;
+        if self.clients[at].polling.take().is_some() {
+            self.inbox.push(Command::CancelPoll { poll: self.clients[at].poll });
+        }
+        let held = std::mem::take(&mut self.clients[at].held);
+        held.into_iter().for_each(|handle| self.clients[at].retire(handle));
+        self.inbox.push(Command::ClientGone { client: ClientNumber(number) });
+    }
+
+    /// What is renewed for this client may be visible from now on.
+    pub(super) fn loosen_all_of(&mut self, client: u64) {
+        for tracks in self.judge.tracks.values_mut().flat_map(|tracks| tracks.values_mut()) {
+            if let Some(last) = tracks.last.as_mut().filter(|last| last.renewed_for == Some(client)) {
+                last.loosened = true;
+            }
+        }
+    }
+}

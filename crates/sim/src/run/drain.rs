@@ -1,0 +1,131 @@
+//! The end of a seed: faults stop, everything visible is consumed, and nothing is left.
+
+use super::{Pending, Run, SAFE_AGE_MILLIS, TAGS};
+use crate::judge::{Sent, Verdict};
+use bytes::Bytes;
+use martlet_model::handle::ReceiptHandle;
+use martlet_model::{GroupId, TopicId};
+use martlet_shard::{ClientNumber, Command, DeadLetters, PollId, ReceiveCommand};
+use martlet_store::Reader;
+use std::sync::Arc;
+
+/// Rounds of polling everything; each moves the clock past what may be invisible.
+const ROUNDS: u32 = 300;
+/// The client that acks whatever it gets.
+const DRAINER: usize = usize::MAX;
+
+impl Run {
+    pub(super) fn drain(&mut self) -> Verdict {
+        self.heal();
+        self.slowness = 1;
+        for at in 0..self.clients.len() {
+            self.vanish(at);
+        }
+        self.pump()?;
+        for round in 0..ROUNDS {
+            let before = self.report.delivered;
+            for group in 0..self.groups.len() {
+                let (id, topic) = (self.groups[group].facts.id, self.topics[self.groups[group].topic].facts.id);
+                self.drain_poll(id, topic, self.groups[group].filter.clone());
+                let dead_letters = TopicId::dead_letters_of(id);
+                self.drain_poll(id, dead_letters, Arc::new(martlet_model::TagFilter::All));
+            }
+            self.pump()?;
+            if self.report.delivered == before {
+                if round > 3 && self.backlog()? == 0 {
+                    return self.nothing_is_left();
+                }
+                // Past invisible durations, later past the waits of hand-outs that were renewed to the end.
+                self.monotonic += if round < 30 { 61_000 } else { 3_600_000 };
+                self.pump()?;
+            }
+        }
+        let left = self.backlog()?;
+        Err(format!("the backlog does not end at zero: {left} messages left"))
+    }
+
+    fn drain_poll(&mut self, group: GroupId, topic: TopicId, filter: Arc<martlet_model::TagFilter>) {
+        let receive = ReceiveCommand {
+            poll: PollId(self.next_token),
+            client: ClientNumber(u64::MAX),
+            group,
+            topic,
+            filter,
+            batch_size: 32,
+            invisible_millis: 10_000,
+            auto_renew: false,
+            until: self.now.plus(5_000),
+        };
+        let pending = Pending::Receive { client: DRAINER, life: 0, group, topic, renewed_for: None };
+        self.ask(pending, |token| Command::Receive { receive, token });
+    }
+
+    fn backlog(&mut self) -> Result<u64, String> {
+        let mut left = 0;
+        for at in 0..self.groups.len() {
+            let group = self.groups[at].facts.id;
+            self.ask(Pending::Describe, |token| Command::DescribeGroup { group, token });
+            self.pump()?;
+            let (of_group, _) = self.described.take().ok_or("a question about a group has no answer")?;
+            left += of_group;
+        }
+        Ok(left)
+    }
+
+    pub(super) fn dead_letter(&mut self, group: GroupId, body: &[u8], handle: ReceiptHandle) -> Verdict {
+        let number = self.judge.recognise(body, None)?;
+        let track = self.judge.track(group, number);
+        if !track.dead_letters.contains(&handle.offset) {
+            track.dead_letters.push(handle.offset);
+            self.report.dead_letters += 1;
+        }
+        if track.dead_letters.len() > 1 {
+            return Err(format!("message {number} is a dead letter of {group:?} more than once: {track:?}"));
+        }
+        self.ask(Pending::Settle(Vec::new()), |token| Command::Ack { handles: vec![handle], token });
+        Ok(())
+    }
+
+    fn nothing_is_left(&mut self) -> Verdict {
+        for group in &self.groups {
+            let facts = &group.facts;
+            let topic = self.topics[group.topic].facts.id;
+            for (number, message) in self.judge.messages.iter().enumerate() {
+                let Sent::Yes { at, .. } = message.sent else { continue };
+                let tag = Some(TAGS[message.tag]).filter(|tag| !tag.is_empty());
+                let old = self.now.since(at) > SAFE_AGE_MILLIS;
+                if message.topic != topic || !group.filter.matches(tag) || old {
+                    continue;
+                }
+                let track = self.judge.tracks.get(&facts.id).and_then(|tracks| tracks.get(&(number as u64)));
+                let accounted = track.is_some_and(|track| {
+                    let exhausted = track.last.is_some_and(|last| last.attempt >= facts.max_attempts);
+                    track.settled
+                        || track.perhaps_settled
+                        || !track.dead_letters.is_empty()
+                        || facts.dead_letters == DeadLetters::Discard && exhausted
+                });
+                if !accounted {
+                    return Err(format!("message {number} never reached {:?}: {message:?}, {track:?}", facts.id));
+                }
+            }
+        }
+        for at in 0..self.topics.len() {
+            let topic = self.topics[at].facts.id;
+            self.ask(Pending::Catalog, |token| Command::DropTopic { topic, token });
+        }
+        for at in 0..self.groups.len() {
+            let group = self.groups[at].facts.id;
+            self.ask(Pending::Catalog, |token| Command::DropGroup { group, token });
+        }
+        self.pump()?;
+        let Some(reader) = self.reader() else { return Ok(()) };
+        let all = Bytes::from_static(&[0])..Bytes::from_static(&[255]);
+        let keys =
+            super::at_once(reader.scan(all, 1_000)).ok_or("reading waits")?.map_err(|error| error.to_string())?;
+        match keys.len() {
+            1 => Ok(()),
+            _ => Err(format!("deletion leaves keys: {:?}", keys.iter().map(|(key, _)| key).collect::<Vec<_>>())),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! A few hundred seeds, the same bytes twice, and broken builds that are caught.
+
+#![allow(clippy::unwrap_used)]
+
+use martlet_sim::{Broken, Plan, Report, run};
+
+#[test]
+fn a_few_hundred_seeds_keep_every_promise() {
+    let mut all = Report::default();
+    for seed in 0..200 {
+        match run(seed, Plan::default()) {
+            Ok(report) => {
+                assert!(report.steps >= 2_000 && report.faults.total() >= 5, "seed {seed} is too tame: {report:?}");
+                all.add(&report);
+            }
+            Err(violation) => panic!("{violation}"),
+        }
+    }
+    println!("{all:?}");
+    assert!(all.sent > 10_000 && all.delivered > all.sent / 2 && all.dead_letters > 0, "too little happened: {all:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    for seed in 1_000..1_010 {
+        let (first, second) = (run(seed, Plan::default()), run(seed, Plan::default()));
+        assert_eq!(first, second);
+        assert_ne!(first.map(|report| report.hash), run(seed + 1, Plan::default()).map(|report| report.hash));
+    }
+}
+
+#[test]
+fn broken_builds_are_caught() {
+    for broken in [Broken::ReleaseBeforeSync, Broken::DeleteTooEarly, Broken::LossyIndexKey] {
+        let plan = Plan { broken: Some(broken), ..Plan::default() };
+        let caught = (0..200).find_map(|seed| run(seed, plan).err());
+        println!("{broken:?}: {}", caught.as_ref().map_or("not caught".into(), ToString::to_string));
+        assert!(caught.is_some(), "{broken:?} goes unnoticed");
+    }
+}
