@@ -10,6 +10,7 @@ use bytes::Bytes;
 use martlet_model::handle::{DeliveryNumber, HandleKey, ReceiptHandle};
 use martlet_model::{GroupId, QueueId, QueueOffset, TagFilter, TopicId, UnixMillis, limits};
 use martlet_store::{Op, ReadError, Reader, Room};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -415,8 +416,8 @@ impl<T> Shard<T> {
 
     /// Begins loading an entity unless that is under way.
     fn begin_load(&mut self, entity: Entity) {
-        if !self.parked.contains_key(&entity) {
-            self.parked.insert(entity, Vec::new());
+        if let Entry::Vacant(parked) = self.parked.entry(entity) {
+            parked.insert(Vec::new());
             let load = match entity {
                 Entity::Queue(queue) => Load::Queue(queue),
                 Entity::Progress(group, queue) => Load::Progress(group, queue),

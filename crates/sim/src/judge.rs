@@ -163,10 +163,10 @@ impl Judge {
             Some(last) if last.is_live(epoch, now) && track.under_way == 0 => {
                 return Err(format!("message {number} has two live handles in {group:?}: {track:?} at {now:?}"));
             }
-            Some(last) if last.epoch == epoch => {
-                if attempt != last.attempt + 1 && !(last.undone && attempt == last.attempt) {
-                    return Err(format!("attempt {attempt} of message {number} after {last:?}"));
-                }
+            Some(last)
+                if last.epoch == epoch && attempt != last.attempt + 1 && !(last.undone && attempt == last.attempt) =>
+            {
+                return Err(format!("attempt {attempt} of message {number} after {last:?}"));
             }
             // Across a crash attempts go back, and a hand-out whose answer the crash took may count.
             _ => {}

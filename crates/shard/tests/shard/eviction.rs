@@ -46,11 +46,11 @@ fn play(seed: u64, fault: Fault, filters: bool) -> Vec<String> {
                 }
                 let mut received = world.receive(group, how.clone());
                 // A filtered poll is answered with what is known to match; the rest is looked at meanwhile.
-                while filters && group == "audit" {
-                    match world.receive(group, how.clone()) {
-                        more if more.len() > 0 => received.0.extend(more.0),
-                        _ => break,
-                    }
+                let mut more = filters && group == "audit";
+                while more {
+                    let next = world.receive(group, how.clone());
+                    more = next.len() > 0;
+                    received.0.extend(next.0);
                 }
                 // In which order a reply lists them is nobody's business.
                 received.0.sort_by(|a, b| a.body.cmp(&b.body));
