@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"sync"
+	"time"
 
 	rmq "github.com/apache/rocketmq-clients/golang/v5"
 )
@@ -34,7 +35,7 @@ func failed(name string, err error) { emit(event{"event": name, "message": err.E
 func received(m *rmq.MessageView) event {
 	return event{
 		"event": "received", "id": m.GetMessageId(), "topic": m.GetTopic(),
-		"body": string(m.GetBody()), "body_hex": hex.EncodeToString(m.GetBody()),
+		"at_ms": time.Now().UnixMilli(), "body_hex": hex.EncodeToString(m.GetBody()),
 		"keys": m.GetKeys(), "tag": m.GetTag(), "properties": m.GetProperties(),
 		"attempt": m.GetDeliveryAttempt(), "offset": m.GetOffset(),
 	}

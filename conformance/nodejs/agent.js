@@ -96,7 +96,7 @@ const finished = () => number('count') > 0 && done.size >= number('count');
 
 function received(view, fields) {
   emit('received', {
-    id: view.messageId, topic: view.topic, body: view.body.toString(), body_hex: view.body.toString('hex'),
+    id: view.messageId, topic: view.topic, at_ms: Date.now(), body_hex: view.body.toString('hex'),
     keys: view.keys,
     tag: view.tag || null, // the client shows a missing tag as an empty one
     properties: Object.fromEntries(view.properties),
@@ -186,7 +186,10 @@ async function main() {
   emit('done');
 }
 
-main().then(() => process.exit(0), e => {
+// A pipe takes what is written to it in the background; leaving at once would cut off the last events.
+const leave = code => process.stdout.end(() => process.exit(code));
+
+main().then(() => leave(0), e => {
   console.error(e);
-  process.exit(1);
+  leave(1);
 });

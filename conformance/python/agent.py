@@ -28,7 +28,7 @@ def emit(event, **fields):
 def received(message, **fields):
     emit(
         "received", id=message.message_id, topic=message.topic,
-        body=message.body.decode("utf-8", "replace"), body_hex=message.body.hex(),
+        at_ms=time.time_ns() // 1_000_000, body_hex=message.body.hex(),
         keys=list(message.keys or []), tag=message.tag, properties=dict(message.properties or {}),
         attempt=message.delivery_attempt, **fields,
     )

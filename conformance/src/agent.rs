@@ -16,6 +16,12 @@ use crate::{HarnessError, Result, io, tail};
 
 /// Events that may wait for the test before an agent has to.
 const EVENTS_WAITING_MAX: usize = 10_000;
+/// How long anything may take that has no time of its own, in seconds: a limit for what never comes, generous to a busy machine.
+pub const PATIENCE_SECS: u64 = 180;
+/// When an agent gives up by itself, in seconds, later than any test does.
+const DEADLINE_SECS: &str = "900";
+/// Characters of a line that an error shows.
+const LINE_SHOWN_MAX: usize = 300;
 
 /// A message for `produce --stdin`.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -60,6 +66,9 @@ pub struct Received {
     pub properties: BTreeMap<String, String>,
     /// Delivery attempt, from 1.
     pub attempt: u32,
+    /// When the application had it, in milliseconds since the Unix epoch by the agent's clock: reports reach the harness later, on a
+    /// busy machine much later.
+    pub at_ms: u64,
     /// What a push listener returned: `success` or `failure`.
     pub result: Option<String>,
 }
@@ -150,6 +159,7 @@ impl Agent {
         let log = File::create(home.path().join("stderr")).map_err(io("creating an agent's log"))?;
         let mut command = program.command(home.path());
         command.args(arguments).args(["--endpoint", broker.endpoint(), "--topic", topic]);
+        command.args(["--deadline-secs", DEADLINE_SECS]);
         // The Go client takes this from its environment.
         command.env("rocketmq.client.logRoot", home.path());
         if tls {
@@ -170,7 +180,10 @@ impl Agent {
             for line in
                 stdout.into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(std::result::Result::ok)
             {
-                let event = serde_json::from_str(&line).map_err(|error| format!("{error} in {line}"));
+                let event = serde_json::from_str(&line).map_err(|error| {
+                    let shown: String = line.chars().take(LINE_SHOWN_MAX).collect();
+                    format!("{error} in a line of {} bytes: {shown}", line.len())
+                });
                 if events.send(event).is_err() {
                     return;
                 }
@@ -185,7 +198,7 @@ impl Agent {
     /// When the process or its client does not start.
     pub fn ready(program: &Program, broker: &Broker, topic: &str, tls: bool, arguments: &[&str]) -> Result<Agent> {
         let mut agent = Agent::start(program, broker, topic, tls, arguments)?;
-        agent.wait("a client's start", 60, |event| matches!(event, Event::Ready).then_some(()))?;
+        agent.wait("a client's start", PATIENCE_SECS, |event| matches!(event, Event::Ready).then_some(()))?;
         Ok(agent)
     }
 
@@ -240,10 +253,10 @@ impl Agent {
     /// Sends one message and waits for its id.
     ///
     /// # Errors
-    /// When it is not accepted within 90 seconds.
+    /// When it is not accepted within [`PATIENCE_SECS`].
     pub fn send(&mut self, draft: &Draft) -> Result<String> {
         self.feed(draft)?;
-        self.wait("a send", 90, |event| match event {
+        self.wait("a send", PATIENCE_SECS, |event| match event {
             Event::Sent { id, .. } => Some(id.clone()),
             _ => None,
         })
@@ -252,9 +265,9 @@ impl Agent {
     /// The next delivery.
     ///
     /// # Errors
-    /// When none comes within `secs` seconds.
-    pub fn received(&mut self, secs: u64) -> Result<Received> {
-        self.wait("a delivery", secs, |event| match event {
+    /// When none comes within [`PATIENCE_SECS`].
+    pub fn received(&mut self) -> Result<Received> {
+        self.wait("a delivery", PATIENCE_SECS, |event| match event {
             Event::Received(received) => Some(received.clone()),
             _ => None,
         })
@@ -263,10 +276,10 @@ impl Agent {
     /// Lets the agent end by itself: its input closes, it closes its client.
     ///
     /// # Errors
-    /// When it does not end within 30 seconds.
+    /// When it does not end within [`PATIENCE_SECS`].
     pub fn finish(mut self) -> Result<()> {
         self.stdin = None;
-        self.wait("its end", 30, |event| matches!(event, Event::Done).then_some(()))
+        self.wait("its end", PATIENCE_SECS, |event| matches!(event, Event::Done).then_some(()))
     }
 
     fn failure(&self, what: String) -> HarnessError {

@@ -12,7 +12,9 @@ use tempfile::TempDir;
 use crate::language::run;
 use crate::{HarnessError, Result, io, skip, tail, target, workspace};
 
-const START_SECS: u64 = 30;
+const START_SECS: u64 = 120;
+/// Between two questions for a backlog.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(100);
 
 /// A broker to test against. Dropping it kills the process, if it is ours.
 pub struct Broker {
@@ -141,6 +143,23 @@ impl Broker {
                 output: String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
             }),
         }
+    }
+
+    /// Waits until the group has consumed everything; at once for a broker that is not ours.
+    ///
+    /// # Errors
+    /// When it has not within `secs` seconds.
+    pub fn await_no_backlog(&self, group: &str, secs: u64) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(secs);
+        while let Some(backlog) = self.backlog(group)?.filter(|&backlog| backlog > 0) {
+            if Instant::now() >= deadline {
+                let what = format!("an end of the backlog of {group}");
+                return Err(HarnessError::Timeout { what, secs, log: format!("{backlog} messages are left") });
+            }
+            // Acknowledgements that a client sends in the background are no event that anybody reports.
+            std::thread::sleep(BACKLOG_PAUSE);
+        }
+        Ok(())
     }
 
     fn spawn(&mut self) -> Result<()> {

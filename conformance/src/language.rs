@@ -48,6 +48,13 @@ impl Language {
         self != Language::Rust
     }
 
+    /// Whether the published client's push consumer keeps the group's back-off after a failure. That of Node.js (1.0.8) does not: it leaves
+    /// customised lists unread and then asks for the message at once, and of an exponential back-off it takes the seconds for milliseconds
+    /// (`PushSubscriptionSettings.sync`, `ProcessQueue.#nackMessage`).
+    pub fn keeps_backoff(self) -> bool {
+        self != Language::Nodejs
+    }
+
     /// Whether the published client can change an invisible duration.
     pub fn has_change_invisible(self) -> bool {
         self != Language::Rust

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use options::Options;
 use rocketmq::conf::{ClientOption, ProducerOption, SimpleConsumerOption};
@@ -144,10 +144,11 @@ fn body(line: &Value) -> Result<Vec<u8>, Failure> {
 }
 
 fn received(message: &MessageView) {
+    let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let hex: String = message.body().iter().map(|byte| format!("{byte:02x}")).collect();
     emit(json!({
         "event": "received", "id": message.message_id(), "topic": message.topic(),
-        "body": String::from_utf8_lossy(message.body()), "body_hex": hex,
+        "at_ms": at.as_millis() as u64, "body_hex": hex,
         "keys": message.keys(), "tag": message.tag(), "properties": message.properties(),
         "attempt": message.delivery_attempt(),
     }));

@@ -4,7 +4,6 @@ import com.google.gson.Gson;
 import com.google.gson.JsonObject;
 import java.io.PrintStream;
 import java.nio.ByteBuffer;
-import java.nio.charset.StandardCharsets;
 import java.util.HexFormat;
 import org.apache.rocketmq.client.apis.message.MessageView;
 
@@ -42,7 +41,7 @@ final class Events {
         JsonObject event = event("received");
         event.addProperty("id", message.getMessageId().toString());
         event.addProperty("topic", message.getTopic());
-        event.addProperty("body", new String(body, StandardCharsets.UTF_8));
+        event.addProperty("at_ms", System.currentTimeMillis());
         event.addProperty("body_hex", HexFormat.of().formatHex(body));
         event.add("keys", GSON.toJsonTree(message.getKeys()));
         event.addProperty("tag", message.getTag().orElse(null));
