@@ -1,6 +1,7 @@
 //! The broker: opening and closing, topics and groups, figures.
 
 use crate::clients::Clients;
+use crate::mailbox::while_blocked;
 use crate::messages::{HOUSEKEEPING_EVERY, budget_used, reply_budget, wall_now};
 use crate::options::{BrokerOptions, OpenError, OpenReport};
 use crate::runtime::{Bell, ShardHandle, block_on};
@@ -101,7 +102,7 @@ impl Broker {
                 rest: rest.clone(),
             }),
         };
-        block_on(broker.bring_shard_up_to_date(&snapshot))
+        while_blocked(|| block_on(broker.bring_shard_up_to_date(&snapshot)))
             .map_err(|refusal| OpenError::Stopped { reason: refusal.to_string() })?;
         let weak = Arc::downgrade(&broker.inner);
         let housekeeping = std::thread::Builder::new()

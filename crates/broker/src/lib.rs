@@ -8,10 +8,12 @@
 //! - `messages`: send, receive, settle: names to ids, commands to the shard, bodies read outside of it.
 //! - `clients`: who is connected; what a vanished client held goes back.
 //! - `runtime`: the shard's thread, its clock and its inbox.
+//! - `mailbox`: replies on their way back to the runtimes, one wake-up for many.
 //! - `stats`: what is counted per topic and group.
 
 mod broker;
 mod clients;
+mod mailbox;
 mod messages;
 mod options;
 mod refusal;

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Replies take from the byte budget in units of this many bytes.
 const BUDGET_UNIT: usize = 1024;
@@ -107,10 +107,8 @@ impl Broker {
             auto_renew: request.auto_renew,
             until: shard.now().plus(request.poll_millis.max(0)),
         };
-        let (reply, answer) = oneshot::channel();
-        shard
-            .submit(Command::Receive { receive, token: Token::Poll(reply, group.id) })
-            .map_err(|why| self.not_taken(why))?;
+        let (token, answer) = shard.token(Some(group.id));
+        shard.submit(Command::Receive { receive, token }).map_err(|why| self.not_taken(why))?;
         let mut guard = PollGuard { shard, poll, answered: false };
         let output = answer.await;
         guard.answered = true;
@@ -137,6 +135,7 @@ impl Broker {
         let name: Arc<str> = topic.name.as_str().into();
         let mut messages: Vec<DeliveredMessage> = Vec::with_capacity(undelivered.hand_outs.len());
         let mut bytes = 0;
+        let mut lost = Vec::new();
         while let Some(&first) = undelivered.hand_outs.front() {
             let run = undelivered
                 .hand_outs
@@ -157,34 +156,38 @@ impl Broker {
                 .messages(first.queue, range, run, room)
                 .await
                 .map_err(|error| Refusal::ReadFailed { reason: error.to_string() })?;
-            let full = found.len() < run;
+            // The engine stops early when the reply is full, and leaves out what the log does not have any more.
+            let bytes_found: usize = found.iter().map(|stored| stored.record.len()).sum();
+            let stopped_early = bytes_found >= room;
             let mut found = found.into_iter().peekable();
             for _ in 0..run {
-                let (Some(stored), Some(hand_out)) = (found.peek(), undelivered.hand_outs.front()) else { break };
-                // The last one read may take the reply over its limit: only the first of all may be as large as it likes.
-                if stored.offset == hand_out.offset
-                    && (messages.is_empty() || bytes + stored.record.len() <= limits::REPLY_BYTES_MAX)
-                {
-                    bytes += stored.record.len();
-                    let (Some(stored), Some(hand_out)) = (found.next(), undelivered.hand_outs.pop_front()) else {
-                        break;
-                    };
-                    messages.push(self.deliver(request, &name, undelivered.group, &hand_out, stored));
-                } else if stored.offset > hand_out.offset {
-                    // Trimmed between hand-out and reading: retention has the last word, there is nothing to give back.
-                    undelivered.hand_outs.pop_front();
-                } else {
-                    break;
+                let Some(&hand_out) = undelivered.hand_outs.front() else { break };
+                match found.peek() {
+                    Some(stored) if stored.offset == hand_out.offset => {
+                        // Only the first message of all may be as large as it likes.
+                        if !messages.is_empty() && bytes + stored.record.len() > limits::REPLY_BYTES_MAX {
+                            break;
+                        }
+                        bytes += stored.record.len();
+                        messages.extend(
+                            found
+                                .next()
+                                .map(|stored| self.deliver(request, &name, undelivered.group, &hand_out, stored)),
+                        );
+                    }
+                    None if stopped_early || self.is_there(&hand_out).await? => break,
+                    // Trimmed between hand-out and reading, or dropped by repair.
+                    Some(_) | None => lost.push(self.inner.shard.receipt(undelivered.group, &hand_out)),
                 }
+                undelivered.hand_outs.pop_front();
             }
-            if full {
-                if messages.is_empty() {
-                    // Nothing of this run is there any more.
-                    undelivered.hand_outs.drain(..run.min(undelivered.hand_outs.len()));
-                    continue;
-                }
+            if stopped_early {
                 break;
             }
+        }
+        if !lost.is_empty() {
+            tracing::warn!("{} messages of topic {name} are not in the log any more", lost.len());
+            let _ = self.inner.shard.submit(Command::Lost { handles: lost });
         }
         if let Some(held) = &mut budget {
             let used = bytes.div_ceil(BUDGET_UNIT).min(held.num_permits());
@@ -192,6 +195,13 @@ impl Broker {
         }
         self.inner.stats.group(&request.group, &topic.name).delivered(messages.len(), bytes);
         Ok(Received { messages, budget: ReplyBudget(budget) })
+    }
+
+    /// Whether the log still has a message. Asked before it is given up, which must never rest on a reply's size alone.
+    async fn is_there(&self, hand_out: &HandOut) -> Result<bool, Refusal> {
+        let range = hand_out.offset..hand_out.offset.next();
+        let found = self.inner.reader.messages(hand_out.queue, range, 1, 1).await;
+        found.map(|found| !found.is_empty()).map_err(|error| Refusal::ReadFailed { reason: error.to_string() })
     }
 
     fn deliver(
@@ -315,8 +325,8 @@ impl Broker {
 
     /// Asks the shard and waits for its answer.
     pub(crate) async fn ask(&self, command: impl FnOnce(Token) -> Command<Token>) -> Result<Output, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        self.inner.shard.submit(command(Token::Reply(reply))).map_err(|why| self.not_taken(why))?;
+        let (token, answer) = self.inner.shard.token(None);
+        self.inner.shard.submit(command(token)).map_err(|why| self.not_taken(why))?;
         answer.await.map_err(|_| self.stopped())
     }
 

@@ -4,6 +4,7 @@
 //! all that has come, runs a turn, and sends replies out. It sleeps when there is nothing to do, and is woken by a new
 //! command, by the store, or by the next thing due.
 
+use crate::mailbox::Mailbox;
 use crate::options::OpenError;
 use crate::stats::ShardFigures;
 use martlet_model::handle::{HandleKey, ReceiptHandle};
@@ -20,19 +21,22 @@ use tokio::sync::oneshot;
 
 /// Commands that may wait for the shard.
 const INBOX_MAX: usize = 65_536;
-/// Under load, two batches are begun at least so far apart: the second grows meanwhile, and one sync serves more
-/// replies. A batch that served a single reply is followed by no pause, so a lone sender waits for nothing.
-const BATCH_PAUSE: Duration = Duration::from_micros(500);
+/// Under load, the next batch grows until it serves as many requests as the one before, or for so long: one sync serves
+/// more replies. A batch that served a single reply is followed by no pause, so a lone sender waits for nothing.
+const BATCH_PAUSE: Duration = Duration::from_micros(1000);
+/// A batch that no reply rests on (hand-outs alone) goes along with the next one, or is written after so long.
+const LAZY_PAUSE: Duration = Duration::from_millis(5);
 /// Figures are brought up to date this often while there is work.
 const FIGURES_EVERY: Duration = Duration::from_secs(1);
 
 /// Whom a reply goes to.
 #[derive(Debug)]
-pub(crate) enum Token {
-    /// A request that waits.
-    Reply(oneshot::Sender<Output>),
+pub(crate) struct Token {
+    reply: oneshot::Sender<Output>,
     /// A poll of this group: what it is handed is taken back if nobody is there any more.
-    Poll(oneshot::Sender<Output>, GroupId),
+    poll_of: Option<GroupId>,
+    /// Where the reply is put; `None`: straight to the task.
+    mailbox: Option<Arc<Mailbox>>,
 }
 
 /// Why a command was not taken.
@@ -57,6 +61,8 @@ struct Inbox {
 #[derive(Default)]
 struct InboxState {
     commands: Vec<Command<Token>>,
+    /// While the thread rests, so many commands wake it.
+    enough: usize,
     closing: bool,
     stopped: Option<String>,
 }
@@ -157,21 +163,44 @@ impl ShardHandle {
             command,
             Command::Send { .. } | Command::Ack { .. } | Command::ChangeInvisible { .. } | Command::DeadLetter { .. }
         );
+        let enough;
         {
             let mut state = lock(&self.inbox.state);
             if state.stopped.is_some() || state.closing {
                 return Err(NotTaken::Stopped);
             }
             // What gives something back is always taken: its number is bounded by what was given out.
-            let gives_back =
-                matches!(command, Command::Undo { .. } | Command::CancelPoll { .. } | Command::ClientGone { .. });
+            let gives_back = matches!(
+                command,
+                Command::Undo { .. } | Command::Lost { .. } | Command::CancelPoll { .. } | Command::ClientGone { .. }
+            );
             if state.commands.len() >= INBOX_MAX && !gives_back {
                 return Err(NotTaken::Full);
             }
             state.commands.push(command);
+            enough = state.commands.len() >= state.enough;
         }
-        self.inbox.wake(!adds_to_batch);
+        self.inbox.wake(enough || !adds_to_batch);
         Ok(())
+    }
+
+    /// A token for a request of this thread, and where its reply arrives.
+    pub fn token(&self, poll_of: Option<GroupId>) -> (Token, oneshot::Receiver<Output>) {
+        let (reply, answer) = oneshot::channel();
+        (Token { reply, poll_of, mailbox: Mailbox::here(self) }, answer)
+    }
+
+    /// Hands a reply to whoever asked. They may have gone; what they asked for is done all the same, but what they were
+    /// handed is taken back.
+    pub fn release(&self, token: Token, output: Output) {
+        if let (Err(Output::Delivered(hand_outs)), Some(group)) = (token.reply.send(output), token.poll_of) {
+            self.undo(hand_outs.iter().map(|hand_out| self.receipt(group, hand_out)).collect());
+        }
+    }
+
+    /// Tells shards of one process apart.
+    pub fn address(&self) -> usize {
+        Arc::as_ptr(&self.inbox).addr()
     }
 
     /// Finishes what has arrived, then stops; the thread ends.
@@ -238,13 +267,21 @@ impl<S: Store> Runner<S> {
         let mut told = Instant::now();
         let mut untold = true;
         let mut pause_until = told;
+        let mut crowd = 0usize;
+        let mut unwritten_since: Option<Instant> = None;
         loop {
             let rest = pause_until.saturating_duration_since(Instant::now());
-            // Said before looking: whoever comes later wakes us again.
-            self.inbox.doing.store(if rest.is_zero() { ASLEEP } else { RESTING }, Ordering::SeqCst);
+            // Said before looking: whoever comes later wakes us again. While the store is busy, it wakes us when it is done.
+            self.inbox.doing.store(RESTING, Ordering::SeqCst);
+            let store_busy = !self.shard.store().ready();
+            if rest.is_zero() && !store_busy {
+                self.inbox.doing.store(ASLEEP, Ordering::SeqCst);
+            }
             let closing = {
                 let mut state = lock(&self.inbox.state);
                 commands.append(&mut state.commands);
+                let still = crowd.saturating_sub(self.shard.open_replies() + commands.len());
+                state.enough = if store_busy { usize::MAX } else { still.max(1) };
                 state.closing
             };
             self.poll_readings(&waker, &mut commands);
@@ -258,16 +295,21 @@ impl<S: Store> Runner<S> {
                 }
             }
             untold |= !commands.is_empty();
-            self.shard.hold(!rest.is_zero() && !closing);
+            let crowded = self.shard.open_replies() + commands.len() >= crowd;
+            self.shard.hold(!rest.is_zero() && !closing && !crowded);
+            self.shard.lazy(!closing && unwritten_since.is_none_or(|since| since.elapsed() < LAZY_PAUSE));
             let (committed, _) = self.shard.committed();
             let turn = self.shard.turn(now, self.clock.pauses_deletion(), commands.drain(..));
             let (now_committed, replies) = self.shard.committed();
-            if now_committed > committed && replies > 1 {
-                pause_until = Instant::now() + BATCH_PAUSE;
+            if now_committed > committed {
+                crowd = replies;
+                pause_until = Instant::now() + if replies > 1 { BATCH_PAUSE } else { Duration::ZERO };
             }
-            for (token, output) in turn.replies {
-                self.release(token, output);
-            }
+            unwritten_since = self
+                .shard
+                .has_open_batch()
+                .then(|| unwritten_since.filter(|_| now_committed == committed).unwrap_or_else(Instant::now));
+            self.release(turn.replies);
             if let Some(failure) = turn.failed {
                 return self.stop(&failure.to_string());
             }
@@ -289,11 +331,15 @@ impl<S: Store> Runner<S> {
             }
             let due = turn.next_wakeup.map(|at| Duration::from_millis(at.since(now).max(0) as u64));
             let tell = untold.then(|| FIGURES_EVERY.saturating_sub(told.elapsed()));
+            if store_busy && self.shard.store().ready() {
+                continue;
+            }
             // Times of the shard are whole milliseconds: waking on the edge would be a turn too early.
             let due = due.map(|due| due + Duration::from_micros(200));
             let rest = (!rest.is_zero()).then(|| pause_until.saturating_duration_since(Instant::now()));
+            let lazy = unwritten_since.map(|since| LAZY_PAUSE.saturating_sub(since.elapsed())).filter(|_| !store_busy);
             if self.inbox.doing.load(Ordering::SeqCst) != AWAKE {
-                match due.into_iter().chain(tell).chain(rest).min() {
+                match due.into_iter().chain(tell).chain(rest).chain(lazy).min() {
                     Some(sleep) => std::thread::park_timeout(sleep),
                     None => std::thread::park(),
                 }
@@ -334,16 +380,21 @@ impl<S: Store> Runner<S> {
         });
     }
 
-    fn release(&self, token: Token, output: Output) {
-        match token {
-            // Whoever asked may have gone; what they asked for is done all the same.
-            Token::Reply(reply) => drop(reply.send(output)),
-            Token::Poll(reply, group) => {
-                if let Err(Output::Delivered(hand_outs)) = reply.send(output) {
-                    self.handle.undo(hand_outs.iter().map(|hand_out| self.handle.receipt(group, hand_out)).collect());
-                }
+    /// Sends a turn's replies out, with one wake-up per thread that waits.
+    fn release(&self, replies: Vec<(Token, Output)>) {
+        let mut to_ring: Vec<Arc<Mailbox>> = Vec::new();
+        for (token, output) in replies {
+            let Some(mailbox) = token.mailbox.clone() else {
+                self.handle.release(token, output);
+                continue;
+            };
+            match mailbox.put(token, output) {
+                Ok(true) => to_ring.push(mailbox),
+                Ok(false) => {}
+                Err((token, output)) => self.handle.release(token, output),
             }
         }
+        to_ring.iter().for_each(|mailbox| mailbox.ring());
     }
 
     fn tell(&self, now: UnixMillis) {

@@ -8,8 +8,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use martlet_broker::DeliveredMessage;
 use martlet_model::UnixMillis;
 use martlet_model::record::{self, Field, RecordError, put_varint};
-use md5::{Digest, Md5};
 use prost::Message;
+use sha1::{Digest, Sha1};
 
 /// Bodies from this size on are not copied.
 const SHARED_BODY_BYTES_MIN: usize = 16 * 1024;
@@ -190,15 +190,16 @@ pub(crate) fn wire_type(kind: martlet_model::MessageType) -> MessageType {
     }
 }
 
-/// Appends `body_digest`: MD5, upper-case hex. Clients compare the text as it is.
+/// Appends `body_digest`: SHA-1, upper-case hex. Clients compare the text as it is. All of them take MD5 and SHA-1;
+/// processors compute SHA-1 in a third of the time.
 fn digest(system: &mut Vec<u8>, body: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let sum = Md5::digest(body);
+    let sum = Sha1::digest(body);
     key_of(system, 4, LENGTH);
-    put_varint(system, 2 + 2 + 32);
-    number(system, 1, DigestType::Md5 as u64);
+    put_varint(system, 2 + 2 + 40);
+    number(system, 1, DigestType::Sha1 as u64);
     key_of(system, 2, LENGTH);
-    put_varint(system, 32);
+    put_varint(system, 40);
     for byte in sum {
         system.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
     }

@@ -77,8 +77,8 @@ fn a_client_reads_back_every_field() {
         keys: vec!["k1".into(), "k2".into()],
         message_id: "01AB".into(),
         body_digest: Some(crate::proto::v2::Digest {
-            r#type: DigestType::Md5 as i32,
-            checksum: "5D41402ABC4B2A76B9719D911017C592".into(),
+            r#type: DigestType::Sha1 as i32,
+            checksum: "AAF4C61DDCC5E8A2DABEDE0F3B482CD9AEA9434D".into(),
         }),
         body_encoding: Encoding::Gzip as i32,
         message_type: MessageType::Fifo as i32,

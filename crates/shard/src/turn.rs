@@ -34,6 +34,7 @@ pub struct ShardLoop<S: Store, T> {
     waiting: VecDeque<(Ticket, Vec<(T, Output)>)>,
     committed: u64,
     hold: bool,
+    lazy: bool,
     /// Whether the batch that raised the epoch is durable; before, not even a hand-out may leave.
     epoch_is_durable: bool,
 }
@@ -49,6 +50,7 @@ impl<S: Store, T> ShardLoop<S, T> {
             waiting: VecDeque::new(),
             committed: 0,
             hold: false,
+            lazy: false,
             epoch_is_durable: false,
         })
     }
@@ -81,6 +83,21 @@ impl<S: Store, T> ShardLoop<S, T> {
     /// Lets the open batch grow: nothing is handed to the store until this is taken back.
     pub fn hold(&mut self, hold: bool) {
         self.hold = hold;
+    }
+
+    /// Lets a batch that no reply rests on wait: a hand-out is not promised to survive a crash.
+    pub fn lazy(&mut self, lazy: bool) {
+        self.lazy = lazy;
+    }
+
+    /// Whether the open batch has changes.
+    pub fn has_open_batch(&self) -> bool {
+        self.shard.has_changes()
+    }
+
+    /// How many replies rest on the open batch.
+    pub fn open_replies(&self) -> usize {
+        self.open.len()
     }
 
     /// Batches handed to the store so far, and how many replies rest on the newest.
@@ -140,7 +157,7 @@ impl<S: Store, T> ShardLoop<S, T> {
 
     fn close_batch(&mut self, released: &mut Vec<(T, Output)>) {
         if self.shard.has_changes() {
-            if self.store.ready() && !self.hold {
+            if self.store.ready() && !self.hold && !(self.lazy && self.open.is_empty()) {
                 let ops = self.shard.take_batch();
                 let ticket = self.store.commit(Batch { time: self.shard.now, ops });
                 self.committed += 1;
