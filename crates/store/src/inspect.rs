@@ -8,7 +8,7 @@ use crate::codec::array;
 use crate::disk::real::RealDisk;
 use crate::disk::{Disk, DiskErrorKind, DiskFile};
 use crate::engine::manifest::Manifest;
-use crate::engine::open::{damaged, headers, read_format};
+use crate::engine::open::{creation_was_torn, damaged, headers, read_format};
 use crate::frame::{FrameHeader, FrameKind, HEADER, LogId, hex, segment_name};
 use crate::payload::{Decoder, ItemOp, decode_message};
 use crate::report::OpenError;
@@ -47,7 +47,8 @@ pub struct SegmentReport {
     pub end: u64,
     /// The first place that is not as it was written.
     pub damage: Option<Damage>,
-    /// The last frame is torn: opening cuts it off. Nothing in it was ever reported durable.
+    /// The last frame is torn, or the whole file if `damage` is at 0: opening cuts it off. Nothing in it was ever
+    /// reported durable.
     pub torn: bool,
 }
 
@@ -131,6 +132,8 @@ pub(crate) fn inspect_disk<D: Disk>(disk: &D) -> Result<Inspection, OpenError> {
             }
         }
         let file = disk.open(&report.file)?;
+        // If a manifest lists it, it is damage all the same: below.
+        report.torn = report.damage.is_some() && creation_was_torn(&file, &log, *number)?;
         let mut frames = Frames::new(&file, log, *number, HEADER as u32, limit);
         report.end = HEADER as u64;
         let bad = loop {

@@ -254,3 +254,5 @@ impl Reader for SimReader {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod torn_creation_tests;

@@ -10,6 +10,9 @@ pub(crate) mod sim;
 
 use std::fmt;
 
+/// Bytes that survive a crash together or not at all.
+pub(crate) const SECTOR: usize = 512;
+
 /// Why a call failed, as far as the engine has to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DiskErrorKind {

@@ -3,12 +3,10 @@
 //! What a crash leaves: of each file the bytes last synced, with any subset of the 512-byte sectors written since; of the
 //! folder the names last synced, with any part of the renames, creations and removals since, in their order.
 
-use super::{Disk, DiskError, DiskErrorKind, DiskFile, DiskResult, Space};
+use super::{Disk, DiskError, DiskErrorKind, DiskFile, DiskResult, SECTOR, Space};
 use crate::conformance::Random;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-const SECTOR: usize = 512;
 
 #[derive(Default)]
 struct Content {
@@ -140,6 +138,39 @@ impl SimDisk {
         folder.synced = names;
         folder.faults = Faults::default();
         folder.locked = false;
+    }
+
+    /// The power goes, and of what was not synced everything survives but one sector of one file.
+    #[cfg(test)]
+    pub(crate) fn crash_without(&self, name: &str, sector: usize) {
+        let mut folder = lock(&self.folder);
+        folder.changes.clear();
+        folder.synced = folder.now.clone();
+        for (other, node) in &folder.now {
+            let mut content = lock(node);
+            let content = &mut *content;
+            if other == name && content.dirty.contains(&sector) {
+                content.synced.resize(content.now.len(), 0);
+                let range = sector * SECTOR..((sector + 1) * SECTOR).min(content.now.len());
+                content.now[range.clone()].copy_from_slice(&content.synced[range]);
+            }
+            content.synced = content.now.clone();
+            content.dirty.clear();
+        }
+        folder.faults = Faults::default();
+        folder.locked = false;
+    }
+
+    /// A sector that was durable reads as zeros from now on, without a word.
+    #[cfg(test)]
+    pub(crate) fn zero_sector(&self, name: &str, sector: usize) {
+        if let Some(node) = lock(&self.folder).now.get(name) {
+            let mut content = lock(node);
+            let content = &mut *content;
+            for bytes in [&mut content.now, &mut content.synced] {
+                bytes[sector * SECTOR..(sector + 1) * SECTOR].fill(0);
+            }
+        }
     }
 
     /// The process ends, the system lives on: nothing is lost.

@@ -2,7 +2,7 @@
 //!
 //! The file `format` says what the folder is: three lines, `martlet log`, `version 1`, `id` and the log id in
 //! hexadecimal. The newest segment filled by commits has the truth about all others in its manifest. If its first frame
-//! is torn, its creation was never completed and nothing of it was reported durable: it is removed.
+//! or its header is torn, its creation was never completed and nothing of it was reported durable: it is removed.
 
 use super::files::Files;
 use super::manifest::{Manifest, Row};
@@ -11,8 +11,8 @@ use super::{CommitState, Engine, Maintenance, Settings, Tables, Writer, lock};
 use crate::UnixMillis;
 use crate::cache::TailCache;
 use crate::codec::array;
-use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile, DiskResult};
-use crate::frame::{BadSegment, HEADER, LogId, SegmentHeader, VERSION, hex, segment_name, segment_number};
+use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile, DiskResult, SECTOR};
+use crate::frame::{BadSegment, FrameHeader, HEADER, LogId, SegmentHeader, VERSION, hex, segment_name, segment_number};
 use crate::index::{Index, IndexError};
 use crate::mem::MemSegment;
 use crate::report::{OpenError, RecoveryReport, TornTail};
@@ -374,11 +374,15 @@ fn remove_leftovers<D: Disk>(
         segments.keys().copied().filter(|n| Some(*n) != open && !manifest.rows.contains_key(n)).collect();
     for number in unlisted {
         let name = segment_name(number);
-        if let Some((Err((expected, found)), _)) = segments.remove(&number)
-            && find_header(&disk.open(&name)?, log, number, HEADER as u32, |_| true)?.is_some()
-        {
-            // It has frames: not a file whose creation was cut short, but one whose head was lost later.
-            return Err(damaged(&name, 0, expected, found));
+        if let Some((Err((expected, found)), _)) = segments.remove(&number) {
+            let file = disk.open(&name)?;
+            if !creation_was_torn(&file, log, number)? {
+                return Err(damaged(&name, 0, expected, found));
+            }
+            let bytes_cut = u64::from(last_nonzero(&file, 0)?);
+            if bytes_cut > 0 && report.torn.is_none() {
+                report.torn = Some(TornTail { file: name.clone(), position: 0, bytes_cut });
+            }
         }
         disk.remove(&name)?;
         report.leftovers_removed.push(name);
@@ -387,6 +391,21 @@ fn remove_leftovers<D: Disk>(
         disk.sync_dir()?;
     }
     Ok(())
+}
+
+/// Whether a file without a segment header, which no manifest lists, is one whose first write never became durable.
+///
+/// That write holds several frames, or (what is carried) is followed by more before the first sync. Until then any of
+/// its sectors may be missing: also the first, with the header, while good frames behind it are there. So the first
+/// sector is still the zeros of a new file, and no frame says that one before it was durable. A frame behind a first
+/// sector with other bytes in it is proof of a header that was there once.
+pub(crate) fn creation_was_torn<F: DiskFile>(file: &F, log: &LogId, segment: u32) -> DiskResult<bool> {
+    let mut sector = [0; SECTOR];
+    file.read_at(0, &mut sector)?;
+    let never_written = sector == [0; SECTOR];
+    // The frames of the first write have 0 here, those carried into a new segment its first position.
+    let proof = |header: &FrameHeader| !never_written || header.durable > HEADER as u32;
+    Ok(find_header(file, log, segment, HEADER as u32, proof)?.is_none())
 }
 
 /// Indexes in memory of the sealed segments that the index does not cover.
