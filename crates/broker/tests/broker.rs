@@ -1,5 +1,7 @@
 //! The front office on a real folder: what protocols rely on, across restarts.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use martlet_broker::*;
 use martlet_model::record::{self, Field, RecordWriter};
 use martlet_model::{MessageType, TagFilter};
