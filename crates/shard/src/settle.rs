@@ -98,7 +98,8 @@ impl<T> Shard<T> {
                 progress
                     .renewals
                     .iter()
-                    .filter(|(_, renewal)| renewal.client == client)
+                    // What is on its way to the dead letters is settled by that.
+                    .filter(|(at, renewal)| renewal.client == client && !progress.moving.contains(at))
                     .map(move |(&at, _)| (group, queue, at))
             })
             .collect();

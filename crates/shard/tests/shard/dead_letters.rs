@@ -142,3 +142,21 @@ fn a_dead_letter_whose_target_queue_cannot_be_read_is_not_stuck() {
     world.advance_secs(60);
     assert_eq!(world.progress_of("billing").1, 1);
 }
+
+#[test]
+fn a_client_that_goes_while_its_message_moves_to_the_dead_letters_brings_nothing_back() {
+    let mut world = World::new(20).topic("orders", 1).group("billing", max_attempts(16));
+    world.send("orders", "a");
+    let held = world.receive("billing", auto_renew(7)).one();
+    let handle = world.decode(&held.handle).unwrap();
+    let client = martlet_shard::ClientNumber(7);
+    world.turn([
+        martlet_shard::Command::DeadLetter { handle, token: u64::MAX },
+        martlet_shard::Command::ClientGone { client },
+    ]);
+    world.settle();
+    assert_eq!(world.answer_to(u64::MAX), Some(martlet_shard::Output::Settled(Ok(()))));
+    assert_eq!(world.progress_of("billing").1, 1);
+    assert_eq!(world.shard().shard().counters().messages_out, 1);
+    assert_eq!(world.receive("billing", invisible_secs(30)).len(), 0);
+}
