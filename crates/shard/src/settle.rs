@@ -223,7 +223,8 @@ impl<T> Shard<T> {
         let origin =
             self.topic_of.get(&queue).and_then(|topic| self.topics.get(topic)).map(|topic| topic.facts.name.clone());
         let origin = origin.unwrap_or_else(|| Arc::from(""));
-        let is_open = self.progress.get(&(group, queue)).is_some_and(|progress| progress.slot(offset).is_some());
+        let progress = self.progress.get(&(group, queue));
+        let is_open = progress.is_some_and(|progress| progress.moving.contains(&offset.0));
         let id = record::find(record, |field| match field {
             Field::MessageId(id) => Some(id),
             _ => None,
