@@ -21,9 +21,12 @@ use tokio::sync::oneshot;
 
 /// Commands that may wait for the shard.
 const INBOX_MAX: usize = 65_536;
-/// Under load, the next batch grows until it serves as many requests as the one before, or for so long: one sync serves
-/// more replies. A batch that served a single reply is followed by no pause, so a lone sender waits for nothing.
-const BATCH_PAUSE: Duration = Duration::from_micros(1000);
+/// Under load, a batch grows until it serves as many requests as there are askers (those whose replies have just left and
+/// those who wait already), or for so long per asker: one sync serves more replies. A batch that served a single reply
+/// is followed by no pause, so a lone sender waits for nothing.
+const BATCH_PAUSE_PER_ASKER: Duration = Duration::from_micros(25);
+/// The longest such pause.
+const BATCH_PAUSE_MAX: Duration = Duration::from_millis(4);
 /// A batch that no reply rests on (hand-outs alone) goes along with the next one, or is written after so long.
 const LAZY_PAUSE: Duration = Duration::from_millis(5);
 /// Figures are brought up to date this often while there is work.
@@ -267,7 +270,7 @@ impl<S: Store> Runner<S> {
         let mut told = Instant::now();
         let mut untold = true;
         let mut pause_until = told;
-        let mut crowd = 0usize;
+        let mut askers = 0usize;
         let mut unwritten_since: Option<Instant> = None;
         loop {
             let rest = pause_until.saturating_duration_since(Instant::now());
@@ -280,7 +283,7 @@ impl<S: Store> Runner<S> {
             let closing = {
                 let mut state = lock(&self.inbox.state);
                 commands.append(&mut state.commands);
-                let still = crowd.saturating_sub(self.shard.open_replies() + commands.len());
+                let still = askers.saturating_sub(self.shard.open_replies() + commands.len());
                 state.enough = if store_busy { usize::MAX } else { still.max(1) };
                 state.closing
             };
@@ -295,34 +298,31 @@ impl<S: Store> Runner<S> {
                 }
             }
             untold |= !commands.is_empty();
-            let crowded = self.shard.open_replies() + commands.len() >= crowd;
-            self.shard.hold(!rest.is_zero() && !closing && !crowded);
+            let complete = self.shard.open_replies() + commands.len() >= askers;
+            let (durable, served) = (self.shard.durable_batches(), self.shard.replies_under_way());
+            self.shard.hold(!closing && (served > 1 || !rest.is_zero() && !complete));
             self.shard.lazy(!closing && unwritten_since.is_none_or(|since| since.elapsed() < LAZY_PAUSE));
-            let (committed, _) = self.shard.committed();
             let turn = self.shard.turn(now, self.clock.pauses_deletion(), commands.drain(..));
-            let (now_committed, replies) = self.shard.committed();
-            if now_committed > committed {
-                crowd = replies;
-                pause_until = Instant::now() + if replies > 1 { BATCH_PAUSE } else { Duration::ZERO };
+            if self.shard.durable_batches() > durable {
+                askers = served + self.shard.open_replies();
+                let pause = BATCH_PAUSE_PER_ASKER.saturating_mul(u32::try_from(askers).unwrap_or(u32::MAX));
+                pause_until = Instant::now() + if served > 1 { pause.min(BATCH_PAUSE_MAX) } else { Duration::ZERO };
             }
-            unwritten_since = self
-                .shard
-                .has_open_batch()
-                .then(|| unwritten_since.filter(|_| now_committed == committed).unwrap_or_else(Instant::now));
+            unwritten_since = self.shard.has_open_batch().then(|| unwritten_since.unwrap_or_else(Instant::now));
             self.release(turn.replies);
             if let Some(failure) = turn.failed {
                 return self.stop(&failure.to_string());
             }
-            let mut loaded = false;
+            let mut again = self.shard.durable_batches() > durable;
             for (id, load) in turn.loads {
-                loaded |= self.begin(&reader, id, load, &waker, &mut commands);
+                again |= self.begin(&reader, id, load, &waker, &mut commands);
             }
             if untold && told.elapsed() >= FIGURES_EVERY {
                 told = Instant::now();
                 untold = false;
                 self.tell(now);
             }
-            if loaded {
+            if again {
                 continue;
             }
             if closing && self.shard.is_idle() && self.pending.is_empty() {

@@ -32,7 +32,7 @@ pub struct ShardLoop<S: Store, T> {
     open: Vec<(T, Output)>,
     /// Batches under way, and what waits for them.
     waiting: VecDeque<(Ticket, Vec<(T, Output)>)>,
-    committed: u64,
+    durable_batches: u64,
     hold: bool,
     lazy: bool,
     /// Whether the batch that raised the epoch is durable; before, not even a hand-out may leave.
@@ -48,7 +48,7 @@ impl<S: Store, T> ShardLoop<S, T> {
             store,
             open: Vec::new(),
             waiting: VecDeque::new(),
-            committed: 0,
+            durable_batches: 0,
             hold: false,
             lazy: false,
             epoch_is_durable: false,
@@ -100,9 +100,14 @@ impl<S: Store, T> ShardLoop<S, T> {
         self.open.len()
     }
 
-    /// Batches handed to the store so far, and how many replies rest on the newest.
-    pub fn committed(&self) -> (u64, usize) {
-        (self.committed, self.waiting.back().map_or(0, |(_, replies)| replies.len()))
+    /// How many replies rest on batches under way.
+    pub fn replies_under_way(&self) -> usize {
+        self.waiting.iter().map(|(_, replies)| replies.len()).sum()
+    }
+
+    /// Batches that became durable so far.
+    pub fn durable_batches(&self) -> u64 {
+        self.durable_batches
     }
 
     /// Whether anything is waiting to become durable or to be handed to the store.
@@ -129,6 +134,7 @@ impl<S: Store, T> ShardLoop<S, T> {
                 durable += 1;
             }
         }
+        self.durable_batches += durable;
         self.epoch_is_durable |= durable > 0;
         self.shard.now = self.shard.now.max(now);
         self.shard.room = self.store.room();
@@ -160,7 +166,6 @@ impl<S: Store, T> ShardLoop<S, T> {
             if self.store.ready() && !self.hold && !(self.lazy && self.open.is_empty()) {
                 let ops = self.shard.take_batch();
                 let ticket = self.store.commit(Batch { time: self.shard.now, ops });
-                self.committed += 1;
                 self.waiting.push_back((ticket, std::mem::take(&mut self.open)));
             }
             return;
