@@ -12,7 +12,7 @@ use crate::codec::put_varint;
 use crate::disk::{Disk, DiskErrorKind};
 use crate::frame::{HEADER, LogId, segment_name};
 use crate::index::entries::COVERS;
-use crate::index::{Changes, Index, IndexResult, Overlay};
+use crate::index::{Changes, Index, IndexResult, Overlay, Segments};
 use crate::mem::MemSegment;
 use crate::report::Notice;
 use std::sync::Arc;
@@ -158,7 +158,7 @@ impl<D: Disk, I: Index> Engine<D, I> {
             self.tables_mut().sealed.retain(|sealed| sealed.number != segment);
         }
         if !pending.dropped.is_empty() {
-            self.index.keep_terms_of(self.existing());
+            self.index.keep_terms_of(Segments::new(self.existing()));
             pending.dropped.iter().for_each(|segment| self.remove_segment(*segment));
         }
         Ok(())

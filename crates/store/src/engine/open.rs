@@ -75,7 +75,7 @@ impl<D: Disk, I: Index> Engine<D, I> {
         let open = tail.as_ref().map(|tail| tail.mem.number);
         remove_leftovers(&disk, &log, &mut segments, &manifest, open, &mut report)?;
         let (mut index, lost) = open_index().map_err(|error| OpenError::Index(error.0))?;
-        let (rebuilt, audit) = bring_up_to_date(&disk, &log, &mut index, lost, &mut manifest, progress)?;
+        let (rebuilt, audit) = bring_up_to_date(&disk, &log, &mut index, lost, &mut manifest, open, progress)?;
         report.index_rebuilt = rebuilt;
         let sealed = replay_sealed(&disk, &log, &segments, &manifest, &mut report)?;
         report.segments = manifest.rows.len() as u64 + u64::from(open.is_some());

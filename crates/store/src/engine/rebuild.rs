@@ -9,7 +9,7 @@ use crate::codec::Input;
 use crate::disk::Disk;
 use crate::frame::{HEADER, LogId, segment_name};
 use crate::index::entries::COVERS;
-use crate::index::{Changes, Index, IndexError, IndexResult, Overlay};
+use crate::index::{Changes, Index, IndexError, IndexResult, Overlay, Segments};
 use crate::mem::MemSegment;
 use crate::report::{Notice, OpenError};
 use std::sync::Arc;
@@ -20,17 +20,18 @@ pub(crate) type RebuildProgress<'a> = &'a mut dyn FnMut(u64, u64);
 /// Entries up to which the index is compared with the account while opening; beyond, maintenance does it.
 const AUDIT_AT_OPEN_MAX: u64 = 200_000;
 
-/// Makes the index include all steps of the manifest. Gives back why it had to be rebuilt, if it had, and whether it
-/// still is to be compared with the account.
+/// Makes the index include all steps of the manifest; `open` is the segment that commits go on filling, if there is one.
+/// Gives back why it had to be rebuilt, if it had, and whether it still is to be compared with the account.
 pub(crate) fn bring_up_to_date<D: Disk, I: Index>(
     disk: &D,
     log: &LogId,
     index: &mut I,
     lost: Option<String>,
     manifest: &mut Manifest,
+    open: Option<u32>,
     progress: RebuildProgress<'_>,
 ) -> Result<(Option<String>, bool), OpenError> {
-    index.keep_terms_of(manifest.rows.keys().copied().chain([u32::MAX]).collect());
+    index.keep_terms_of(Segments::new(manifest.rows.keys().copied().chain(open)));
     let reason = match lost {
         Some(cause) => Some(format!("it could not be opened: {cause}")),
         None => match catch_up(disk, log, index, manifest) {

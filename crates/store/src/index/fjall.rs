@@ -1,24 +1,24 @@
-//! The index in a folder, by fjall: one keyspace, loaded in bulk only, so its journal and memtables stay empty.
+//! The index in a folder, by fjall: one keyspace, loaded in bulk only, so its journal and memtables stay empty. The folder
+//! is made by the first ingestion: making it costs some twenty syncs, which a new broker need not wait for.
 
-use super::entries::decode_term;
-use super::{Changes, Index, IndexError, IndexResult};
+use super::{Changes, Index, IndexError, IndexResult, Segments};
 use bytes::Bytes;
 use fjall::compaction::filter::{CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 const KEYSPACE: &str = "index";
 /// Blocks read from disk that stay in memory, bytes.
 const CACHE: u64 = 8 << 20;
 
-/// Segments whose terms are to be kept; none known: all.
-type Segments = Arc<RwLock<Option<Vec<u32>>>>;
-
 pub(crate) struct FjallIndex {
     path: PathBuf,
-    segments: Segments,
-    open: Option<(Database, Keyspace)>,
+    segments: Arc<RwLock<Segments>>,
+    /// Nothing: there is no folder, and no entry.
+    open: OnceLock<(Database, Keyspace)>,
+    /// Held while the folder is made.
+    making: Mutex<()>,
 }
 
 fn failed(error: impl std::fmt::Display) -> IndexError {
@@ -26,19 +26,26 @@ fn failed(error: impl std::fmt::Display) -> IndexError {
 }
 
 impl FjallIndex {
-    /// Opens or makes the index in `path`. One that cannot be opened is thrown away: the second value says why.
+    /// Opens the index in `path`, if there is one. One that cannot be opened is thrown away: the second value says why.
     pub(crate) fn open(path: &Path) -> IndexResult<(Self, Option<String>)> {
-        let mut index = Self { path: path.to_owned(), segments: Segments::default(), open: None };
-        match index.start() {
-            Ok(()) => Ok((index, None)),
-            Err(error) => {
-                index.wipe()?;
-                Ok((index, Some(error.0)))
-            }
+        let mut index =
+            Self { path: path.to_owned(), segments: Arc::default(), open: OnceLock::new(), making: Mutex::default() };
+        let lost = match path.try_exists().map_err(failed)? {
+            true => index.started().err().map(|error| error.0),
+            false => None,
+        };
+        if lost.is_some() {
+            index.wipe()?;
         }
+        Ok((index, lost))
     }
 
-    fn start(&mut self) -> IndexResult<()> {
+    /// The keyspace, made now if need be.
+    fn started(&self) -> IndexResult<&Keyspace> {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, keyspace)) = self.open.get() {
+            return Ok(keyspace);
+        }
         let segments = self.segments.clone();
         let database = Database::builder(&self.path)
             .cache_size(CACHE)
@@ -50,43 +57,40 @@ impl FjallIndex {
             .map_err(failed)?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(4 << 20).manual_journal_persist(true);
         let keyspace = database.keyspace(KEYSPACE, options).map_err(failed)?;
-        self.open = Some((database, keyspace));
-        Ok(())
+        Ok(&self.open.get_or_init(|| (database, keyspace)).1)
     }
 
-    fn keyspace(&self) -> IndexResult<&Keyspace> {
-        self.open.as_ref().map(|(_, keyspace)| keyspace).ok_or_else(|| failed("the index is not open"))
+    fn keyspace(&self) -> Option<&Keyspace> {
+        self.open.get().map(|(_, keyspace)| keyspace)
     }
 }
 
 impl Index for FjallIndex {
     fn get(&self, key: &[u8]) -> IndexResult<Option<Bytes>> {
-        Ok(self.keyspace()?.get(key).map_err(failed)?.map(|value| Bytes::copy_from_slice(&value)))
+        let Some(keyspace) = self.keyspace() else { return Ok(None) };
+        Ok(keyspace.get(key).map_err(failed)?.map(|value| Bytes::copy_from_slice(&value)))
     }
 
     fn range(&self, from: &[u8], to: &[u8], take: &mut dyn FnMut(&[u8], Bytes) -> bool) -> IndexResult<()> {
-        if from < to {
-            for entry in self.keyspace()?.range(from..to) {
-                let (key, value) = entry.into_inner().map_err(failed)?;
-                if !take(&key, Bytes::copy_from_slice(&value)) {
-                    break;
-                }
+        let Some(keyspace) = self.keyspace().filter(|_| from < to) else { return Ok(()) };
+        for entry in keyspace.range(from..to) {
+            let (key, value) = entry.into_inner().map_err(failed)?;
+            if !take(&key, Bytes::copy_from_slice(&value)) {
+                break;
             }
         }
         Ok(())
     }
 
     fn last(&self, from: &[u8], to: &[u8]) -> IndexResult<Option<(Vec<u8>, Bytes)>> {
-        if from >= to {
-            return Ok(None);
-        }
-        let Some(entry) = self.keyspace()?.range(from..to).next_back() else { return Ok(None) };
+        let Some(keyspace) = self.keyspace().filter(|_| from < to) else { return Ok(None) };
+        let Some(entry) = keyspace.range(from..to).next_back() else { return Ok(None) };
         let (key, value) = entry.into_inner().map_err(failed)?;
         Ok(Some((key.to_vec(), Bytes::copy_from_slice(&value))))
     }
 
     fn ingest(&self, changes: &Changes, terms: &mut dyn Iterator<Item = ([u8; 15], Vec<u8>)>) -> IndexResult<()> {
-        let mut ingestion = self.keyspace()?.start_ingestion().map_err(failed)?;
+        let mut ingestion = self.started()?.start_ingestion().map_err(failed)?;
         for (key, value) in changes {
             match value {
                 Some(value) => ingestion.write(&key[..], &value[..]).map_err(failed)?,
@@ -100,17 +104,15 @@ impl Index for FjallIndex {
     }
 
     fn wipe(&mut self) -> IndexResult<()> {
-        self.open = None;
+        self.open = OnceLock::new();
         match std::fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
         }
-        self.start()
     }
 
-    fn keep_terms_of(&self, mut segments: Vec<u32>) {
-        segments.sort_unstable();
-        *self.segments.write().unwrap_or_else(PoisonError::into_inner) = Some(segments);
+    fn keep_terms_of(&self, segments: Segments) {
+        *self.segments.write().unwrap_or_else(PoisonError::into_inner) = segments;
     }
 
     fn disk_bytes(&self) -> u64 {
@@ -119,7 +121,7 @@ impl Index for FjallIndex {
 }
 
 /// Lets entries of terms vanish during compaction once their segment is gone: no tombstone is ever written for them.
-struct DropDeadTerms(Segments);
+struct DropDeadTerms(Arc<RwLock<Segments>>);
 
 impl Factory for DropDeadTerms {
     fn name(&self) -> &str {
@@ -131,21 +133,15 @@ impl Factory for DropDeadTerms {
     }
 }
 
-struct Filter(Option<Vec<u32>>);
+struct Filter(Segments);
 
 impl CompactionFilter for Filter {
     fn filter_item(&mut self, item: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
-        let Some(segments) = &self.0 else { return Ok(Verdict::Keep) };
         if item.key().first() != Some(&b't') {
             return Ok(Verdict::Keep);
         }
-        let gone = match decode_term(item.key(), &item.value()?) {
-            // Beyond the last one known: ingested since.
-            Ok((segment, _)) => segments.last() > Some(&segment) && segments.binary_search(&segment).is_err(),
-            Err(_) => false,
-        };
         // An older version that comes to light again is as dead as this one.
-        Ok(if gone { Verdict::Destroy } else { Verdict::Keep })
+        Ok(if self.0.lack_that_of(item.key(), &item.value()?) { Verdict::Destroy } else { Verdict::Keep })
     }
 }
 
@@ -159,6 +155,8 @@ mod tests {
         let path = folder.path().join("index");
         let (index, told) = FjallIndex::open(&path).unwrap();
         assert_eq!(told, None);
+        assert_eq!(index.get(&[0]).unwrap(), None);
+        assert!(!path.exists());
         let mut changes = Changes::new();
         for number in 0..1000u32 {
             changes.insert(number.to_be_bytes().to_vec(), Some(vec![number as u8; 10]));

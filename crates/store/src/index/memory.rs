@@ -1,6 +1,6 @@
 //! An index in memory, for the simulation: it can be told to lose what it holds.
 
-use super::{Changes, Index, IndexResult};
+use super::{Changes, Index, IndexResult, Segments};
 use crate::conformance::Random;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -13,6 +13,7 @@ type Map = BTreeMap<Vec<u8>, Bytes>;
 #[derive(Clone, Default)]
 pub(crate) struct MemoryIndex {
     map: Arc<RwLock<Map>>,
+    segments: Arc<RwLock<Segments>>,
 }
 
 impl MemoryIndex {
@@ -69,9 +70,11 @@ impl Index for MemoryIndex {
                     None => map.remove(key),
                 };
             }
-            for (key, value) in terms {
-                map.insert(key.to_vec(), value.into());
-            }
+            // What may go is gone at once.
+            let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+            map.extend(
+                terms.filter(|(key, value)| !segments.lack_that_of(key, value)).map(|(k, v)| (k.to_vec(), v.into())),
+            );
         });
         Ok(())
     }
@@ -81,13 +84,9 @@ impl Index for MemoryIndex {
         Ok(())
     }
 
-    fn keep_terms_of(&self, segments: Vec<u32>) {
-        self.change(|map| {
-            map.retain(|key, value| {
-                key[0] != b't'
-                    || super::entries::decode_term(key, value).is_ok_and(|(segment, _)| segments.contains(&segment))
-            });
-        });
+    fn keep_terms_of(&self, segments: Segments) {
+        self.change(|map| map.retain(|key, value| !segments.lack_that_of(key, value)));
+        *self.segments.write().unwrap_or_else(PoisonError::into_inner) = segments;
     }
 
     fn disk_bytes(&self) -> u64 {

@@ -27,6 +27,26 @@ pub(crate) type IndexResult<T> = Result<T, IndexError>;
 /// Changes in key order: a value, or none to remove the key.
 pub(crate) type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
+/// The segments there are, the open one included; ascending. Whatever is newer than the newest of them is there too: it
+/// was made since.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Segments(Vec<u32>);
+
+impl Segments {
+    pub(crate) fn new(segments: impl IntoIterator<Item = u32>) -> Self {
+        let mut segments: Vec<u32> = segments.into_iter().collect();
+        segments.sort_unstable();
+        Self(segments)
+    }
+
+    /// Whether the segment that a term's entry points to is gone.
+    pub(crate) fn lack_that_of(&self, key: &[u8], value: &[u8]) -> bool {
+        key.first() == Some(&b't')
+            && entries::decode_term(key, value)
+                .is_ok_and(|(segment, _)| self.0.last() > Some(&segment) && self.0.binary_search(&segment).is_err())
+    }
+}
+
 /// An ordered map of bytes.
 pub(crate) trait Index: Send + Sync + 'static {
     fn get(&self, key: &[u8]) -> IndexResult<Option<Bytes>>;
@@ -43,8 +63,8 @@ pub(crate) trait Index: Send + Sync + 'static {
     /// Removes everything. Only when nobody reads.
     fn wipe(&mut self) -> IndexResult<()>;
 
-    /// Entries of terms that point to other segments than these may go, whenever it suits.
-    fn keep_terms_of(&self, segments: Vec<u32>);
+    /// Entries of terms that point to segments that are gone may go, whenever it suits, also ones ingested later.
+    fn keep_terms_of(&self, segments: Segments);
 
     /// Bytes on disk.
     fn disk_bytes(&self) -> u64;
