@@ -373,16 +373,26 @@ impl Broker {
             let _ = self.inner.shard.submit(Command::ClientGone { client: number });
         }
         let usage = self.inner.shard.figures().usage;
-        let (total, free) = (usage.disk_total, usage.disk_free);
-        let watermark = (total as f64 * self.inner.options.disk_watermark.clamp(0.0, 1.0)) as u64;
-        let over = total.saturating_sub(free).saturating_sub(watermark);
+        let over = over_watermark(&usage, self.inner.options.disk_watermark);
         // Not more than a segment per round: space comes back only as segments are reclaimed.
-        if total > 0 && over > 0 && usage.live_bytes > 0 {
-            tracing::warn!("the disk is over its watermark by {over} bytes: dropping the oldest messages");
+        if over > 0 && usage.live_bytes > 0 {
+            let own = usage.log_bytes + usage.index_bytes;
+            tracing::warn!(
+                "the log takes {own} bytes and leaves {} free, {over} over the watermark: dropping the oldest messages",
+                usage.disk_free
+            );
             let bytes = over.min(u64::from(self.inner.options.segment_bytes));
             let _ = self.inner.shard.submit(Command::DropOldest { bytes });
         }
     }
+}
+
+/// Bytes by which the log is larger than its share (0 to 1) of the room it has: its own files and what is free. What else is on
+/// the disk is no reason to drop messages while there is room.
+fn over_watermark(usage: &martlet_store::Usage, share: f64) -> u64 {
+    let own = usage.log_bytes + usage.index_bytes;
+    let room = own.saturating_add(usage.disk_free);
+    own.saturating_sub((room as f64 * share.clamp(0.0, 1.0)) as u64)
 }
 
 pub(crate) const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
@@ -430,4 +440,21 @@ pub(crate) fn budget_used(budget: &Semaphore, total: usize) -> usize {
 /// A time for records.
 pub(crate) fn wall_now() -> martlet_model::UnixMillis {
     Wall::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use martlet_store::Usage;
+
+    #[test]
+    fn only_the_logs_own_share_of_the_room_makes_it_drop_messages() {
+        let gib = 1 << 30;
+        let usage = |log_bytes, disk_free| Usage { log_bytes, disk_free, disk_total: 250 * gib, ..Usage::default() };
+        // Nine tenths of the disk are taken by others.
+        assert_eq!(over_watermark(&usage(gib, 24 * gib), 0.85), 0);
+        assert_eq!(over_watermark(&usage(80 * gib, 20 * gib), 0.85), 0);
+        assert_eq!(over_watermark(&usage(90 * gib, 10 * gib), 0.85), 5 * gib);
+        assert_eq!(over_watermark(&Usage::default(), 0.85), 0);
+    }
 }

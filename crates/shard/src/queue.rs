@@ -6,6 +6,9 @@ use std::collections::VecDeque;
 
 /// Marks per retention time: a message is dropped at most 1/64 of the retention late.
 pub const MARKS: i64 = 64;
+/// Bytes of messages between two marks at most, for each 64 marks there are: a full disk drops the oldest of a busy queue
+/// in steps of this.
+const MARK_BYTES: u64 = 16 << 20;
 
 /// A queue of this shard.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub struct Queue {
     pub last_time: Option<UnixMillis>,
     /// Largest record seen lately, for sizing replies; 0 if unknown.
     pub record_bytes: usize,
+    /// Bytes of records since the last mark, as far as this opening saw them.
+    bytes_since_mark: u64,
 }
 
 impl Queue {
@@ -40,6 +45,7 @@ impl Queue {
             marks: VecDeque::new(),
             last_time: None,
             record_bytes: 0,
+            bytes_since_mark: 0,
         }
     }
 
@@ -61,14 +67,19 @@ impl Queue {
         QueueImage { topic: self.topic, index: self.index, marks: self.marks.iter().copied().collect() }
     }
 
-    /// Notes that messages are stored from `next` on at `now`. True if a mark was made and the image is to be written.
-    pub fn mark(&mut self, now: UnixMillis, retention_millis: i64) -> bool {
+    /// Notes that a message of so many bytes is stored at `next` at `now`. True if a mark was made and the image is to be
+    /// written.
+    pub fn mark(&mut self, now: UnixMillis, retention_millis: i64, bytes: usize) -> bool {
         self.last_time = Some(now);
         let apart = (retention_millis / MARKS).max(1);
-        if self.marks.back().is_some_and(|&(time, _)| now.since(time) < apart) {
+        let bytes_apart = MARK_BYTES * (1 + self.marks.len() as u64 / 64);
+        let is_near = |&(time, _): &(UnixMillis, QueueOffset)| now.since(time) < apart;
+        if self.marks.back().is_some_and(is_near) && self.bytes_since_mark < bytes_apart {
+            self.bytes_since_mark += bytes as u64;
             return false;
         }
         self.marks.push_back((now, self.next));
+        self.bytes_since_mark = bytes as u64;
         true
     }
 
@@ -122,7 +133,7 @@ mod tests {
         let (hour, retention) = (3_600_000, 64 * 3_600_000);
         let mut queue = Queue::new(QueueId(0), TopicId(1), 0);
         for n in 0..100i64 {
-            let marked = queue.mark(UnixMillis(n * hour / 2), retention);
+            let marked = queue.mark(UnixMillis(n * hour / 2), retention, 100);
             assert_eq!(marked, n % 2 == 0);
             queue.next = queue.next.next();
         }
@@ -134,5 +145,16 @@ mod tests {
         assert_eq!(queue.expired_below(UnixMillis(50 * hour + retention), retention), QueueOffset(100));
         queue.trim(QueueOffset(100));
         assert_eq!(queue.next_expiry(retention), None);
+    }
+    #[test]
+    fn a_busy_queue_has_marks_every_few_megabytes() {
+        let mut queue = Queue::new(QueueId(0), TopicId(1), 0);
+        for _ in 0..20 * 16 {
+            queue.mark(UnixMillis(5), 72 * 3_600_000, 1 << 20);
+            queue.next = queue.next.next();
+        }
+        assert_eq!(queue.marks.len(), 20);
+        queue.trim(QueueOffset(16));
+        assert_eq!(queue.marks.front(), Some(&(UnixMillis(5), QueueOffset(16))));
     }
 }

@@ -32,7 +32,7 @@ impl<T> Shard<T> {
         let now = self.now;
         let queue = self.queues.get_mut(&id)?;
         let was_empty = queue.min == queue.next;
-        let marked = queue.mark(now, retention);
+        let marked = queue.mark(now, retention, message.record.len());
         let offset = queue.next;
         queue.next = offset.next();
         // Decays, so that one large message does not make replies small for ever.

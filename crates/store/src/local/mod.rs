@@ -145,7 +145,7 @@ impl LocalStore {
         let settings = Settings {
             segment_bytes: options.segment_bytes.clamp(1 << 20, 2 << 30),
             tail_cache_bytes: options.tail_cache_bytes,
-            memory_index_bytes: 32 << 20,
+            memory_index_bytes: 16 << 20,
             seal_after_millis: 3_600_000,
             slack_segments: 4,
             durability: options.durability,
