@@ -6,7 +6,7 @@
 
 use martlet_broker::*;
 use martlet_model::record::{Field, RecordWriter};
-use martlet_model::{MessageType, TagFilter};
+use martlet_model::{Filter, MessageType};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -86,7 +86,7 @@ async fn main() {
                                 client_id: format!("client-{client}").into(),
                                 group: "g".into(),
                                 topic: "load".into(),
-                                filter: Arc::new(TagFilter::All),
+                                filter: Arc::new(Filter::ALL),
                                 batch_size: batch,
                                 invisible_millis: 60_000,
                                 auto_renew: true,

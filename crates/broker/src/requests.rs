@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 pub use martlet_cluster::{GroupSettings, TopicSettings};
-use martlet_model::{GroupConfig, MessageType, QueueOffset, TagFilter, TopicConfig, UnixMillis};
+use martlet_model::{Filter, GroupConfig, MessageType, QueueOffset, TopicConfig, UnixMillis};
 use std::sync::Arc;
 
 /// A message on its way in. The protocol has checked the message's own limits and written the record.
@@ -48,7 +48,7 @@ pub struct ReceiveRequest {
     /// Topic name.
     pub topic: String,
     /// Compiled filter.
-    pub filter: Arc<TagFilter>,
+    pub filter: Arc<Filter>,
     /// Most messages, 1 to 32.
     pub batch_size: u32,
     /// How long what is handed out stays invisible.
@@ -122,7 +122,7 @@ pub enum ClientRole {
         /// Hands messages to a listener rather than to calls.
         push: bool,
         /// Topic name and filter expression.
-        subscriptions: Vec<(String, TagFilter)>,
+        subscriptions: Vec<(String, Filter)>,
     },
 }
 

@@ -4,7 +4,7 @@
 
 use martlet_broker::*;
 use martlet_model::record::{self, Field, RecordWriter};
-use martlet_model::{MessageType, TagFilter};
+use martlet_model::{Filter, MessageType};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -19,7 +19,7 @@ fn poll(topic: &str, group: &str, filter: &str, poll_millis: i64) -> ReceiveRequ
         client_id: "client-1".into(),
         group: group.into(),
         topic: topic.into(),
-        filter: Arc::new(TagFilter::parse(filter).unwrap()),
+        filter: Arc::new(Filter::tags(filter).unwrap()),
         batch_size: 32,
         invisible_millis: 30_000,
         auto_renew: false,

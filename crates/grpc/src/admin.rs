@@ -6,7 +6,7 @@ use crate::proto::v2::{self, Code, FilterExpression, FilterType, MessageModel, R
 use crate::service::Front;
 use crate::time;
 use martlet_broker::{ClientInfo, ClientRole, GroupStatus};
-use martlet_model::{Permission, TagFilter, TopicType, UnixMillis, names};
+use martlet_model::{Filter, Permission, TopicType, UnixMillis, names};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
@@ -235,15 +235,22 @@ fn resource(name: &str) -> Resource {
     Resource { resource_namespace: String::new(), name: name.to_owned() }
 }
 
-fn subscription_info(group: &str, topic: &str, filter: &TagFilter) -> v2::SubscriptionInfo {
+fn subscription_info(group: &str, topic: &str, filter: &Filter) -> v2::SubscriptionInfo {
     v2::SubscriptionInfo {
         group: Some(resource(group)),
         topic: Some(resource(topic)),
-        expression: Some(FilterExpression { r#type: FilterType::Tag as i32, expression: filter.to_string() }),
+        expression: Some(FilterExpression { r#type: filter_type(filter) as i32, expression: filter.to_string() }),
         online: true,
         last_update_timestamp: None,
         message_model: MessageModel::Clustering as i32,
         subscription_consistency: true,
+    }
+}
+
+fn filter_type(filter: &Filter) -> FilterType {
+    match filter {
+        Filter::Tags(_) => FilterType::Tag,
+        Filter::Sql(_) => FilterType::Sql,
     }
 }
 

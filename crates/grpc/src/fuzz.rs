@@ -14,7 +14,7 @@ use prost::Message;
 pub type Target = fn(&[u8]);
 
 /// All decoders, by name.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("sniff", sniff),
     ("proxy_header", proxy_header),
     ("grpc_timeout", grpc_timeout),
@@ -22,6 +22,7 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("send_request", send_request),
     ("settings", settings),
     ("record", record),
+    ("sql", sql),
 ];
 
 /// Telling protocols apart: decides in time, and more bytes never change a verdict.
@@ -102,4 +103,17 @@ pub fn record(bytes: &[u8]) {
         count += 1;
     }
     assert!(rest.is_empty() && count == 1 + usize::from(written));
+}
+
+/// SQL92 expressions, and records they are evaluated on: places of errors lie within the expression.
+pub fn sql(bytes: &[u8]) {
+    let (expression, rest) = bytes.split_at(bytes.len().min(bytes.first().map_or(0, |&first| usize::from(first))));
+    let expression = String::from_utf8_lossy(expression);
+    match martlet_model::Filter::sql(&expression) {
+        Ok(filter) => {
+            filter.matches(&[&[1][..], rest].concat());
+        }
+        Err(martlet_model::FilterError::Sql { position, .. }) => assert!(expression.is_char_boundary(position)),
+        Err(_) => {}
+    }
 }

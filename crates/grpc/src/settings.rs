@@ -9,7 +9,7 @@ use crate::proto::v2::{self, Code, FilterType, retry_policy::Strategy, settings:
 use crate::time;
 use martlet_broker::{ClientInfo, ClientRole};
 use martlet_model::group::DeliveryOrder;
-use martlet_model::{GroupConfig, RetryBackoff, RetryPolicy, TagFilter, limits, names};
+use martlet_model::{Filter, GroupConfig, RetryBackoff, RetryPolicy, limits, names};
 use std::sync::Arc;
 
 /// Most topics in one client's settings, published or subscribed. Our own limit.
@@ -61,19 +61,17 @@ pub(crate) fn is_push(client_type: v2::ClientType) -> bool {
 }
 
 /// Compiles a filter expression. None at all means every message.
-pub(crate) fn filter(expression: Option<&v2::FilterExpression>) -> Result<TagFilter, Denied> {
-    let Some(expression) = expression else { return Ok(TagFilter::All) };
-    match FilterType::try_from(expression.r#type) {
-        Ok(FilterType::Tag | FilterType::Unspecified) => TagFilter::parse(&expression.expression)
-            .map_err(|error| Denied::new(Code::IllegalFilterExpression, error.to_string())),
-        // Clients write the filter for everything in either language.
-        Ok(FilterType::Sql) if matches!(expression.expression.trim(), "" | "*") => Ok(TagFilter::All),
-        Ok(FilterType::Sql) => Err(Denied::new(Code::IllegalFilterExpression, "SQL92 filters are not supported yet")),
+pub(crate) fn filter(expression: Option<&v2::FilterExpression>) -> Result<Filter, Denied> {
+    let Some(expression) = expression else { return Ok(Filter::ALL) };
+    let compiled = match FilterType::try_from(expression.r#type) {
+        Ok(FilterType::Tag | FilterType::Unspecified) => Filter::tags(&expression.expression),
+        Ok(FilterType::Sql) => Filter::sql(&expression.expression),
         Err(_) => {
             let text = format!("filter type {} is not known", expression.r#type);
-            Err(Denied::new(Code::IllegalFilterExpression, text))
+            return Err(Denied::new(Code::IllegalFilterExpression, text));
         }
-    }
+    };
+    compiled.map_err(|error| Denied::new(Code::IllegalFilterExpression, error.to_string()))
 }
 
 /// What the registry of clients keeps.

@@ -87,8 +87,10 @@ fn settings_that_break_a_rule_are_refused() {
     assert_eq!(code(&consumer("a b", "orders", FilterType::Tag, "*")), Code::IllegalConsumerGroup);
     assert_eq!(code(&consumer("billing", "", FilterType::Tag, "*")), Code::IllegalTopic);
     assert_eq!(code(&consumer("billing", "orders", FilterType::Tag, "a || ")), Code::IllegalFilterExpression);
-    let sql = role(&consumer("billing", "orders", FilterType::Sql, "a > 1")).unwrap_err();
-    assert_eq!((sql.code, &sql.message[..]), (Code::IllegalFilterExpression, "SQL92 filters are not supported yet"));
+    let sql = role(&consumer("billing", "orders", FilterType::Sql, "a > 1 garbage")).unwrap_err();
+    let text = "filter expression, position 6: expected AND, OR or the end, found garbage";
+    assert_eq!((sql.code, &sql.message[..]), (Code::IllegalFilterExpression, text));
+    assert!(role(&consumer("billing", "orders", FilterType::Sql, "a > 1")).is_ok());
 
     let with = |properties: Vec<(String, String)>| Settings {
         client_properties: properties.into_iter().collect(),

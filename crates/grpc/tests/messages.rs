@@ -151,7 +151,7 @@ async fn bad_polls_are_refused_with_their_code() {
     let mut client = world.client().await;
     type Change = fn(&mut v2::ReceiveMessageRequest);
     let sql = |request: &mut v2::ReceiveMessageRequest| {
-        let expression = "a > 1".into();
+        let expression = "a > 1 and".into();
         request.filter_expression = Some(v2::FilterExpression { r#type: v2::FilterType::Sql as i32, expression });
     };
     let cases: [(Code, Change); 7] = [

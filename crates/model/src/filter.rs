@@ -1,7 +1,65 @@
-//! Tag expressions: `*`, one tag, or several joined by `||`. Compiled once per subscription.
-//! Source: product.md part A1 (BC-16), grpc.md section 5.4.
+//! Filters: which messages of a topic a subscription wants. Tag expressions are `*`, one tag, or several joined by `||`;
+//! SQL92 conditions are in [`crate::sql`]. Compiled once per subscription.
+//! Source: product.md part A1 (BC-16) and B6, grpc.md section 5.4.
 
+use crate::record::{self, Field};
+use crate::sql::SqlFilter;
 use std::collections::BTreeSet;
+
+/// A compiled filter expression of either language.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// A tag expression.
+    Tags(TagFilter),
+    /// An SQL92 condition.
+    Sql(SqlFilter),
+}
+
+impl Filter {
+    /// Every message passes.
+    pub const ALL: Self = Self::Tags(TagFilter::All);
+    /// None does.
+    pub const NONE: Self = Self::Tags(TagFilter::AnyOf(BTreeSet::new()));
+
+    /// Compiles a tag expression.
+    pub fn tags(expression: &str) -> Result<Self, FilterError> {
+        TagFilter::parse(expression).map(Self::Tags)
+    }
+
+    /// Compiles an SQL92 condition. Blank and `*` mean all: clients write the filter for everything in either language.
+    pub fn sql(expression: &str) -> Result<Self, FilterError> {
+        match expression.trim() {
+            "" | "*" => Ok(Self::ALL),
+            _ => SqlFilter::parse(expression).map(Self::Sql),
+        }
+    }
+
+    /// Whether every message passes.
+    pub fn is_all(&self) -> bool {
+        *self == Self::ALL
+    }
+
+    /// Whether a message passes, by its record.
+    pub fn matches(&self, record: &[u8]) -> bool {
+        match self {
+            Self::Tags(TagFilter::All) => true,
+            Self::Tags(tags) => tags.matches(record::find(record, |field| match field {
+                Field::Tag(tag) => Some(tag),
+                _ => None,
+            })),
+            Self::Sql(sql) => sql.matches(record),
+        }
+    }
+}
+
+impl std::fmt::Display for Filter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tags(tags) => tags.fmt(f),
+            Self::Sql(sql) => sql.fmt(f),
+        }
+    }
+}
 
 /// A compiled tag expression.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,6 +80,14 @@ pub enum FilterError {
         expression: String,
         /// Byte position of the empty tag.
         position: usize,
+    },
+    /// An SQL92 expression is not one.
+    #[error("filter expression, position {position}: {reason}")]
+    Sql {
+        /// Byte position of what is wrong, counted from 0.
+        position: usize,
+        /// What is wrong.
+        reason: String,
     },
     /// The expression is too long.
     #[error("filter expression of {bytes} bytes is longer than {} bytes", FILTER_BYTES_MAX)]

@@ -5,7 +5,7 @@
 //! - [`names`]: what a topic, group, tag, key or property may be called, and the error that says why not.
 //! - [`record`]: the bytes of one message as the log keeps them.
 //! - [`topic`], [`group`]: what the catalog knows about topics and consumer groups.
-//! - [`filter`]: tag expressions, compiled once per subscription.
+//! - [`filter`], [`sql`]: tag expressions and SQL92 conditions, compiled once per subscription.
 //! - [`handle`]: receipt handles.
 //! - [`limits`]: every default limit with its meaning.
 
@@ -16,9 +16,10 @@ pub mod ids;
 pub mod limits;
 pub mod names;
 pub mod record;
+pub mod sql;
 pub mod topic;
 
-pub use filter::{FilterError, TagFilter};
+pub use filter::{Filter, FilterError, TagFilter};
 pub use group::{DeadLetterPolicy, GroupConfig, RetryBackoff, RetryPolicy};
 pub use ids::{GroupId, PhysicalOffset, QueueId, QueueOffset, TopicId, UnixMillis};
 pub use topic::{MessageType, Permission, TopicConfig, TopicType};

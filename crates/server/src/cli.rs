@@ -338,6 +338,9 @@ pub struct ReceiveArgs {
     /// Tags wanted, such as a or "a || b"
     #[arg(long, value_name = "TAGS", default_value = "*")]
     pub filter: String,
+    /// SQL92 condition over properties instead, such as "amount > 100 AND TAGS IN ('a', 'b')"
+    #[arg(long, value_name = "EXPRESSION", conflicts_with = "filter")]
+    pub sql: Option<String>,
     /// Go on waiting for new messages until interrupted, or until --count is reached
     #[arg(long, short)]
     pub follow: bool,

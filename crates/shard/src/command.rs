@@ -3,7 +3,7 @@
 use crate::load::{LoadId, Loaded};
 use bytes::Bytes;
 use martlet_model::handle::{DeliveryNumber, ReceiptHandle};
-use martlet_model::{GroupId, QueueId, QueueOffset, RetryBackoff, TagFilter, TopicId, UnixMillis};
+use martlet_model::{Filter, GroupId, QueueId, QueueOffset, RetryBackoff, TopicId, UnixMillis};
 use martlet_store::Term;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -76,7 +76,7 @@ pub struct ReceiveCommand {
     /// From which topic.
     pub topic: TopicId,
     /// What passes.
-    pub filter: Arc<TagFilter>,
+    pub filter: Arc<Filter>,
     /// Most messages.
     pub batch_size: u32,
     /// How long they stay invisible.

@@ -3,8 +3,7 @@
 
 use crate::keys;
 use bytes::Bytes;
-use martlet_model::record::{self, Field};
-use martlet_model::{GroupId, QueueId, QueueOffset, TagFilter};
+use martlet_model::{Filter, GroupId, QueueId, QueueOffset};
 use martlet_store::{KeyState, ReadError, Reader, StoredMessage};
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,7 +28,7 @@ pub enum Load {
         /// Lent offsets.
         range: Range<QueueOffset>,
         /// At most 64.
-        filters: Vec<Arc<TagFilter>>,
+        filters: Vec<Arc<Filter>>,
     },
     /// Some keys below a prefix, to be removed.
     Sweep(Bytes),
@@ -118,7 +117,7 @@ async fn matches<R: Reader>(
     reader: &R,
     queue: QueueId,
     range: Range<QueueOffset>,
-    filters: &[Arc<TagFilter>],
+    filters: &[Arc<Filter>],
 ) -> Result<Vec<(QueueOffset, u64)>, ReadError> {
     let mut found = Vec::new();
     let mut from = range.start;
@@ -127,14 +126,10 @@ async fn matches<R: Reader>(
         let Some(last) = messages.last() else { break };
         from = last.offset.next();
         for message in &messages {
-            let tag = record::find(&message.record, |field| match field {
-                Field::Tag(tag) => Some(tag),
-                _ => None,
-            });
             let mask = filters
                 .iter()
                 .enumerate()
-                .filter(|(_, filter)| filter.matches(tag))
+                .filter(|(_, filter)| filter.matches(&message.record))
                 .fold(0u64, |mask, (bit, _)| mask | 1 << bit);
             if mask != 0 {
                 found.push((message.offset, mask));

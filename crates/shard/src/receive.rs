@@ -10,7 +10,7 @@ use crate::command::*;
 use crate::load::{Load, LoadId};
 use crate::progress::{Progress, Renewal, SlotChange};
 use crate::shard::{LiveFilter, Poll, Purpose, Shard, When};
-use martlet_model::{GroupId, QueueId, QueueOffset, TagFilter, TopicId, UnixMillis, limits};
+use martlet_model::{Filter, GroupId, QueueId, QueueOffset, TopicId, UnixMillis, limits};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -166,7 +166,7 @@ impl<T> Shard<T> {
                 false => self.retry_turn.remove(&(topic, group)),
             };
         }
-        if (out.len() as u64) < limit && *receive.filter != TagFilter::All {
+        if (out.len() as u64) < limit && !receive.filter.is_all() {
             for &queue in &queues {
                 self.classify(topic, group, queue);
             }
@@ -215,7 +215,7 @@ impl<T> Shard<T> {
             let picked: Vec<u64> = which(progress)
                 .iter()
                 .copied()
-                .filter(|&offset| *receive.filter == TagFilter::All || progress.matches(offset, bit))
+                .filter(|&offset| receive.filter.is_all() || progress.matches(offset, bit))
                 .take(end.saturating_sub(out.len()))
                 .collect();
             for offset in picked {
@@ -320,8 +320,7 @@ impl<T> Shard<T> {
     fn is_filtered(&self, topic: TopicId, group: GroupId) -> bool {
         let now = self.now;
         self.filters.get(&(topic, group)).is_some_and(|live| {
-            live.iter()
-                .any(|entry| *entry.filter != TagFilter::All && now.since(entry.seen) <= limits::CLIENT_EXPIRY_MILLIS)
+            live.iter().any(|entry| !entry.filter.is_all() && now.since(entry.seen) <= limits::CLIENT_EXPIRY_MILLIS)
         })
     }
 
@@ -345,11 +344,11 @@ impl<T> Shard<T> {
     }
 
     /// One filter per bit.
-    fn live_filters(&self, topic: TopicId, group: GroupId) -> Vec<Arc<TagFilter>> {
+    fn live_filters(&self, topic: TopicId, group: GroupId) -> Vec<Arc<Filter>> {
         let now = self.now;
         self.filters.get(&(topic, group)).map_or_else(Vec::new, |live| {
             // A filter nobody polled with lately keeps its bit but matches nothing any more.
-            let none = Arc::new(TagFilter::AnyOf(Default::default()));
+            let none = Arc::new(Filter::NONE);
             live.iter()
                 .map(|entry| match now.since(entry.seen) <= limits::CLIENT_EXPIRY_MILLIS {
                     true => entry.filter.clone(),

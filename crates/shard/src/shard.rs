@@ -8,7 +8,7 @@ use crate::progress::{Progress, SlotChange};
 use crate::queue::Queue;
 use bytes::Bytes;
 use martlet_model::handle::{DeliveryNumber, HandleKey, ReceiptHandle};
-use martlet_model::{GroupId, QueueId, QueueOffset, TagFilter, TopicId, UnixMillis, limits};
+use martlet_model::{Filter, GroupId, QueueId, QueueOffset, TopicId, UnixMillis, limits};
 use martlet_store::{Op, ReadError, Reader, Room};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -112,7 +112,7 @@ pub(crate) struct Poll<T> {
 
 /// A live filter of a group on a topic.
 pub(crate) struct LiveFilter {
-    pub filter: Arc<TagFilter>,
+    pub filter: Arc<Filter>,
     pub seen: UnixMillis,
 }
 

@@ -4,7 +4,7 @@ use crate::faults::{FAULTS, Fault};
 use crate::judge::{Judge, MessageNumber, Sent, Verdict};
 use crate::{Broken, Plan, Report, Violation};
 use martlet_model::handle::ReceiptHandle;
-use martlet_model::{GroupId, QueueId, QueueOffset, RetryBackoff, TagFilter, TopicId, UnixMillis, record};
+use martlet_model::{Filter, GroupId, QueueId, QueueOffset, RetryBackoff, TagFilter, TopicId, UnixMillis, record};
 use martlet_shard::{
     Command, DeadLetters, GroupFacts, HandOut, Load, LoadId, Output, ShardClock, ShardLoop, ShardOptions, TopicFacts,
     execute,
@@ -46,7 +46,16 @@ struct Group {
     facts: GroupFacts,
     /// Index of the topic it consumes.
     topic: usize,
-    filter: Arc<TagFilter>,
+    filter: Arc<Filter>,
+    /// Which tags that lets pass; `None`: any, and none at all.
+    tags: Option<&'static [&'static str]>,
+}
+
+impl Group {
+    /// Whether a message with this tag, by its number, is for the group.
+    fn wants(&self, tag: usize) -> bool {
+        self.tags.is_none_or(|tags| tags.contains(&TAGS[tag]))
+    }
 }
 
 /// What a command without an answer was.
@@ -343,10 +352,12 @@ impl Run {
             },
         };
         let filter = match index {
-            2 => TagFilter::AnyOf(["a", "b"].map(str::to_owned).into()),
-            _ => TagFilter::All,
+            2 if self.random.one_in(2) => Filter::sql("TAGS in ('a', 'b') AND x IS NULL").unwrap_or(Filter::ALL),
+            2 => Filter::Tags(TagFilter::AnyOf(["a", "b"].map(str::to_owned).into())),
+            _ => Filter::ALL,
         };
-        Group { facts, topic: index % 2, filter: Arc::new(filter) }
+        let tags = (index == 2).then_some(&["a", "b"][..]);
+        Group { facts, topic: index % 2, filter: Arc::new(filter), tags }
     }
 
     /// As a broker does after a start: what is to be, and what is to go.
@@ -527,9 +538,8 @@ impl Run {
             if client.polling != Some((group.facts.id, topic)) {
                 continue;
             }
-            let wants = |tag: usize| group.filter.matches(Some(TAGS[tag]).filter(|tag| !tag.is_empty()));
             let (id, max) = (group.facts.id, group.facts.max_attempts);
-            if let Some(number) = self.judge.visible(id, topic, max, epoch, self.now, wants) {
+            if let Some(number) = self.judge.visible(id, topic, max, epoch, self.now, |tag| group.wants(tag)) {
                 let track = self.judge.tracks.get(&id).and_then(|tracks| tracks.get(&number));
                 return Err(format!(
                     "client {} of {id:?} waits although message {number} is visible: {:?}, {track:?} at {:?}",
@@ -688,8 +698,7 @@ impl Run {
         if !self.topics.iter().any(|t| t.facts.id == topic) {
             return Ok(());
         }
-        let tag = Some(TAGS[self.judge.messages[number as usize].tag]).filter(|tag| !tag.is_empty());
-        if !self.groups[at].filter.matches(tag) {
+        if !self.groups[at].wants(self.judge.messages[number as usize].tag) {
             return Err(format!("message {number} does not match the filter of {group:?}"));
         }
         self.queue_ids.insert((topic, hand_out.queue_index), queue);

@@ -74,7 +74,7 @@ impl Session {
                 group: Some(resource(&args.group)),
                 subscriptions: vec![v2::SubscriptionEntry {
                     topic: Some(resource(&args.topic)),
-                    expression: Some(filter(&args.filter)),
+                    expression: Some(filter(args)),
                 }],
                 fifo: Some(false),
                 long_polling_timeout: Some(proto_duration(poll_millis(args))),
@@ -137,8 +137,12 @@ async fn heartbeats(connection: Connection, group: String) {
     }
 }
 
-fn filter(expression: &str) -> v2::FilterExpression {
-    v2::FilterExpression { r#type: v2::FilterType::Tag.into(), expression: expression.to_owned() }
+fn filter(args: &ReceiveArgs) -> v2::FilterExpression {
+    let (kind, expression) = match &args.sql {
+        Some(expression) => (v2::FilterType::Sql, expression),
+        None => (v2::FilterType::Tag, &args.filter),
+    };
+    v2::FilterExpression { r#type: kind.into(), expression: expression.clone() }
 }
 
 fn poll_millis(args: &ReceiveArgs) -> i64 {
@@ -192,7 +196,7 @@ async fn poll_once(
     let message = v2::ReceiveMessageRequest {
         group: Some(resource(&args.group)),
         message_queue: Some(queue.clone()),
-        filter_expression: Some(filter(&args.filter)),
+        filter_expression: Some(filter(args)),
         batch_size: wanted as i32,
         invisible_duration: Some(proto_duration(args.invisible)),
         auto_renew: false,

@@ -65,6 +65,20 @@ fn groups_are_created_listed_described_updated_and_deleted() {
 }
 
 #[test]
+fn sql_conditions_choose_what_is_received_and_bad_ones_are_refused_with_their_place() {
+    let (_folder, broker) = broker();
+    broker.ok(&["topic", "create", "orders", "--queues", "1"]);
+    for amount in ["50", "150", "many", "250"] {
+        broker.ok(&["send", "orders", amount, "--property", &format!("order-amount={amount}"), "--tag", "red"]);
+    }
+    let sql = "order-amount BETWEEN 100 AND 200 AND TAGS = 'red'";
+    let received = broker.ok(&["receive", "orders", "--group", "billing", "--sql", sql, "--count", "1", "--json"]);
+    assert_eq!(parsed(&received)["body"], json!("150"));
+    let error = broker.fails(&["receive", "orders", "--group", "billing", "--sql", "order-amount > 'x'"]);
+    assert!(error.contains("position 15") && error.contains("ILLEGAL_FILTER_EXPRESSION"), "{error}");
+}
+
+#[test]
 fn what_is_sent_is_received_with_everything_it_had_and_then_acknowledged() {
     let (_folder, broker) = broker();
     broker.ok(&["topic", "create", "orders", "--queues", "1"]);

@@ -160,3 +160,18 @@ fn a_member_without_a_filter_beside_one_with_gets_the_rest() {
     let all = world.receive("billing", invisible_secs(30));
     assert_eq!(all.len(), 10);
 }
+
+#[test]
+fn sql_conditions_filter_like_tags_and_beside_them() {
+    let mut world = World::new(11).topic("orders", 1).group("billing", max_attempts(9));
+    let sql = || invisible_secs(30).sql("TAGS = 'red' AND UNIQ_KEY STARTSWITH 'b'");
+    let tags = || invisible_secs(30).tags("green");
+    world.receive("billing", sql());
+    world.receive("billing", tags());
+    for (tag, body) in [("red", "a1"), ("red", "b1"), ("green", "b2"), ("blue", "b3")] {
+        world.send_tagged("orders", tag, body);
+    }
+    assert_eq!(world.receive("billing", tags()).bodies(), ["b2"]);
+    assert_eq!(world.receive("billing", sql()).bodies(), ["b1"]);
+    assert_eq!(world.shard().shard().counters().filtered, 2);
+}

@@ -3,7 +3,7 @@
 use crate::memory::{MemoryReader, MemoryStore};
 use martlet_model::handle::{HandleError, ReceiptHandle};
 use martlet_model::record::{self, Field, RecordWriter};
-use martlet_model::{GroupId, RetryBackoff, TagFilter, TopicId, UnixMillis};
+use martlet_model::{Filter, GroupId, RetryBackoff, TopicId, UnixMillis};
 use martlet_shard::{
     ClientNumber, Command, DeadLetters, GroupFacts, HandOut, Incoming, LoadId, Loaded, Output, PollId, ProgressFigures,
     QueueFigures, ReceiveCommand, Refused, SettleError, ShardLoop, ShardOptions, TopicFacts, execute,
@@ -54,7 +54,7 @@ impl GroupSpec {
 pub struct Receive {
     invisible_millis: i64,
     batch: u32,
-    filter: TagFilter,
+    filter: Filter,
     topic: Option<TopicId>,
     client: ClientNumber,
     auto_renew: bool,
@@ -65,7 +65,7 @@ pub fn invisible_secs(secs: i64) -> Receive {
     Receive {
         invisible_millis: secs * 1_000,
         batch: 32,
-        filter: TagFilter::All,
+        filter: Filter::ALL,
         topic: None,
         client: ClientNumber(1),
         auto_renew: false,
@@ -83,7 +83,11 @@ impl Receive {
     }
 
     pub fn tags(self, expression: &str) -> Self {
-        Self { filter: TagFilter::parse(expression).unwrap(), ..self }
+        Self { filter: Filter::tags(expression).unwrap(), ..self }
+    }
+
+    pub fn sql(self, expression: &str) -> Self {
+        Self { filter: Filter::sql(expression).unwrap(), ..self }
     }
 
     pub fn dead_letters_of(self, group: GroupId) -> Self {

@@ -1,6 +1,6 @@
 //! The end of a seed: faults stop, everything visible is consumed, and nothing is left.
 
-use super::{Pending, Run, SAFE_AGE_MILLIS, TAGS};
+use super::{Pending, Run, SAFE_AGE_MILLIS};
 use crate::judge::{Sent, Verdict};
 use bytes::Bytes;
 use martlet_model::handle::ReceiptHandle;
@@ -28,7 +28,7 @@ impl Run {
                 let (id, topic) = (self.groups[group].facts.id, self.topics[self.groups[group].topic].facts.id);
                 self.drain_poll(id, topic, self.groups[group].filter.clone());
                 let dead_letters = TopicId::dead_letters_of(id);
-                self.drain_poll(id, dead_letters, Arc::new(martlet_model::TagFilter::All));
+                self.drain_poll(id, dead_letters, Arc::new(martlet_model::Filter::ALL));
             }
             self.pump()?;
             if self.report.delivered == before {
@@ -44,7 +44,7 @@ impl Run {
         Err(format!("the backlog does not end at zero: {left} messages left"))
     }
 
-    fn drain_poll(&mut self, group: GroupId, topic: TopicId, filter: Arc<martlet_model::TagFilter>) {
+    fn drain_poll(&mut self, group: GroupId, topic: TopicId, filter: Arc<martlet_model::Filter>) {
         let receive = ReceiveCommand {
             poll: PollId(self.next_token),
             client: ClientNumber(u64::MAX),
@@ -92,9 +92,8 @@ impl Run {
             let topic = self.topics[group.topic].facts.id;
             for (number, message) in self.judge.messages.iter().enumerate() {
                 let Sent::Yes { at, .. } = message.sent else { continue };
-                let tag = Some(TAGS[message.tag]).filter(|tag| !tag.is_empty());
                 let old = self.now.since(at) > SAFE_AGE_MILLIS;
-                if message.topic != topic || !group.filter.matches(tag) || old {
+                if message.topic != topic || !group.wants(message.tag) || old {
                     continue;
                 }
                 let track = self.judge.tracks.get(&facts.id).and_then(|tracks| tracks.get(&(number as u64)));
