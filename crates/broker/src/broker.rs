@@ -8,6 +8,7 @@ use crate::runtime::{Bell, ShardHandle, block_on};
 use crate::stats::{Figures, Stats};
 use crate::{ClientInfo, GroupSettings, GroupStatus, ProgressStatus, QueueStatus, Refusal, TopicSettings, TopicStatus};
 use martlet_cluster::{Catalog, CatalogError, CatalogService, ChangeError, LocalCatalogStore};
+use martlet_model::group::DeliveryOrder;
 use martlet_model::names::{self, DEAD_LETTER_PREFIX};
 use martlet_model::{DeadLetterPolicy, GroupConfig, Permission, TopicConfig, TopicId, TopicType};
 use martlet_shard::{Command, DeadLetters, GroupFacts, Output, ShardOptions, TopicFacts};
@@ -173,6 +174,7 @@ impl Broker {
             max_attempts: group.retry.max_attempts,
             backoff: group.retry.backoff.clone(),
             dead_letters,
+            ordered: group.order == DeliveryOrder::Fifo,
         };
         self.ask(|token| Command::ApplyGroup { group: facts, token }).await.map(drop)
     }

@@ -65,7 +65,8 @@ impl Broker {
                 let mut terms = Vec::with_capacity(1 + message.keys.len());
                 terms.push(martlet_shard::term(topic.id, b'i', &message.message_id));
                 terms.extend(message.keys.iter().map(|key| martlet_shard::term(topic.id, b'k', key)));
-                Incoming { record: message.record, terms }
+                let message_group = martlet_shard::message_group_of(&message.record);
+                Incoming { record: message.record, terms, message_group }
             })
             .collect();
         let sending = self.ask(|token| Command::Send { topic: topic.id, messages, deadline, token });
@@ -106,6 +107,7 @@ impl Broker {
             invisible_millis: request.invisible_millis,
             auto_renew: request.auto_renew,
             until: shard.now().plus(request.poll_millis.max(0)),
+            attempt_id: request.attempt_id.as_deref().map(Arc::from),
         };
         let (token, answer) = shard.token(Some(group.id));
         shard.submit(Command::Receive { receive, token }).map_err(|why| self.not_taken(why))?;

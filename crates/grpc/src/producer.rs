@@ -72,8 +72,7 @@ impl Front {
                 return Err(conflict.into());
             }
             let what = match found {
-                MessageType::Normal => continue,
-                MessageType::Fifo => "sending FIFO messages",
+                MessageType::Normal | MessageType::Fifo => continue,
                 MessageType::Delay => "sending DELAY messages",
                 MessageType::Transaction => "sending TRANSACTION messages",
                 MessageType::Lite => "sending LITE messages",

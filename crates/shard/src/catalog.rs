@@ -25,7 +25,9 @@ impl<T> Shard<T> {
             return;
         }
         let wanted = facts.read_queues.max(facts.write_queues);
-        let mut queues = self.topics.remove(&id).map_or_else(Vec::new, |topic| topic.queues);
+        let known = self.topics.remove(&id).map(|topic| (topic.queues, topic.spread));
+        // Message groups stay where they are, however many queues come or go.
+        let (mut queues, spread) = known.unwrap_or_else(|| (Vec::new(), facts.write_queues));
         for index in queues.len() as u32..wanted {
             let queue = QueueId(self.image.next_queue);
             self.image.next_queue += 1;
@@ -35,10 +37,10 @@ impl<T> Shard<T> {
             self.put_queue(queue);
         }
         self.put_image();
-        let image = Bytes::from(codec::encode_topic(&facts, &queues));
+        let image = Bytes::from(codec::encode_topic(&facts, &queues, spread));
         self.ops.push(Op::Put { key: keys::topic(id), image, keep_until: None });
         let resident: Vec<QueueId> = queues.iter().copied().filter(|queue| self.queues.contains_key(queue)).collect();
-        self.topics.insert(id, Topic { facts, queues, next_send: 0, next_receive: 0 });
+        self.topics.insert(id, Topic { facts, queues, spread, next_send: 0, next_receive: 0 });
         for queue in resident {
             self.reindex_expiry(queue);
         }
@@ -113,6 +115,7 @@ impl<T> Shard<T> {
             }
             self.filters.retain(|key, _| key.1 != id);
             self.retry_turn.retain(|key| key.1 != id);
+            self.attempts.forget_group(id);
             self.refuse_polls(|key| key.1 == id, &Refused::GroupGone);
             self.drop_topic(TopicId::dead_letters_of(id));
         }
@@ -152,6 +155,7 @@ impl<T> Shard<T> {
                     let (queue, group) = (QueueId(queue), GroupId(group as u32));
                     self.ops.push(Op::Remove { key: keys::frontier(group, queue) });
                     self.begin_sweep(keys::pages(group, queue).start);
+                    self.begin_sweep(keys::parked_in(group, queue).start);
                 }
                 (Some(&keys::FRONTIER), Some(&[group, queue])) => {
                     self.ops.push(Op::Remove { key: keys::consumer(QueueId(queue), GroupId(group as u32)) });
@@ -196,7 +200,7 @@ impl<T> Shard<T> {
                 max: queue.next,
                 in_flight,
                 waiting_retry: open.saturating_sub(in_flight).saturating_sub(passed_over),
-                ready: queue.next.0.saturating_sub(progress.next().max(queue.min).0) + passed_over,
+                ready: queue.next.0.saturating_sub(progress.next().max(queue.min).0) + passed_over + progress.parked(),
             });
         }
         let dead_letters = self.topics.get(&TopicId::dead_letters_of(group)).map_or(0, |topic| {
@@ -218,9 +222,10 @@ impl<T> Shard<T> {
             let open = progress.slots().take_while(|(offset, _)| *offset < below).count() as u64;
             self.counters.dropped_unconsumed += open + below.0.saturating_sub(progress.next().0);
         }
-        if let Some(progress) = self.progress.get_mut(&(group, id)) {
-            progress.skip_to(below);
-        }
+        let Some(progress) = self.progress.get_mut(&(group, id)) else { return };
+        let (parked, unsure) = progress.skip_to(below);
+        self.counters.dropped_unconsumed += parked;
         self.note_changed(group, id);
+        unsure.into_iter().for_each(|key| self.load_parked(group, id, key));
     }
 }

@@ -98,8 +98,9 @@ impl ShardImage {
     }
 }
 
-/// Key 2: format, read queues, write queues, retention + 1 (0: default), name, number of queues, queue numbers.
-pub fn encode_topic(facts: &TopicFacts, queues: &[QueueId]) -> Vec<u8> {
+/// Key 2: format, read queues, write queues, retention + 1 (0: default), name, number of queues, queue numbers, number of
+/// queues that message groups are spread over (absent: write queues).
+pub fn encode_topic(facts: &TopicFacts, queues: &[QueueId], spread: u32) -> Vec<u8> {
     let mut bytes = vec![FORMAT];
     put_varint(&mut bytes, u64::from(facts.read_queues));
     put_varint(&mut bytes, u64::from(facts.write_queues));
@@ -109,20 +110,24 @@ pub fn encode_topic(facts: &TopicFacts, queues: &[QueueId]) -> Vec<u8> {
     for queue in queues {
         put_varint(&mut bytes, queue.0);
     }
+    put_varint(&mut bytes, u64::from(spread));
     bytes
 }
 
-pub fn decode_topic(id: TopicId, bytes: &[u8]) -> Result<(TopicFacts, Vec<QueueId>), CodecError> {
+/// Facts, queues, and the number of queues that message groups are spread over.
+pub fn decode_topic(id: TopicId, bytes: &[u8]) -> Result<(TopicFacts, Vec<QueueId>, u32), CodecError> {
     let mut from = Reader::image(bytes, "topic")?;
     let (read_queues, write_queues) = (from.u32()?, from.u32()?);
     let retention_millis = from.u64()?.checked_sub(1).map(|millis| millis as i64);
     let name = from.text()?;
     let count = from.u64()?;
     let queues = (0..count).map(|_| from.u64().map(QueueId)).collect::<Result<_, _>>()?;
-    Ok((TopicFacts { id, name, read_queues, write_queues, retention_millis }, queues))
+    let spread = if from.done() { write_queues } else { from.u32()? };
+    Ok((TopicFacts { id, name, read_queues, write_queues, retention_millis }, queues, spread))
 }
 
-/// Key 3: format, name, attempts, dead letters (0 discard, else topic + 1), back-off (0 and a list, or 1 and its parameters).
+/// Key 3: format, name, attempts, dead letters (0 discard, else topic + 1), back-off (0 and a list, or 1 and its
+/// parameters), whether it is ordered (0 or 1; absent: 0).
 pub fn encode_group(facts: &GroupFacts) -> Vec<u8> {
     let mut bytes = vec![FORMAT];
     put_text(&mut bytes, &facts.name);
@@ -149,6 +154,7 @@ pub fn encode_group(facts: &GroupFacts) -> Vec<u8> {
             bytes.extend_from_slice(&multiplier.to_le_bytes());
         }
     }
+    bytes.push(u8::from(facts.ordered));
     bytes
 }
 
@@ -173,7 +179,8 @@ pub fn decode_group(id: GroupId, bytes: &[u8]) -> Result<GroupFacts, CodecError>
         },
         _ => return Err(CodecError { what }),
     };
-    Ok(GroupFacts { id, name, max_attempts, backoff, dead_letters })
+    let ordered = !from.done() && from.bytes(1)? == [1];
+    Ok(GroupFacts { id, name, max_attempts, backoff, dead_letters, ordered })
 }
 
 /// Key 4: format, topic, index, last store time, number of marks, marks as (time, offset).
@@ -226,6 +233,7 @@ pub fn decode_frontier(bytes: &[u8]) -> Result<QueueOffset, CodecError> {
 /// | 2 | one slot | offset, attempts, delivery number, until (zigzag) |
 /// | 3 | settled run | first, count |
 /// | 4 | frontier | next |
+/// | 5 | slot of a message group, never handed out | offset, hash of the group (8 bytes, big-endian) |
 pub fn put_change(bytes: &mut Vec<u8>, page_start: u64, change: &SlotChange) {
     match *change {
         SlotChange::Run { first, count, delivery, until } => {
@@ -250,6 +258,11 @@ pub fn put_change(bytes: &mut Vec<u8>, page_start: u64, change: &SlotChange) {
         SlotChange::Next { next } => {
             bytes.push(4);
             put_varint(bytes, next.0 - page_start);
+        }
+        SlotChange::Enter { offset, key } => {
+            bytes.push(5);
+            put_varint(bytes, offset.0 - page_start);
+            bytes.extend_from_slice(&key.to_be_bytes());
         }
     }
 }
@@ -276,6 +289,10 @@ pub fn take_changes(bytes: &[u8], page_start: u64) -> Result<Vec<SlotChange>, Co
             },
             [3] => SlotChange::Close { first: place(from.u64()?)?, count: from.u64()? },
             [4] => SlotChange::Next { next: place(from.u64()?)? },
+            [5] => SlotChange::Enter {
+                offset: place(from.u64()?)?,
+                key: u64::from_be_bytes(from.bytes(8)?.try_into().map_err(|_| CodecError { what })?),
+            },
             _ => return Err(CodecError { what }),
         });
     }

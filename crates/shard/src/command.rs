@@ -53,6 +53,8 @@ pub struct GroupFacts {
     pub backoff: RetryBackoff,
     /// After the last attempt.
     pub dead_letters: DeadLetters,
+    /// Whether messages of one message group are handed out in order. Never changes.
+    pub ordered: bool,
 }
 
 /// A message to be stored.
@@ -62,6 +64,8 @@ pub struct Incoming {
     pub record: Bytes,
     /// What it can be found by.
     pub terms: Vec<Term>,
+    /// [`crate::message_group`] of its message group, if it has one: all of one group go to one queue.
+    pub message_group: Option<u64>,
 }
 
 /// A poll for messages.
@@ -85,6 +89,8 @@ pub struct ReceiveCommand {
     pub auto_renew: bool,
     /// When to answer with nothing.
     pub until: UnixMillis,
+    /// In an ordered group, repeating it brings what it brought before and is still in flight.
+    pub attempt_id: Option<Arc<str>>,
 }
 
 /// One input. `T` is what the caller recognises its reply by.
@@ -127,7 +133,7 @@ pub enum Command<T> {
         /// For [`Output::Done`].
         token: T,
     },
-    /// Stores messages, all in one queue and one batch.
+    /// Stores messages in one batch: those without a message group in one queue, the others in the queue of their group.
     Send {
         /// Where.
         topic: TopicId,
@@ -315,7 +321,7 @@ pub struct ProgressFigures {
     pub in_flight: u64,
     /// Visible again or waiting to be.
     pub waiting_retry: u64,
-    /// Never handed out.
+    /// Never handed out; of an ordered group, parked ones too.
     pub ready: u64,
 }
 

@@ -10,6 +10,7 @@
 //! | 6 | group, queue, page | progress page: open slots of 1024 offsets | deltas, now and then an image |
 //! | 7 | queue, group | nothing: says that key 5 exists | with key 5's creation |
 //! | 8 | prefix | nothing: keys below that prefix are being deleted | until none is left |
+//! | 13 | group, queue, hash of a message group, offset | parked messages from that offset on: [`crate::parked`] | deltas, until none is left |
 //!
 //! Numbers are written as one length byte and that many big-endian bytes without leading zeros: short, and in order.
 
@@ -25,6 +26,7 @@ pub const FRONTIER: u8 = 5;
 pub const PAGE: u8 = 6;
 pub const CONSUMER: u8 = 7;
 pub const SWEEP: u8 = 8;
+pub const PARKED: u8 = 13;
 
 fn key(kind: u8, numbers: &[u64]) -> Bytes {
     let mut key = Vec::with_capacity(1 + numbers.len() * 4);
@@ -74,9 +76,19 @@ pub fn consumer(queue: QueueId, group: GroupId) -> Bytes {
     key(CONSUMER, &[queue.0, u64::from(group.0)])
 }
 
+/// A chunk of the parked messages of one message group.
+pub fn parked(group: GroupId, queue: QueueId, hash: u64, first: u64) -> Bytes {
+    key(PARKED, &[u64::from(group.0), queue.0, hash, first])
+}
+
+/// All parked messages of a group in a queue.
+pub fn parked_in(group: GroupId, queue: QueueId) -> Range<Bytes> {
+    prefixed(&key(PARKED, &[u64::from(group.0), queue.0]))
+}
+
 /// Everything a deleted group leaves behind, as prefixes.
-pub fn leftovers_of_group(group: GroupId) -> [Bytes; 2] {
-    [key(FRONTIER, &[u64::from(group.0)]), key(PAGE, &[u64::from(group.0)])]
+pub fn leftovers_of_group(group: GroupId) -> [Bytes; 3] {
+    [FRONTIER, PAGE, PARKED].map(|kind| key(kind, &[u64::from(group.0)]))
 }
 
 /// The marks of who consumed a queue, as a prefix.

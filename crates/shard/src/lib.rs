@@ -11,22 +11,28 @@
 //!   group on a store of one owner: a crash in between costs a redelivery.
 //! - Nobody is handed a message that is not durable.
 //! - A message has at most one live receipt handle per group within an epoch.
+//! - Of one message group, an ordered group has messages in flight with one poll at a time, and in order.
 //! - No poll waits while there is a visible message for it, open slots permitting.
 //!
 //! Layout: [`command`] is the vocabulary; `keys` and `codec` say what lies in the store; `queue` and `progress` are the
-//! entities; `send`, `receive`, `settle`, `catalog`, `retention` decide; `turn` is the loop around them.
+//! entities, `ordered` and `parked` what ordered groups add to the latter; `send`, `receive`, `sequence`, `settle`, `catalog`,
+//! `retention` decide; `turn` is the loop around them.
 
+mod attempts;
 mod catalog;
 mod clock;
 mod codec;
 pub mod command;
 mod keys;
 mod load;
+mod ordered;
+mod parked;
 mod progress;
 mod queue;
 mod receive;
 mod retention;
 mod send;
+mod sequence;
 mod settle;
 mod shard;
 mod turn;
@@ -37,6 +43,8 @@ pub use command::{
     QueueFigures, ReceiveCommand, Refused, SettleError, TopicFacts,
 };
 pub use load::{Load, LoadId, Loaded, execute};
+pub use ordered::{message_group, message_group_of};
+pub use parked::StoredChunk;
 pub use shard::{OpenError, Shard, ShardOptions};
 pub use turn::{ShardLoop, Turn};
 

@@ -2,6 +2,8 @@
 //! result back as a command.
 
 use crate::keys;
+use crate::ordered::message_group_of;
+use crate::parked::{self, StoredChunk};
 use bytes::Bytes;
 use martlet_model::{Filter, GroupId, QueueId, QueueOffset};
 use martlet_store::{KeyState, ReadError, Reader, StoredMessage};
@@ -30,6 +32,28 @@ pub enum Load {
         /// At most 64.
         filters: Vec<Arc<Filter>>,
     },
+    /// An ordered group's frontier, pages and parked messages.
+    OrderedProgress(GroupId, QueueId),
+    /// Which messages of a range match which of these filters, and of which message group they are.
+    Keyed {
+        /// The queue.
+        queue: QueueId,
+        /// Lent offsets.
+        range: Range<QueueOffset>,
+        /// At most 64.
+        filters: Vec<Arc<Filter>>,
+    },
+    /// One chunk of parked messages.
+    Parked {
+        /// The group.
+        group: GroupId,
+        /// The queue.
+        queue: QueueId,
+        /// Hash of the message group.
+        key: u64,
+        /// The chunk's first offset.
+        start: u64,
+    },
     /// Some keys below a prefix, to be removed.
     Sweep(Bytes),
     /// The queues a group has progress in.
@@ -57,6 +81,19 @@ pub enum Loaded {
     Message(Option<StoredMessage>),
     /// For [`Load::Filter`]: offsets that match, with a bit per filter.
     Matches(Vec<(QueueOffset, u64)>),
+    /// For [`Load::OrderedProgress`].
+    OrderedProgress {
+        /// Key 5.
+        frontier: Option<KeyState>,
+        /// Keys 6.
+        pages: Vec<(Bytes, KeyState)>,
+        /// Keys 13, without the offsets. `None`: one of them cannot be read.
+        parked: Option<Vec<StoredChunk>>,
+    },
+    /// For [`Load::Keyed`]: offsets that match, a bit per filter, and the hash of the message group.
+    Keyed(Vec<(QueueOffset, u64, u64)>),
+    /// For [`Load::Parked`]: what is left of the chunk. `None`: it cannot be read.
+    Parked(Option<Vec<u64>>),
     /// For [`Load::Sweep`].
     Keys(Vec<Bytes>),
     /// For [`Load::GroupQueues`].
@@ -78,6 +115,16 @@ pub async fn execute<R: Reader>(reader: &R, load: &Load) -> Result<Loaded, ReadE
             frontier: reader.get(&keys::frontier(*group, *queue)).await?,
             pages: scan_all(reader, keys::pages(*group, *queue)).await?,
         },
+        Load::OrderedProgress(group, queue) => Loaded::OrderedProgress {
+            frontier: reader.get(&keys::frontier(*group, *queue)).await?,
+            pages: scan_all(reader, keys::pages(*group, *queue)).await?,
+            parked: parked_chunks(reader, keys::parked_in(*group, *queue)).await?,
+        },
+        Load::Keyed { queue, range, filters } => Loaded::Keyed(keyed(reader, *queue, range.clone(), filters).await?),
+        Load::Parked { group, queue, key, start } => {
+            let state = reader.get(&keys::parked(*group, *queue, *key, *start)).await?;
+            Loaded::Parked(state.map_or(Some(Vec::new()), |state| parked::decode(*start, &state).ok()))
+        }
         Load::Message(queue, offset) => {
             Loaded::Message(reader.messages(*queue, *offset..offset.next(), 1, 1).await?.pop())
         }
@@ -113,28 +160,70 @@ pub async fn scan_all<R: Reader>(reader: &R, mut range: Range<Bytes>) -> Result<
     }
 }
 
+/// All chunks of parked messages of a range, a part at a time: their offsets are not kept.
+async fn parked_chunks<R: Reader>(reader: &R, mut range: Range<Bytes>) -> Result<Option<Vec<StoredChunk>>, ReadError> {
+    let mut chunks = Vec::new();
+    loop {
+        let some = reader.scan(range.clone(), SCAN_KEYS).await?;
+        for (key, state) in &some {
+            match parked::summary(key, state) {
+                Ok(chunk) => chunks.extend(chunk),
+                Err(_) => return Ok(None),
+            }
+        }
+        match some.last() {
+            Some((last, _)) if some.len() == SCAN_KEYS => range.start = Bytes::from([last, &[0][..]].concat()),
+            _ => return Ok(Some(chunks)),
+        }
+    }
+}
+
 async fn matches<R: Reader>(
     reader: &R,
     queue: QueueId,
     range: Range<QueueOffset>,
     filters: &[Arc<Filter>],
 ) -> Result<Vec<(QueueOffset, u64)>, ReadError> {
+    walk(reader, queue, range, |message| {
+        let mask = mask_of(message, filters);
+        (mask != 0).then_some((message.offset, mask))
+    })
+    .await
+}
+
+async fn keyed<R: Reader>(
+    reader: &R,
+    queue: QueueId,
+    range: Range<QueueOffset>,
+    filters: &[Arc<Filter>],
+) -> Result<Vec<(QueueOffset, u64, u64)>, ReadError> {
+    walk(reader, queue, range, |message| {
+        let mask = mask_of(message, filters);
+        (mask != 0).then(|| (message.offset, mask, message_group_of(&message.record).unwrap_or(0)))
+    })
+    .await
+}
+
+/// A bit per filter that a message matches.
+fn mask_of(message: &StoredMessage, filters: &[Arc<Filter>]) -> u64 {
+    let matching = filters.iter().enumerate().filter(|(_, filter)| filter.matches(&message.record));
+    matching.fold(0, |mask, (bit, _)| mask | 1 << bit)
+}
+
+/// What `pick` makes of the messages of a range.
+async fn walk<R: Reader, T>(
+    reader: &R,
+    queue: QueueId,
+    range: Range<QueueOffset>,
+    pick: impl Fn(&StoredMessage) -> Option<T>,
+) -> Result<Vec<T>, ReadError> {
     let mut found = Vec::new();
     let mut from = range.start;
     while from < range.end {
         let messages = reader.messages(queue, from..range.end, 1024, 1 << 20).await?;
         let Some(last) = messages.last() else { break };
         from = last.offset.next();
-        for message in &messages {
-            let mask = filters
-                .iter()
-                .enumerate()
-                .filter(|(_, filter)| filter.matches(&message.record))
-                .fold(0u64, |mask, (bit, _)| mask | 1 << bit);
-            if mask != 0 {
-                found.push((message.offset, mask));
-            }
-        }
+        found.extend(messages.iter().filter_map(&pick));
     }
     Ok(found)
 }

@@ -9,11 +9,15 @@
 //!   when the page is loaded.
 //! - A page whose slots are all settled and that lies wholly below `next` is removed; the frontier is written in the same
 //!   batch. An untouched page costs nothing.
+//! - Of an ordered group every slot belongs to a message group, and what waits behind an unsettled message is *parked*:
+//!   below `next`, without a slot, and not settled. See [`crate::ordered`] and [`crate::parked`].
 
 use crate::codec::{self, CodecError};
 use crate::command::ClientNumber;
 use crate::keys;
 use crate::load::LoadId;
+use crate::ordered::{Ordered, Standing};
+use crate::parked::StoredChunk;
 use bytes::Bytes;
 use martlet_model::handle::DeliveryNumber;
 use martlet_model::{GroupId, QueueId, QueueOffset, UnixMillis};
@@ -40,6 +44,8 @@ pub enum SlotChange {
     Close { first: QueueOffset, count: u64 },
     /// The frontier is here (images only).
     Next { next: QueueOffset },
+    /// A visible slot of this message group (its hash), never handed out; later changes of the slot keep the group.
+    Enter { offset: QueueOffset, key: u64 },
 }
 
 /// One open slot.
@@ -93,6 +99,8 @@ pub struct Progress {
     pub lent: Option<LoadId>,
     /// A range of visible slots of which the reader stage finds out what matches them.
     pub classifying: Option<LoadId>,
+    /// Message groups; only of ordered groups.
+    ordered: Option<Box<Ordered>>,
 }
 
 impl Progress {
@@ -115,6 +123,7 @@ impl Progress {
             masks: BTreeMap::new(),
             lent: None,
             classifying: None,
+            ordered: None,
         }
     }
 
@@ -151,7 +160,42 @@ impl Progress {
 
     /// Everything below is settled.
     pub fn committed(&self) -> QueueOffset {
-        self.slots.keys().next().map_or(self.next, |&offset| QueueOffset(offset))
+        let open = self.slots.keys().next().copied().unwrap_or(self.next.0);
+        let parked = self.ordered.as_ref().and_then(|ordered| ordered.first_parked());
+        QueueOffset(open.min(parked.unwrap_or(open)))
+    }
+
+    /// Message groups, if the group is ordered and there was anything yet.
+    pub fn ordered(&self) -> Option<&Ordered> {
+        self.ordered.as_deref()
+    }
+
+    pub fn ordered_mut(&mut self) -> &mut Ordered {
+        self.ordered.get_or_insert_default()
+    }
+
+    /// What the store kept of parked messages.
+    pub fn restore_parked(&mut self, chunks: &[StoredChunk]) {
+        if !chunks.is_empty() {
+            self.ordered_mut().restore(chunks);
+        }
+    }
+
+    /// Messages without a slot that wait behind an unsettled one of their message group.
+    pub fn parked(&self) -> u64 {
+        self.ordered.as_ref().map_or(0, |ordered| ordered.parked())
+    }
+
+    /// Visible slots that may be handed out, and parked messages that may become such.
+    pub fn available(&self) -> u64 {
+        let ordered = self.ordered.as_ref().map_or(0, |ordered| ordered.available());
+        (self.retries.len() + self.fresh.len()) as u64 + ordered
+    }
+
+    /// Whether something that may be handed out never was.
+    pub fn has_fresh(&self) -> bool {
+        let ordered = |ordered: &Ordered| !ordered.heads(false).is_empty() || ordered.has_wanting();
+        !self.fresh.is_empty() || self.ordered.as_deref().is_some_and(ordered)
     }
 
     pub fn slot(&self, offset: QueueOffset) -> Option<&Slot> {
@@ -180,10 +224,8 @@ impl Progress {
     /// First visible slot of which it is not known what matches it.
     pub fn first_unknown(&self) -> Option<u64> {
         let first = |slots: &BTreeSet<u64>| slots.iter().copied().find(|offset| !self.masks.contains_key(offset));
-        match (first(&self.retries), first(&self.fresh)) {
-            (Some(retry), Some(fresh)) => Some(retry.min(fresh)),
-            (retry, fresh) => retry.or(fresh),
-        }
+        let heads = |retries| self.ordered.as_ref().and_then(|ordered| first(ordered.heads(retries)));
+        [first(&self.retries), first(&self.fresh), heads(true), heads(false)].into_iter().flatten().min()
     }
 
     /// What the open slots of a range match: these, or nothing.
@@ -233,12 +275,14 @@ impl Progress {
 
     /// Nothing changes durably: its time has come, and the time is in the slot.
     pub fn make_visible(&mut self, offset: QueueOffset) {
-        if let Some(slot) = self.slots.get(&offset.0) {
-            if slot.attempts == 0 {
-                self.fresh.insert(offset.0)
-            } else {
-                self.retries.insert(offset.0)
-            };
+        let Some(slot) = self.slots.get(&offset.0) else { return };
+        let handed_out = slot.attempts > 0;
+        match &mut self.ordered {
+            Some(ordered) if ordered.has(offset.0) => {
+                ordered.stand(offset.0, if handed_out { Standing::Retry } else { Standing::Fresh });
+            }
+            _ if handed_out => drop(self.retries.insert(offset.0)),
+            _ => drop(self.fresh.insert(offset.0)),
         }
     }
 
@@ -249,6 +293,7 @@ impl Progress {
         if let Some(slot) = self.slots.get(&offset.0) {
             self.due.remove(&(slot.until, offset.0));
             self.moving.insert(offset.0);
+            self.stand_busy(offset.0);
         }
     }
 
@@ -273,8 +318,9 @@ impl Progress {
         self.untouched = false;
     }
 
-    /// Everything below is settled, whatever it was: retention has taken it. One write, however far it goes.
-    pub fn skip_to(&mut self, below: QueueOffset) {
+    /// Everything below is settled, whatever it was: retention has taken it. One write, however far it goes. Gives back how
+    /// many parked messages that were, and the message groups of which some must be read to know.
+    pub fn skip_to(&mut self, below: QueueOffset) -> (u64, Vec<u64>) {
         let open: Vec<u64> = self.slots.range(..below.0).map(|(&offset, _)| offset).collect();
         for offset in open {
             self.apply(&SlotChange::Close { first: QueueOffset(offset), count: 1 });
@@ -283,6 +329,7 @@ impl Progress {
         self.frontier_dirty = true;
         self.untouched = false;
         self.touched.extend(self.pages.range(..below.0 / PAGE + 1).map(|(&number, _)| number));
+        self.ordered.as_mut().map_or((0, Vec::new()), |ordered| ordered.drop_below(below.0))
     }
 
     /// Applies a change and notes it for the batch.
@@ -291,7 +338,7 @@ impl Progress {
         self.apply_in_memory(change);
         let (first, count) = match *change {
             SlotChange::Run { first, count, .. } | SlotChange::Close { first, count } => (first.0, count),
-            SlotChange::Set { offset, .. } => (offset.0, 1),
+            SlotChange::Set { offset, .. } | SlotChange::Enter { offset, .. } => (offset.0, 1),
             SlotChange::Next { .. } => return,
         };
         let mut at = first;
@@ -343,11 +390,15 @@ impl Progress {
                 );
                 for (&offset, slot) in self.slots.range(start..end) {
                     let Slot { attempts, delivery, until } = *slot;
-                    codec::put_change(
-                        &mut image,
-                        start,
-                        &SlotChange::Set { offset: QueueOffset(offset), attempts, delivery, until },
-                    );
+                    let offset = QueueOffset(offset);
+                    let key = self.ordered.as_ref().and_then(|ordered| ordered.key_of(offset.0));
+                    if let Some(key) = key {
+                        codec::put_change(&mut image, start, &SlotChange::Enter { offset, key });
+                        if attempts == 0 && until.0 == 0 && delivery.0 == 0 {
+                            continue;
+                        }
+                    }
+                    codec::put_change(&mut image, start, &SlotChange::Set { offset, attempts, delivery, until });
                 }
                 page.pending.clear();
                 page.stored_delta_bytes = 0;
@@ -358,6 +409,9 @@ impl Progress {
                 page.pending.clear();
             }
             page.stored = true;
+        }
+        if let Some(ordered) = &mut self.ordered {
+            ordered.writes().flush(self.group, self.queue, ops);
         }
         if std::mem::take(&mut self.frontier_dirty) {
             let image = Bytes::from(codec::encode_frontier(self.next));
@@ -372,6 +426,7 @@ impl Progress {
             && self.moving.is_empty()
             && self.lent.is_none()
             && self.classifying.is_none()
+            && self.ordered.as_ref().is_none_or(|ordered| ordered.is_clean())
     }
 
     fn apply_in_memory(&mut self, change: &SlotChange) {
@@ -394,6 +449,18 @@ impl Progress {
                 self.next = self.next.max(QueueOffset(first.0 + count));
             }
             SlotChange::Next { next } => self.next = self.next.max(next),
+            SlotChange::Enter { offset, key } => {
+                self.ordered_mut().enter(offset.0, key);
+                self.set(offset.0, Slot { attempts: 0, delivery: DeliveryNumber(0), until: UnixMillis(0) });
+                self.next = self.next.max(offset.next());
+            }
+        }
+    }
+
+    /// A slot of a message group is not to be handed out, nor any other of the group.
+    fn stand_busy(&mut self, offset: u64) {
+        if let Some(ordered) = &mut self.ordered {
+            ordered.stand(offset, Standing::Busy);
         }
     }
 
@@ -404,6 +471,7 @@ impl Progress {
         }
         if slot.until.0 > 0 {
             self.due.insert((slot.until, offset));
+            self.stand_busy(offset);
         } else {
             self.make_visible(QueueOffset(offset));
         }
@@ -413,6 +481,9 @@ impl Progress {
         if let Some(old) = self.slots.remove(&offset) {
             self.forget_times(offset, &old);
             self.masks.remove(&offset);
+            if let Some(ordered) = &mut self.ordered {
+                ordered.leave(offset);
+            }
             if let Some(page) = self.pages.get_mut(&(offset / PAGE)) {
                 page.open -= 1;
             }

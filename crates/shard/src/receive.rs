@@ -8,7 +8,7 @@
 
 use crate::command::*;
 use crate::load::{Load, LoadId};
-use crate::progress::{Progress, Renewal, SlotChange};
+use crate::progress::{Renewal, SlotChange};
 use crate::shard::{LiveFilter, Poll, Purpose, Shard, When};
 use martlet_model::{Filter, GroupId, QueueId, QueueOffset, TopicId, UnixMillis, limits};
 use std::ops::Range;
@@ -35,6 +35,10 @@ impl<T> Shard<T> {
         let Some(filter_bit) = self.note_filter(key, &receive) else {
             return self.reply(token, Output::Refused(Refused::PollsFull { limit: FILTERS_MAX }));
         };
+        let again = self.re_enter(&receive);
+        if !again.is_empty() {
+            return self.reply(token, Output::Delivered(again));
+        }
         self.poll_places.insert(receive.poll, key);
         self.poll_ends.insert((receive.until, receive.poll));
         self.polls.entry(key).or_default().push_back(Poll { receive, filter_bit, token });
@@ -82,8 +86,10 @@ impl<T> Shard<T> {
                 skipped += 1;
                 continue;
             }
+            self.remember(&receive, &hand_outs);
             if let Some(poll) = self.take_poll(receive.poll) {
-                let when = if self.options.hand_outs_wait { When::Durable } else { When::Now };
+                let waits = self.options.hand_outs_wait || self.is_ordered(group);
+                let when = if waits { When::Durable } else { When::Now };
                 self.replies.push((poll.token, Output::Delivered(hand_outs), when));
             }
         }
@@ -98,7 +104,7 @@ impl<T> Shard<T> {
             .map(|(queue, progress)| {
                 let untouched = queue.durable.0.saturating_sub(progress.next().0.max(queue.min.0));
                 let room = self.options.open_slots_max.saturating_sub(progress.open_slots()) as u64;
-                (progress.retries().len() + progress.fresh().len()) as u64 + untouched.min(room)
+                progress.available() + untouched.min(room)
             })
             .sum()
     }
@@ -142,10 +148,14 @@ impl<T> Shard<T> {
             1 => u64::from(!self.retry_turn.contains(&(topic, group))),
             _ => limit / 2,
         };
-        self.hand_out_visible(receive, bit, &queues, quota, until, Progress::retries, &mut out);
+        self.hand_out_visible(receive, bit, &queues, quota, until, true, &mut out);
         let left = limit - out.len() as u64;
-        self.hand_out_visible(receive, bit, &queues, left, until, Progress::fresh, &mut out);
-        if self.is_filtered(topic, group) {
+        let ordered = self.is_ordered(group);
+        if ordered && left > 0 {
+            queues.iter().for_each(|&queue| self.unpark(group, queue, left as usize));
+        }
+        self.hand_out_visible(receive, bit, &queues, left, until, false, &mut out);
+        if ordered || self.is_filtered(topic, group) {
             if (out.len() as u64) < limit {
                 for &queue in &queues {
                     self.lend(topic, group, queue);
@@ -158,7 +168,7 @@ impl<T> Shard<T> {
             }
         }
         let left = limit - out.len() as u64;
-        self.hand_out_visible(receive, bit, &queues, left, until, Progress::retries, &mut out);
+        self.hand_out_visible(receive, bit, &queues, left, until, true, &mut out);
 
         if let (1, [only]) = (limit, &out[..]) {
             match only.attempt > 1 {
@@ -174,15 +184,21 @@ impl<T> Shard<T> {
 
         self.counters.messages_out += out.len() as u64;
         self.counters.retries_out += out.iter().filter(|hand_out| hand_out.attempt > 1).count() as u64;
-        if receive.auto_renew {
-            for hand_out in &out {
-                if let Some(progress) = self.progress.get_mut(&(group, hand_out.queue)) {
-                    let renewal = Renewal { client: receive.client, since: self.now };
-                    progress.renewals.insert(hand_out.offset.0, renewal);
-                }
+        self.renew_all(receive, &out);
+        out
+    }
+
+    /// What a poll with `auto_renew` was given stays invisible while its client lives.
+    pub(crate) fn renew_all(&mut self, receive: &ReceiveCommand, hand_outs: &[HandOut]) {
+        if !receive.auto_renew {
+            return;
+        }
+        for hand_out in hand_outs {
+            if let Some(progress) = self.progress.get_mut(&(receive.group, hand_out.queue)) {
+                let renewal = Renewal { client: receive.client, since: self.now };
+                progress.renewals.insert(hand_out.offset.0, renewal);
             }
         }
-        out
     }
 
     /// How many messages fit a reply by the sizes seen lately; at least 1. The reader stage undoes what does not fit.
@@ -193,7 +209,7 @@ impl<T> Shard<T> {
 
     fn has_never_handed_out(&self, group: GroupId, queue: QueueId) -> bool {
         match (self.queues.get(&queue), self.progress.get(&(group, queue))) {
-            (Some(queue), Some(progress)) => !progress.fresh().is_empty() || progress.next() < queue.durable,
+            (Some(queue), Some(progress)) => progress.has_fresh() || progress.next() < queue.durable,
             _ => false,
         }
     }
@@ -206,18 +222,21 @@ impl<T> Shard<T> {
         queues: &[QueueId],
         most: u64,
         until: UnixMillis,
-        which: fn(&Progress) -> &std::collections::BTreeSet<u64>,
+        retries: bool,
         out: &mut Vec<HandOut>,
     ) {
         let end = out.len() + most as usize;
         for &queue in queues {
             let Some(progress) = self.progress.get(&(receive.group, queue)) else { continue };
-            let picked: Vec<u64> = which(progress)
+            let visible = if retries { progress.retries() } else { progress.fresh() };
+            let mut picked: Vec<u64> = visible
                 .iter()
                 .copied()
                 .filter(|&offset| receive.filter.is_all() || progress.matches(offset, bit))
                 .take(end.saturating_sub(out.len()))
                 .collect();
+            let left = end.saturating_sub(out.len() + picked.len());
+            picked.extend(self.pick_ordered(receive, bit, queue, retries, left));
             for offset in picked {
                 let offset = QueueOffset(offset);
                 let Some(slot) = self.progress.get(&(receive.group, queue)).and_then(|progress| progress.slot(offset))
@@ -261,7 +280,7 @@ impl<T> Shard<T> {
         }
     }
 
-    fn hand_out_of(
+    pub(crate) fn hand_out_of(
         &self,
         topic: TopicId,
         queue: QueueId,
@@ -317,7 +336,7 @@ impl<T> Shard<T> {
         }
     }
 
-    fn is_filtered(&self, topic: TopicId, group: GroupId) -> bool {
+    pub(crate) fn is_filtered(&self, topic: TopicId, group: GroupId) -> bool {
         let now = self.now;
         self.filters.get(&(topic, group)).is_some_and(|live| {
             live.iter().any(|entry| !entry.filter.is_all() && now.since(entry.seen) <= limits::CLIENT_EXPIRY_MILLIS)
@@ -335,9 +354,11 @@ impl<T> Shard<T> {
         if until <= from || progress.lent.is_some() {
             return;
         }
-        let filters = self.live_filters(topic, group);
-        let id = self
-            .want(Load::Filter { queue, range: from..until, filters }, Purpose::Filter { group, queue, from, until });
+        let (range, filters) = (from..until, self.live_filters(topic, group));
+        let id = match self.is_ordered(group) {
+            true => self.want(Load::Keyed { queue, range, filters }, Purpose::Keyed { group, queue, from, until }),
+            false => self.want(Load::Filter { queue, range, filters }, Purpose::Filter { group, queue, from, until }),
+        };
         if let Some(progress) = self.progress.get_mut(&(group, queue)) {
             progress.lent = Some(id);
         }

@@ -6,7 +6,7 @@ use martlet_model::{QueueId, QueueOffset, TopicId, UnixMillis};
 use martlet_store::{Op, Room, Shortage};
 
 impl<T> Shard<T> {
-    /// Appends all messages to one queue, the topic's next in turn.
+    /// Appends messages: of a message group to its queue, all others to one queue, the topic's next in turn.
     pub(crate) fn send(&mut self, topic: TopicId, messages: Vec<Incoming>, deadline: Option<UnixMillis>, token: T) {
         if deadline.is_some_and(|deadline| deadline < self.now) {
             return self.reply(token, Output::Refused(Refused::DeadlinePassed));
@@ -20,8 +20,15 @@ impl<T> Shard<T> {
         let Some(queue) = entry.send_queue() else {
             return self.reply(token, Output::Refused(Refused::NotWritable));
         };
-        entry.next_send = entry.next_send.wrapping_add(1);
-        let places = messages.into_iter().filter_map(|message| self.append(queue, message)).collect();
+        let queues: Vec<QueueId> = messages
+            .iter()
+            .map(|message| message.message_group.and_then(|group| entry.queue_for(group)).unwrap_or(queue))
+            .collect();
+        if messages.iter().any(|message| message.message_group.is_none()) {
+            entry.next_send = entry.next_send.wrapping_add(1);
+        }
+        let appended = queues.into_iter().zip(messages);
+        let places = appended.filter_map(|(queue, message)| self.append(queue, message)).collect();
         self.reply(token, Output::Sent(places));
     }
 

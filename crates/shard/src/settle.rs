@@ -91,6 +91,7 @@ impl<T> Shard<T> {
 
     /// What a vanished client had under renewal becomes visible.
     pub(crate) fn client_gone(&mut self, client: ClientNumber) {
+        self.attempts.forget_client(client);
         let held: Vec<(GroupId, QueueId, u64)> = self
             .progress
             .iter()
@@ -238,7 +239,7 @@ impl<T> Shard<T> {
                     topic.next_send = topic.next_send.wrapping_add(1);
                 }
                 let terms = id.map(|id| crate::term(into, b'i', id)).into_iter().collect();
-                self.append(target, Incoming { record: copy, terms });
+                self.append(target, Incoming { record: copy, terms, message_group: None });
                 self.counters.dead_letters += 1;
                 self.change(group, queue, SlotChange::Close { first: offset, count: 1 });
                 self.stir(group, queue);

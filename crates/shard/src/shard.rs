@@ -1,5 +1,6 @@
 //! The state of one shard, what is resident of it, and how commands find what they touch.
 
+use crate::attempts::Attempts;
 use crate::codec::{self, CodecError, QueueImage, ShardImage};
 use crate::command::*;
 use crate::keys;
@@ -99,6 +100,8 @@ pub(crate) enum When {
 pub(crate) struct Topic {
     pub facts: TopicFacts,
     pub queues: Vec<QueueId>,
+    /// Queues that message groups are spread over: the write queues the topic was created with.
+    pub spread: u32,
     /// Round robin of sends and of receives.
     pub next_send: usize,
     pub next_receive: usize,
@@ -143,6 +146,20 @@ pub(crate) enum Purpose<T> {
         group: GroupId,
         token: T,
     },
+    /// Message groups of a lent range.
+    Keyed {
+        group: GroupId,
+        queue: QueueId,
+        from: QueueOffset,
+        until: QueueOffset,
+    },
+    /// Parked messages of a message group that is free, or of which retention took some.
+    Parked {
+        group: GroupId,
+        queue: QueueId,
+        key: u64,
+        start: u64,
+    },
 }
 
 /// One shard. `T` is what callers recognise their replies by.
@@ -159,6 +176,7 @@ pub struct Shard<T> {
     pub(crate) queues: BTreeMap<QueueId, Queue>,
     pub(crate) progress: BTreeMap<(GroupId, QueueId), Progress>,
     pub(crate) filters: BTreeMap<(TopicId, GroupId), Vec<LiveFilter>>,
+    pub(crate) attempts: Attempts,
     /// Whose last reply of a single message was a retry; the next one prefers a new message.
     pub(crate) retry_turn: BTreeSet<(TopicId, GroupId)>,
 
@@ -174,6 +192,8 @@ pub struct Shard<T> {
     pub(crate) sweeps: BTreeSet<Bytes>,
     /// Sweeps to be asked for once the open batch is in the store: before, they would not find what it writes.
     pub(crate) next_sweeps: Vec<Bytes>,
+    /// Parked messages to be asked for then, for the same reason: group, queue, message group, chunk.
+    pub(crate) next_parked: Vec<(GroupId, QueueId, u64, u64)>,
 
     /// Earliest due slot of each resident progress, both ways.
     due: BTreeSet<(UnixMillis, GroupId, QueueId)>,
@@ -215,9 +235,9 @@ impl<T> Shard<T> {
         let number = |key: &Bytes, what| keys::numbers(key).and_then(|n| n.first().copied()).ok_or(CodecError { what });
         for (key, state) in scan_all(reader, keys::kind(keys::TOPIC)).await? {
             let id = TopicId(number(&key, "topic")? as u32);
-            let (facts, queues) = codec::decode_topic(id, &state.image.unwrap_or_default())?;
+            let (facts, queues, spread) = codec::decode_topic(id, &state.image.unwrap_or_default())?;
             shard.topic_of.extend(queues.iter().map(|&queue| (queue, id)));
-            shard.topics.insert(id, Topic { facts, queues, next_send: 0, next_receive: 0 });
+            shard.topics.insert(id, Topic { facts, queues, spread, next_send: 0, next_receive: 0 });
         }
         for (key, state) in scan_all(reader, keys::kind(keys::GROUP)).await? {
             let id = GroupId(number(&key, "consumer group")? as u32);
@@ -251,6 +271,7 @@ impl<T> Shard<T> {
             queues: BTreeMap::new(),
             progress: BTreeMap::new(),
             filters: BTreeMap::new(),
+            attempts: Attempts::default(),
             polls: BTreeMap::new(),
             poll_places: BTreeMap::new(),
             poll_ends: BTreeSet::new(),
@@ -266,6 +287,7 @@ impl<T> Shard<T> {
             deletion_paused: false,
             retry_turn: BTreeSet::new(),
             next_sweeps: Vec::new(),
+            next_parked: Vec::new(),
             ops: Vec::new(),
             touched: BTreeSet::new(),
             reindex: BTreeSet::new(),
@@ -293,6 +315,12 @@ impl<T> Shard<T> {
     /// What happened since the opening.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Parked messages of ordered groups in resident progress, and how many of their offsets are in memory.
+    pub fn parked(&self) -> (u64, usize) {
+        let ordered = self.progress.values().filter_map(Progress::ordered);
+        ordered.fold((0, 0), |sum, ordered| (sum.0 + ordered.parked(), sum.1 + ordered.parked_in_memory()))
     }
 
     /// Polls waiting, resident entities, open slots.
@@ -377,8 +405,12 @@ impl<T> Shard<T> {
         let of_handle =
             |handle: &ReceiptHandle| [Entity::Queue(handle.queue), Entity::Progress(handle.group, handle.queue)];
         match work {
-            Work::Command(Command::Send { topic, .. }) => {
-                touched.extend(self.topics.get(topic).and_then(Topic::send_queue).map(Entity::Queue));
+            Work::Command(Command::Send { topic, messages, .. }) => {
+                if let Some(topic) = self.topics.get(topic) {
+                    let groups = messages.iter().filter_map(|message| message.message_group);
+                    touched.extend(groups.filter_map(|group| topic.queue_for(group)).map(Entity::Queue));
+                    touched.extend(topic.send_queue().map(Entity::Queue));
+                }
             }
             Work::Command(Command::Receive { receive, .. }) => {
                 touched.extend(self.touched_by_poll(receive.topic, receive.group));
@@ -420,6 +452,7 @@ impl<T> Shard<T> {
             parked.insert(Vec::new());
             let load = match entity {
                 Entity::Queue(queue) => Load::Queue(queue),
+                Entity::Progress(group, queue) if self.is_ordered(group) => Load::OrderedProgress(group, queue),
                 Entity::Progress(group, queue) => Load::Progress(group, queue),
             };
             self.want(load, Purpose::Entity(entity));
@@ -500,6 +533,20 @@ impl<T> Shard<T> {
                 };
                 self.classified(group, queue, id, from..until, matches);
             }
+            (Purpose::Keyed { group, queue, from, until }, result) => {
+                let found = match result {
+                    Ok(Loaded::Keyed(found)) => Some(found),
+                    _ => None,
+                };
+                self.keyed(group, queue, id, from..until, found);
+            }
+            (Purpose::Parked { group, queue, key, start }, result) => {
+                let offsets = match result {
+                    Ok(Loaded::Parked(offsets)) => offsets,
+                    _ => None,
+                };
+                self.parked_loaded(group, queue, (key, start), id, offsets.as_deref());
+            }
             (Purpose::Sweep(prefix), Ok(Loaded::Keys(keys))) => self.swept(prefix, &keys),
             // What is swept is garbage: it can wait for the next batch.
             (Purpose::Sweep(prefix), _) => self.next_sweeps.push(prefix),
@@ -531,6 +578,14 @@ impl<T> Shard<T> {
                 self.reindex_expiry(id);
                 let groups: Vec<_> = self.progress.keys().filter(|key| key.1 == id).map(|key| key.0).collect();
                 groups.into_iter().for_each(|group| self.clamp(group, id));
+            }
+            (Entity::Progress(group, queue), Loaded::OrderedProgress { frontier, pages, parked }) => {
+                self.keep(entity, Loaded::Progress { frontier, pages })?;
+                let chunks = parked.ok_or("parked messages cannot be read")?;
+                if let Some(progress) = self.progress.get_mut(&(group, queue)) {
+                    progress.restore_parked(&chunks);
+                }
+                self.clamp(group, queue);
             }
             (Entity::Progress(group, queue), Loaded::Progress { frontier, pages }) => {
                 let progress = match frontier.and_then(|state| state.image) {
@@ -716,6 +771,9 @@ impl<T> Shard<T> {
         for (id, _) in &ends {
             self.changed_in.insert(Entity::Queue(*id), self.batch);
         }
+        for (group, queue, key, start) in std::mem::take(&mut self.next_parked) {
+            self.want_parked(group, queue, key, start);
+        }
         for prefix in std::mem::take(&mut self.next_sweeps) {
             self.want(Load::Sweep(prefix.clone()), Purpose::Sweep(prefix));
         }
@@ -800,6 +858,14 @@ impl Topic {
     pub fn send_queue(&self) -> Option<QueueId> {
         let count = (self.facts.write_queues as usize).min(self.queues.len());
         (count > 0).then(|| self.queues[self.next_send % count])
+    }
+
+    /// The queue of a message group, by its hash: always the same, whatever queues are added or closed to new messages. Only
+    /// if that queue is not read any more, and so what is in it was given up, another one.
+    pub fn queue_for(&self, group: u64) -> Option<QueueId> {
+        let at = |count: u32| group.checked_rem(u64::from(count)).map(|index| index as usize);
+        let queue = at(self.spread).and_then(|index| self.read_queues().get(index));
+        queue.or_else(|| self.queues.get(at(self.facts.write_queues)?)).copied()
     }
 
     /// The queues messages are received from.

@@ -30,6 +30,8 @@ pub struct Message {
     pub tag: usize,
     pub length: usize,
     pub sent: Sent,
+    /// Hash of its message group.
+    pub key: Option<u64>,
     pub place: Option<(u32, QueueOffset)>,
     pub queue: Option<QueueId>,
 }
@@ -219,7 +221,64 @@ impl Judge {
         }
     }
 
-    /// A visible message that this group is not handed, if there is one. `wants` says by tag.
+    /// A message handed to an ordered group, in one reply behind `before`: of its message group (without one: of its
+    /// queue's messages without one) nothing earlier is unsettled but what the reply brings before it.
+    #[allow(clippy::too_many_arguments)]
+    pub fn in_order(
+        &self,
+        group: GroupId,
+        hand_out: &HandOut,
+        before: &[HandOut],
+        max_attempts: u32,
+        epoch: u32,
+        now: UnixMillis,
+        wants: impl Fn(usize) -> bool,
+    ) -> Verdict {
+        let at = (hand_out.queue_index, hand_out.offset);
+        let of_topic = || self.messages.iter().enumerate().filter(|(_, message)| message.topic == hand_out.topic);
+        let Some((number, message)) = of_topic().find(|(_, message)| message.place == Some(at)) else { return Ok(()) };
+        for (earlier, other) in of_topic().filter(|(_, other)| other.key == message.key) {
+            let Some(place) = other.place else { continue };
+            if message.key.is_some() && place.0 != at.0 {
+                return Err(format!("messages {earlier} and {number} of one message group are in two queues"));
+            }
+            if place.0 != at.0 || place.1 >= at.1 || !wants(other.tag) {
+                continue;
+            }
+            if self.is_unsettled(group, earlier as u64, max_attempts, epoch, now)
+                && !before.iter().any(|other| (other.queue_index, other.offset) == place)
+            {
+                let track = self.tracks.get(&group).and_then(|tracks| tracks.get(&(earlier as u64)));
+                return Err(format!("message {number} at {at:?} overtakes {earlier} at {place:?}: {track:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a message is for certain neither settled nor dropped.
+    fn is_unsettled(
+        &self,
+        group: GroupId,
+        number: MessageNumber,
+        max_attempts: u32,
+        epoch: u32,
+        now: UnixMillis,
+    ) -> bool {
+        let Sent::Yes { at, epoch: sent_in } = self.messages[number as usize].sent else { return false };
+        if now.since(at) > limits::RETENTION_MILLIS / 2 {
+            return false;
+        }
+        match self.tracks.get(&group).and_then(|tracks| tracks.get(&number)) {
+            // Hand-outs that nobody heard of may have survived a crash, the last one too.
+            None | Some(Track { last: None, .. }) => sent_in == epoch,
+            Some(track) if track.may_be_settled() => false,
+            Some(Track { last: Some(last), .. }) => last.epoch == epoch && last.attempt < max_attempts,
+        }
+    }
+
+    /// A visible message that this group is not handed, if there is one. `wants` says by tag. Of an ordered group one is
+    /// meant that nothing of its message group is before, or may be in flight beside.
+    #[allow(clippy::too_many_arguments)]
     pub fn visible(
         &self,
         group: GroupId,
@@ -227,6 +286,7 @@ impl Judge {
         max_attempts: u32,
         epoch: u32,
         now: UnixMillis,
+        ordered: bool,
         wants: impl Fn(usize) -> bool,
     ) -> Option<MessageNumber> {
         let tracks = self.tracks.get(&group);
@@ -248,7 +308,19 @@ impl Judge {
                     known && last.attempt < max_attempts && last.visible <= now
                 }
             };
-            visible.then_some(number as u64)
+            (visible && (!ordered || self.is_alone(group, number, message))).then_some(number as u64)
+        })
+    }
+
+    /// Whether all other messages of its message group are settled in this group, or later and never heard of.
+    fn is_alone(&self, group: GroupId, number: usize, message: &Message) -> bool {
+        let tracks = self.tracks.get(&group);
+        let others = self.messages.iter().enumerate().filter(|(other, _)| *other != number);
+        others.filter(|(_, other)| other.topic == message.topic && other.key == message.key).all(|(other, at)| {
+            match tracks.and_then(|tracks| tracks.get(&(other as u64))) {
+                Some(track) => track.settled,
+                None => at.sent == Sent::No || at.place > message.place,
+            }
         })
     }
 }

@@ -350,6 +350,7 @@ impl Run {
                 true => DeadLetters::Discard,
                 false => DeadLetters::Topic(TopicId::dead_letters_of(id)),
             },
+            ordered: self.random.one_in(2),
         };
         let filter = match index {
             2 if self.random.one_in(2) => Filter::sql("TAGS in ('a', 'b') AND x IS NULL").unwrap_or(Filter::ALL),
@@ -539,7 +540,9 @@ impl Run {
                 continue;
             }
             let (id, max) = (group.facts.id, group.facts.max_attempts);
-            if let Some(number) = self.judge.visible(id, topic, max, epoch, self.now, |tag| group.wants(tag)) {
+            if let Some(number) =
+                self.judge.visible(id, topic, max, epoch, self.now, group.facts.ordered, |tag| group.wants(tag))
+            {
                 let track = self.judge.tracks.get(&id).and_then(|tracks| tracks.get(&number));
                 return Err(format!(
                     "client {} of {id:?} waits although message {number} is visible: {:?}, {track:?} at {:?}",
@@ -602,6 +605,7 @@ impl Run {
                     client.polling = None;
                 }
                 if let Output::Delivered(hand_outs) = output {
+                    self.in_order(group, &hand_outs, epoch)?;
                     for hand_out in &hand_outs {
                         self.delivered(client, group, topic, renewed_for, hand_out, epoch, reader)?;
                     }
@@ -706,6 +710,21 @@ impl Run {
         match self.clients.get_mut(client) {
             Some(client) => client.held.push((handle, number)),
             None => self.settle_all(vec![(handle, number)]),
+        }
+        Ok(())
+    }
+
+    /// What an ordered group is handed: no message of a message group before an earlier one that is not settled.
+    fn in_order(&self, group: GroupId, hand_outs: &[HandOut], epoch: u32) -> Verdict {
+        let Some(group) = self.groups.iter().find(|known| known.facts.id == group && known.facts.ordered) else {
+            return Ok(());
+        };
+        for (n, hand_out) in hand_outs.iter().enumerate() {
+            if self.topics.iter().any(|topic| topic.facts.id == hand_out.topic) {
+                let before = &hand_outs[..n];
+                let max = group.facts.max_attempts;
+                self.judge.in_order(group.facts.id, hand_out, before, max, epoch, self.now, |tag| group.wants(tag))?;
+            }
         }
         Ok(())
     }

@@ -170,7 +170,7 @@ fn a_send_after_its_deadline_or_on_a_full_disk_is_refused_and_receiving_goes_on(
     let mut world = World::new(13).topic("orders", 1).group("billing", max_attempts(5));
     world.send("orders", "a");
     let (topic, late) = (world.topic_id("orders"), world.now.plus(-1));
-    let messages = || vec![martlet_shard::Incoming { record: message("b", None), terms: Vec::new() }];
+    let messages = || vec![incoming("b", None, None)];
     let refused = world.ask(|token| Command::Send { topic, messages: messages(), deadline: Some(late), token });
     assert_eq!(refused, Output::Refused(Refused::DeadlinePassed));
 

@@ -11,6 +11,8 @@ mod eviction;
 mod filters;
 mod handles;
 mod memory;
+mod ordered;
+mod ordered_faults;
 mod renewal;
 mod retention;
 mod retries;

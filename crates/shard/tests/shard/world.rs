@@ -33,13 +33,18 @@ pub struct GroupSpec {
     backoff: RetryBackoff,
     discard: bool,
     dead_letters: Option<&'static str>,
+    ordered: bool,
 }
 
 pub fn max_attempts(max_attempts: u32) -> GroupSpec {
-    GroupSpec { max_attempts, backoff: RetryBackoff::default(), discard: false, dead_letters: None }
+    GroupSpec { max_attempts, backoff: RetryBackoff::default(), discard: false, dead_letters: None, ordered: false }
 }
 
 impl GroupSpec {
+    pub fn in_order(self) -> Self {
+        Self { ordered: true, ..self }
+    }
+
     pub fn discarding(self) -> Self {
         Self { discard: true, ..self }
     }
@@ -59,6 +64,7 @@ pub struct Receive {
     client: ClientNumber,
     auto_renew: bool,
     wait_millis: i64,
+    attempt_id: Option<Arc<str>>,
 }
 
 pub fn invisible_secs(secs: i64) -> Receive {
@@ -70,6 +76,7 @@ pub fn invisible_secs(secs: i64) -> Receive {
         client: ClientNumber(1),
         auto_renew: false,
         wait_millis: 20_000,
+        attempt_id: None,
     }
 }
 
@@ -98,6 +105,14 @@ impl Receive {
         Self { topic: Some(topic), ..self }
     }
 
+    pub fn attempt_id(self, id: &str) -> Self {
+        Self { attempt_id: Some(id.into()), ..self }
+    }
+
+    pub fn by(self, client: u64) -> Self {
+        Self { client: ClientNumber(client), ..self }
+    }
+
     pub fn without_waiting(self) -> Self {
         Self { wait_millis: 0, ..self }
     }
@@ -123,6 +138,11 @@ impl Received {
 
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// In the order of the reply.
+    pub fn in_order(&self) -> Vec<&str> {
+        self.0.iter().map(|delivery| delivery.body.as_str()).collect()
     }
 
     pub fn bodies(&self) -> Vec<&str> {
@@ -245,8 +265,8 @@ impl World {
             true => DeadLetters::Discard,
             false => DeadLetters::Topic(into.unwrap_or(TopicId::dead_letters_of(id))),
         };
-        let group =
-            GroupFacts { id, name: name.into(), max_attempts: spec.max_attempts, backoff: spec.backoff, dead_letters };
+        let GroupSpec { max_attempts, backoff, ordered, .. } = spec;
+        let group = GroupFacts { id, name: name.into(), max_attempts, backoff, dead_letters, ordered };
         self.groups.insert(name.into(), group.clone());
         assert_eq!(self.ask(|token| Command::ApplyGroup { group, token }), Output::Done);
         id
@@ -291,8 +311,18 @@ impl World {
     /// A send that is under way; see [`World::answer_to`].
     pub fn begin_send(&mut self, topic: &str, bodies: &[&str], tag: Option<&str>) -> u64 {
         let topic = self.topics[topic].id;
-        let messages = bodies.iter().map(|body| Incoming { record: message(body, tag), terms: Vec::new() }).collect();
+        let messages = bodies.iter().map(|body| incoming(body, tag, None)).collect();
         self.begin(|token| Command::Send { topic, messages, deadline: None, token })
+    }
+
+    /// Sends messages of message groups, in one request; gives back queue number and offset of each.
+    pub fn send_grouped(&mut self, topic: &str, messages: &[(&str, &str)]) -> Vec<(u32, u64)> {
+        let topic = self.topics[topic].id;
+        let messages = messages.iter().map(|(group, body)| incoming(body, None, Some(group))).collect();
+        match self.ask(|token| Command::Send { topic, messages, deadline: None, token }) {
+            Output::Sent(places) => places.into_iter().map(|(queue, offset)| (queue, offset.0)).collect(),
+            other => panic!("a send was answered with {other:?}"),
+        }
     }
 
     // Consumers.
@@ -322,6 +352,7 @@ impl World {
             invisible_millis: how.invisible_millis,
             auto_renew: how.auto_renew,
             until,
+            attempt_id: how.attempt_id,
         };
         self.polled_by.insert(self.next_token, group);
         Waiting(self.begin(|token| Command::Receive { receive, token }))
@@ -507,6 +538,15 @@ impl World {
         }
         panic!("the shard does not come to rest");
     }
+}
+
+/// A message with this body, as a broker hands it over.
+pub fn incoming(body: &str, tag: Option<&str>, message_group: Option<&str>) -> Incoming {
+    let mut record = message(body, tag);
+    if let Some(group) = message_group {
+        record = record::with_fields(&record, &[Field::MessageGroup(group)]).unwrap();
+    }
+    Incoming { record, terms: Vec::new(), message_group: message_group.map(martlet_shard::message_group) }
 }
 
 /// A record with this body.

@@ -45,15 +45,21 @@ impl Run {
             let tag = self.random.below(TAGS.len() as u64) as usize;
             let length = self.random.below(if self.random.clone().below(20) == 0 { 3_000 } else { 100 }) as usize;
             let sent = Sent::UnderWay { epoch };
-            self.judge.messages.push(Message { topic, tag, length, sent, place: None, queue: None });
+            // A few busy message groups, and messages of none.
+            let message_group = (!self.random.one_in(4)).then(|| format!("key {}", self.random.below(5)));
+            let key = message_group.as_deref().map(martlet_shard::message_group);
+            self.judge.messages.push(Message { topic, tag, length, sent, key, place: None, queue: None });
             let mut writer = RecordWriter::with_capacity(length + 32);
             let id = number.to_string();
             writer.field(Field::MessageId(&id));
             if !TAGS[tag].is_empty() {
                 writer.field(Field::Tag(TAGS[tag]));
             }
+            if let Some(group) = &message_group {
+                writer.field(Field::MessageGroup(group));
+            }
             let terms = vec![martlet_shard::term(topic, b'i', &id)];
-            messages.push(Incoming { record: writer.finish(&body(number, length)), terms });
+            messages.push(Incoming { record: writer.finish(&body(number, length)), terms, message_group: key });
             numbers.push(number);
         }
         let deadline = (self.random.below(50) == 0).then(|| self.now.plus(-1));
@@ -132,6 +138,7 @@ impl Run {
             invisible_millis,
             auto_renew,
             until: self.now.plus(self.random.below(20_000) as i64),
+            attempt_id: None,
         };
         let renewed_for = auto_renew.then_some(client.number);
         self.clients[at].polling = Some((id, topic));

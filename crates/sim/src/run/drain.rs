@@ -55,6 +55,7 @@ impl Run {
             invisible_millis: 10_000,
             auto_renew: false,
             until: self.now.plus(5_000),
+            attempt_id: None,
         };
         let pending = Pending::Receive { client: DRAINER, life: 0, group, topic, renewed_for: None };
         self.ask(pending, |token| Command::Receive { receive, token });
