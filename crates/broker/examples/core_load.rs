@@ -28,6 +28,7 @@ fn message(id: &str, body: &[u8]) -> NewMessage {
         message_type: MessageType::Normal,
         message_id: id.into(),
         keys: vec![id.into()],
+        deliver_at: None,
         record: writer.finish(body),
     }
 }

@@ -222,12 +222,24 @@ impl Broker {
 
     /// Creates a topic; one that exists and agrees is returned as it is.
     pub async fn create_topic(&self, name: &str, settings: TopicSettings) -> Result<Arc<TopicConfig>, Refusal> {
+        self.check_kind(&settings)?;
         self.change_topic(|catalog| catalog.create_topic(name, &settings, wall_now(), false)).await
     }
 
     /// Changes what the settings say and keeps the rest.
     pub async fn update_topic(&self, name: &str, settings: TopicSettings) -> Result<Arc<TopicConfig>, Refusal> {
         self.change_topic(|catalog| catalog.update_topic(name, &settings)).await
+    }
+
+    fn check_kind(&self, settings: &TopicSettings) -> Result<(), Refusal> {
+        match settings.kind {
+            Some(TopicType::Mixed) if !self.inner.options.mixed_topics => Err(Refusal::Setting {
+                field: "topic type",
+                value: "MIXED".into(),
+                rule: "is only taken with the setting mixed_topics",
+            }),
+            _ => Ok(()),
+        }
     }
 
     async fn change_topic(
@@ -266,7 +278,9 @@ impl Broker {
                         last_store_time: figures.last_store_time,
                     })
                     .collect();
-                Ok(TopicStatus { config: (*config).clone(), queues })
+                let waiting = self.inner.shard.figures().waiting.iter().find(|(id, _)| *id == config.id).copied();
+                let delayed = waiting.map_or(0, |(_, waiting)| waiting.delayed);
+                Ok(TopicStatus { config: (*config).clone(), queues, delayed })
             }
             other => Err(self.unexpected(other, name, "")),
         }
@@ -379,11 +393,16 @@ impl Broker {
     /// A snapshot for metrics.
     pub fn figures(&self) -> Figures {
         let shard = self.inner.shard.figures();
+        let catalog = self.inner.catalog.snapshot();
+        let names: std::collections::BTreeMap<_, _> =
+            catalog.topics().map(|topic| (topic.id, topic.name.clone())).collect();
+        let waiting = shard.waiting.iter().filter_map(|(id, waiting)| Some((names.get(id)?.clone(), *waiting)));
         let used = budget_used(&self.inner.reply_budget, self.inner.reply_bytes);
         Figures {
             topics: self.inner.stats.topic_counts(),
             groups: self.inner.stats.group_counts(),
             refusals: self.inner.stats.refusal_counts(),
+            waiting: waiting.collect(),
             counters: shard.counters,
             waiting_polls: shard.polls,
             resident_entities: shard.resident,

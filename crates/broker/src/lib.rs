@@ -6,6 +6,7 @@
 //!
 //! - `broker`: the catalog's side: topics, groups, figures.
 //! - `messages`: send, receive, settle: names to ids, commands to the shard, bodies read outside of it.
+//! - `delayed`: delayed messages and their recall.
 //! - `clients`: who is connected; what a vanished client held goes back.
 //! - `runtime`: the shard's thread, its clock and its inbox.
 //! - `mailbox`: replies on their way back to the runtimes, one wake-up for many.
@@ -13,6 +14,7 @@
 
 mod broker;
 mod clients;
+mod delayed;
 mod mailbox;
 mod messages;
 mod options;
@@ -22,6 +24,7 @@ mod runtime;
 mod stats;
 
 pub use broker::Broker;
+pub use martlet_shard::LATENESS_MILLIS;
 pub use messages::ReplyBudget;
 pub use options::{BrokerOptions, OpenError, OpenReport};
 pub use refusal::Refusal;

@@ -1,5 +1,6 @@
 //! Send, receive, settle: names become ids, commands go to the shard, bodies are read outside of it.
 
+use crate::delayed;
 use crate::runtime::{NotTaken, ShardHandle, Token, Wall};
 use crate::{Broker, DeliveredMessage, ReceiveRequest, Received, Refusal, SendRequest, SentMessage};
 use martlet_model::handle::ReceiptHandle;
@@ -58,7 +59,8 @@ impl Broker {
             let left = at.saturating_duration_since(Instant::now()).as_millis();
             self.inner.shard.now().plus(i64::try_from(left).unwrap_or(i64::MAX))
         });
-        let messages = request
+        let dues: Vec<_> = request.messages.iter().map(|message| message.deliver_at).collect();
+        let messages: Vec<Incoming> = request
             .messages
             .into_iter()
             .map(|message| {
@@ -69,7 +71,13 @@ impl Broker {
                 Incoming { record: message.record, terms, message_group }
             })
             .collect();
-        let sending = self.ask(|token| Command::Send { topic: topic.id, messages, deadline, token });
+        let sending = self.ask(|token| match dues.iter().any(Option::is_some) {
+            true => {
+                let messages = delayed::scheduled(messages, &dues);
+                Command::Schedule { topic: topic.id, messages, deadline, token }
+            }
+            false => Command::Send { topic: topic.id, messages, deadline, token },
+        });
         let output = match request.deadline {
             Some(deadline) => match tokio::time::timeout_at(deadline.into(), sending).await {
                 Ok(output) => output?,
@@ -81,7 +89,13 @@ impl Broker {
             Output::Sent(places) => {
                 let stats = self.inner.stats.topic(&topic.name);
                 bytes.iter().for_each(|&bytes| stats.sent(bytes));
-                Ok(places.into_iter().map(|(queue, offset)| SentMessage { queue, offset }).collect())
+                let sent = |(queue, offset)| SentMessage { queue, offset, recall_handle: None };
+                Ok(places.into_iter().map(sent).collect())
+            }
+            Output::Scheduled(placed) => {
+                let stats = self.inner.stats.topic(&topic.name);
+                bytes.iter().for_each(|&bytes| stats.sent(bytes));
+                Ok(self.sent_later(topic.id, &placed))
             }
             other => Err(self.unexpected(other, &topic.name, "")),
         }

@@ -34,6 +34,10 @@ pub struct BrokerOptions {
     pub clients_max: usize,
     /// Bytes of messages on their way to clients at a time.
     pub reply_bytes: usize,
+    /// Latest delivery timestamp of a message, in milliseconds from its arrival.
+    pub delay_max_millis: i64,
+    /// Whether topics of type MIXED may be made.
+    pub mixed_topics: bool,
 }
 
 impl BrokerOptions {
@@ -54,6 +58,8 @@ impl BrokerOptions {
             polls_max: 100_000,
             clients_max: 100_000,
             reply_bytes: 64 << 20,
+            delay_max_millis: martlet_model::limits::DELAY_MILLIS_MAX,
+            mixed_topics: false,
         }
     }
 }

@@ -72,6 +72,18 @@ pub enum Refusal {
     /// The message was handed out again since, or the hand-out was lost in a crash.
     #[error("receipt handle is superseded by a newer delivery of the message")]
     HandleSuperseded,
+    /// A recall handle or transaction id that is not one of this shard and topic.
+    #[error("{reason}")]
+    ProducerHandle {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The message to be recalled does not wait any more.
+    #[error("message is not recalled: {reason}")]
+    NotWaiting {
+        /// What happened to it.
+        reason: String,
+    },
     /// Too many open slots, polls, clients or bytes; trying again later can help.
     #[error("{what} is at its limit of {limit}")]
     Busy {

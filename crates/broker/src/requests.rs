@@ -14,6 +14,8 @@ pub struct NewMessage {
     pub message_id: String,
     /// Its keys, for the index.
     pub keys: Vec<String>,
+    /// Not to be delivered before, at most [`crate::BrokerOptions::delay_max_millis`] ahead; also in the record.
+    pub deliver_at: Option<UnixMillis>,
     /// The record, see `martlet_model::record`.
     pub record: Bytes,
 }
@@ -30,12 +32,14 @@ pub struct SendRequest {
 }
 
 /// Where a sent message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SentMessage {
-    /// Number of the queue within the topic.
+    /// Number of the queue within the topic; 0 for a message that waits.
     pub queue: u32,
-    /// Its place there.
+    /// Its place there, or among the messages that wait with it.
     pub offset: QueueOffset,
+    /// Stops the message as long as it waits for its delivery timestamp.
+    pub recall_handle: Option<String>,
 }
 
 /// A poll for messages.
@@ -146,6 +150,8 @@ pub struct TopicStatus {
     pub config: TopicConfig,
     /// Its queues.
     pub queues: Vec<QueueStatus>,
+    /// Messages that wait for their delivery timestamp.
+    pub delayed: u64,
 }
 
 /// A group's progress in one queue.

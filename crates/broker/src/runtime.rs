@@ -75,6 +75,7 @@ struct InboxState {
 pub(crate) struct ShardHandle {
     inbox: Arc<Inbox>,
     pub shard: u32,
+    pub epoch: u32,
     pub key: HandleKey,
     figures: Arc<Mutex<ShardFigures>>,
     wall: Wall,
@@ -148,7 +149,7 @@ impl ShardHandle {
             ShardFigures { now: Wall::now().max(last_durable), steady: wall.steady(), ..ShardFigures::default() };
         let figures = Arc::new(Mutex::new(opened));
         let inbox = bell.0;
-        let handle = Self { inbox: inbox.clone(), shard: number, key, figures: Arc::clone(&figures), wall };
+        let handle = Self { inbox: inbox.clone(), shard: number, epoch, key, figures: Arc::clone(&figures), wall };
         let runner =
             Runner { shard, clock, inbox: inbox.clone(), figures, wall, pending: Vec::new(), handle: handle.clone() };
         let thread = std::thread::Builder::new()
@@ -403,6 +404,7 @@ impl<S: Store> Runner<S> {
             now,
             steady: self.wall.steady(),
             counters: self.shard.shard().counters().clone(),
+            waiting: self.shard.shard().waiting().collect(),
             polls,
             resident,
             open_slots,

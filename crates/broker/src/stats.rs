@@ -1,8 +1,8 @@
 //! What is counted, per topic and group, and snapshots of it for metrics.
 
 use crate::ClientInfo;
-use martlet_model::UnixMillis;
-use martlet_shard::Counters;
+use martlet_model::{TopicId, UnixMillis};
+use martlet_shard::{Counters, Waiting};
 use martlet_store::Usage;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -164,6 +164,7 @@ pub(crate) struct ShardFigures {
     pub now: UnixMillis,
     pub steady: i64,
     pub counters: Counters,
+    pub waiting: Vec<(TopicId, Waiting)>,
     pub polls: usize,
     pub resident: usize,
     pub open_slots: usize,
@@ -182,6 +183,8 @@ pub struct Figures {
     pub refusals: Vec<(&'static str, u64)>,
     /// The shard's own counters.
     pub counters: Counters,
+    /// Messages that wait for something other than a consumer, by topic.
+    pub waiting: Vec<(String, Waiting)>,
     /// Polls waiting.
     pub waiting_polls: usize,
     /// Queues and progresses in memory.

@@ -11,7 +11,13 @@ use tempfile::TempDir;
 fn message(id: &str, tag: &str, body: &[u8]) -> NewMessage {
     let mut writer = RecordWriter::with_capacity(64);
     writer.field(Field::MessageId(id)).field(Field::Tag(tag));
-    NewMessage { message_type: MessageType::Normal, message_id: id.into(), keys: vec![], record: writer.finish(body) }
+    NewMessage {
+        message_type: MessageType::Normal,
+        message_id: id.into(),
+        keys: vec![],
+        deliver_at: None,
+        record: writer.finish(body),
+    }
 }
 
 fn poll(topic: &str, group: &str, filter: &str, poll_millis: i64) -> ReceiveRequest {
@@ -118,5 +124,30 @@ async fn a_poll_nobody_waits_for_takes_nothing() {
     broker.create_topic("orders", TopicSettings::default()).await.unwrap();
     let stale = broker.ack("g", "orders", vec![received[0].handle.clone()]).await.unwrap();
     assert!(matches!(stale[0], Err(Refusal::HandleForeign { what: "topic", .. })));
+    broker.close();
+}
+
+#[tokio::test]
+async fn delayed_messages_wait_through_a_restart_and_their_handles_with_them() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(&dir);
+    let settings = TopicSettings { kind: Some(martlet_model::TopicType::Delay), ..Default::default() };
+    broker.create_topic("later", settings).await.unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+    let delayed = |id: &str, millis: i64| NewMessage {
+        message_type: MessageType::Delay,
+        deliver_at: Some(martlet_model::UnixMillis(now + millis)),
+        ..message(id, "a", id.as_bytes())
+    };
+    let sent = send(&broker, "later", vec![delayed("soon", 600), delayed("far", 30 * 86_400_000)]).await;
+    broker.close();
+    drop(broker);
+
+    let broker = open(&dir);
+    let received = broker.receive(poll("later", "billing", "*", 5_000)).await.unwrap().messages;
+    assert_eq!(record::body(&received[0].record).unwrap(), "soon");
+    let handle = |at: usize| sent[at].recall_handle.clone().unwrap();
+    assert_eq!(broker.recall("later", &handle(1)).await.unwrap(), "far");
+    assert!(matches!(broker.recall("later", &handle(0)).await, Err(Refusal::NotWaiting { .. })));
     broker.close();
 }

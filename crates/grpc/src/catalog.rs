@@ -52,6 +52,7 @@ impl Front {
             topic: Some(topic_out(&status.config)),
             queues: status.queues.iter().map(queue_out).collect(),
             broker: self.broker.broker_name().to_owned(),
+            delayed: status.delayed,
         })
     }
 

@@ -21,6 +21,9 @@ pub fn code(refusal: &Refusal) -> Code {
         | Refusal::HandleForeign { .. }
         | Refusal::HandleLapsed { .. }
         | Refusal::HandleSuperseded => Code::InvalidReceiptHandle,
+        Refusal::ProducerHandle { .. } => Code::BadRequest,
+        // The one of the codes for "there is none" that clients know for a message.
+        Refusal::NotWaiting { .. } => Code::MessageNotFound,
         Refusal::Busy { .. } | Refusal::DiskFull { .. } => Code::TooManyRequests,
         Refusal::OutcomeUnknown => Code::ProxyTimeout,
         Refusal::ShardStopped { .. } | Refusal::ShuttingDown => Code::HaNotAvailable,
@@ -114,6 +117,8 @@ mod tests {
             (Refusal::HandleForeign { what: "topic", named: text() }, Code::InvalidReceiptHandle),
             (Refusal::HandleLapsed { ago_millis: 1 }, Code::InvalidReceiptHandle),
             (Refusal::HandleSuperseded, Code::InvalidReceiptHandle),
+            (Refusal::ProducerHandle { reason: "handle".into() }, Code::BadRequest),
+            (Refusal::NotWaiting { reason: text() }, Code::MessageNotFound),
             (Refusal::Busy { what: "polls", limit: 1 }, Code::TooManyRequests),
             (Refusal::DiskFull { free: 0, needed: 1 }, Code::TooManyRequests),
             (Refusal::OutcomeUnknown, Code::ProxyTimeout),

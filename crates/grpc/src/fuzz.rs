@@ -66,7 +66,9 @@ pub fn send_request(bytes: &[u8]) {
     let peer = std::net::SocketAddr::from(([192, 0, 2, 1], 1));
     for (index, message) in request.messages.into_iter().enumerate() {
         let length = message.body.len();
-        if let Ok(accepted) = message_in::accept(message, index, UnixMillis(0), &peer) {
+        if let Ok(accepted) =
+            message_in::accept(message, index, UnixMillis(0), &peer, martlet_model::limits::DELAY_MILLIS_MAX)
+        {
             assert!((1..=limits::BODY_BYTES_MAX).contains(&length));
             assert_eq!(martlet_model::record::body(&accepted.record).map(|body| body.len()), Ok(length));
         }

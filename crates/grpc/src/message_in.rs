@@ -9,8 +9,6 @@ use martlet_broker::NewMessage;
 use martlet_model::record::{Field, RecordWriter};
 use martlet_model::{MessageType, UnixMillis, limits, names};
 
-/// Latest delivery timestamp, in milliseconds from now. The reference's default.
-const DELAY_MILLIS_MAX: i64 = 86_400_000;
 /// Longest time until the first transaction check, in milliseconds.
 const RECOVERY_MILLIS_MAX: i64 = 3_600_000;
 /// Longest lite topic, in bytes.
@@ -39,12 +37,14 @@ pub(crate) fn topic_of(messages: &[v2::Message]) -> Result<&str, Denied> {
     Ok(topic)
 }
 
-/// Checks one message and writes its record. `index` is its place in the request, `peer` is where it comes from.
+/// Checks one message and writes its record. `index` is its place in the request, `peer` is where it comes from,
+/// `delay_max` how far ahead its delivery timestamp may be, in milliseconds.
 pub(crate) fn accept(
     message: v2::Message,
     index: usize,
     now: UnixMillis,
     peer: &std::net::SocketAddr,
+    delay_max: i64,
 ) -> Result<NewMessage, Denied> {
     let mut system = message.system_properties.unwrap_or_default();
     let deny = |code, text: std::fmt::Arguments<'_>| Err(Denied::new(code, format!("message {index}: {text}")));
@@ -124,10 +124,10 @@ pub(crate) fn accept(
     let delivery = match &system.delivery_timestamp {
         None => None,
         Some(timestamp) => match time::unix_millis(timestamp) {
-            Some(at) if at <= now.plus(DELAY_MILLIS_MAX).0 => Some(at),
+            Some(at) if at <= now.plus(delay_max).0 => Some(at),
             Some(at) => {
                 let ahead = at.saturating_sub(now.0);
-                let text = format_args!("delivery_timestamp is {ahead} ms ahead, the limit is {DELAY_MILLIS_MAX} ms");
+                let text = format_args!("delivery_timestamp is {ahead} ms ahead, the limit is {delay_max} ms");
                 return deny(Code::IllegalDeliveryTime, text);
             }
             None => {
@@ -222,6 +222,7 @@ pub(crate) fn accept(
         message_type,
         message_id: std::mem::take(&mut system.message_id),
         keys: std::mem::take(&mut system.keys),
+        deliver_at: delivery.map(UnixMillis),
         record: writer.finish(&message.body),
     })
 }

@@ -3,10 +3,15 @@ use crate::proto::v2::{Resource, SystemProperties};
 use martlet_model::record;
 use std::net::SocketAddr;
 
+const DAY: i64 = 86_400_000;
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
 fn peer() -> SocketAddr {
     "192.0.2.1:5000".parse().unwrap()
+}
+
+fn accept(message: v2::Message, index: usize, now: UnixMillis, peer: &SocketAddr) -> Result<NewMessage, Denied> {
+    super::accept(message, index, now, peer, DAY)
 }
 
 fn message(change: impl FnOnce(&mut v2::Message, &mut SystemProperties)) -> v2::Message {

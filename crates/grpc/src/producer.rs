@@ -37,10 +37,11 @@ impl Front {
     ) -> Result<v2::SendMessageResponse, Denied> {
         call.client_id()?;
         let now = time::now();
+        let delay_max = self.broker.options().delay_max_millis;
         let topic = message_in::topic_of(&request.messages)?.to_owned();
         let mut messages = Vec::with_capacity(request.messages.len());
         for (index, message) in request.messages.into_iter().enumerate() {
-            messages.push(message_in::accept(message, index, now, &call.peer.remote)?);
+            messages.push(message_in::accept(message, index, now, &call.peer.remote, delay_max)?);
         }
         if messages.iter().any(|message| message.message_type != MessageType::Normal) {
             self.check_types(&topic, &messages).await?;
@@ -55,6 +56,7 @@ impl Front {
                 status: Some(code::ok()),
                 message_id,
                 offset: i64::try_from(sent.offset.0).unwrap_or(i64::MAX),
+                recall_handle: sent.recall_handle.unwrap_or_default(),
                 ..Default::default()
             })
             .collect();
@@ -72,8 +74,7 @@ impl Front {
                 return Err(conflict.into());
             }
             let what = match found {
-                MessageType::Normal | MessageType::Fifo => continue,
-                MessageType::Delay => "sending DELAY messages",
+                MessageType::Normal | MessageType::Fifo | MessageType::Delay => continue,
                 MessageType::Transaction => "sending TRANSACTION messages",
                 MessageType::Lite => "sending LITE messages",
                 MessageType::Priority => "sending PRIORITY messages",
@@ -81,6 +82,23 @@ impl Front {
             return Err(Denied::not_supported(what));
         }
         Ok(())
+    }
+
+    pub(crate) async fn recall_message(
+        &self,
+        call: &Call,
+        request: v2::RecallMessageRequest,
+    ) -> Result<v2::RecallMessageResponse, Denied> {
+        call.client_id()?;
+        let topic = request.topic.unwrap_or_default().name;
+        names::check_topic(&topic)?;
+        let config = self.broker.topic(&topic).await?;
+        if !config.kind.accepts().contains(&MessageType::Delay) {
+            let text = format!("topic {topic} takes {} messages, none of which is delayed", config.kind.name());
+            return Err(Denied::new(Code::MessagePropertyConflictWithType, text));
+        }
+        let message_id = self.broker.recall(&topic, &request.recall_handle).await?;
+        Ok(v2::RecallMessageResponse { status: Some(code::ok()), message_id })
     }
 
     pub(crate) async fn end_transaction(

@@ -344,7 +344,6 @@ not_supported! {
     update_offset(v2::UpdateOffsetRequest) -> v2::UpdateOffsetResponse = "UpdateOffset",
     get_offset(v2::GetOffsetRequest) -> v2::GetOffsetResponse = "GetOffset",
     query_offset(v2::QueryOffsetRequest) -> v2::QueryOffsetResponse = "QueryOffset",
-    recall_message(v2::RecallMessageRequest) -> v2::RecallMessageResponse = "RecallMessage",
     sync_lite_subscription(v2::SyncLiteSubscriptionRequest) -> v2::SyncLiteSubscriptionResponse =
         "SyncLiteSubscription",
     change_log_level(v2::ChangeLogLevelRequest) -> v2::ChangeLogLevelResponse = "ChangeLogLevel",

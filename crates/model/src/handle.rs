@@ -118,7 +118,7 @@ impl ReceiptHandle {
     }
 }
 
-fn mac(key: &HandleKey, bytes: &[u8]) -> u64 {
+pub(crate) fn mac(key: &HandleKey, bytes: &[u8]) -> u64 {
     let mut hasher = SipHasher24::new_with_key(&key.0);
     hasher.write(bytes);
     hasher.finish()

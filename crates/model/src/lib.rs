@@ -7,6 +7,7 @@
 //! - [`topic`], [`group`]: what the catalog knows about topics and consumer groups.
 //! - [`filter`], [`sql`]: tag expressions and SQL92 conditions, compiled once per subscription.
 //! - [`handle`]: receipt handles.
+//! - [`producer_handle`]: recall handles and transaction ids.
 //! - [`limits`]: every default limit with its meaning.
 
 pub mod filter;
@@ -15,6 +16,7 @@ pub mod handle;
 pub mod ids;
 pub mod limits;
 pub mod names;
+pub mod producer_handle;
 pub mod record;
 pub mod sql;
 pub mod topic;
@@ -22,4 +24,5 @@ pub mod topic;
 pub use filter::{Filter, FilterError, TagFilter};
 pub use group::{DeadLetterPolicy, GroupConfig, RetryBackoff, RetryPolicy};
 pub use ids::{GroupId, PhysicalOffset, QueueId, QueueOffset, TopicId, UnixMillis};
+pub use producer_handle::{ProducerHandle, ProducerHandleError, ProducerHandleKind};
 pub use topic::{MessageType, Permission, TopicConfig, TopicType};

@@ -40,6 +40,8 @@ pub const ATTEMPTS_MAX: u32 = 17;
 pub const OPEN_SLOTS_MAX: usize = 100_000;
 /// Messages are kept this long unless their topic says otherwise, in milliseconds (72 h).
 pub const RETENTION_MILLIS: i64 = 72 * 3_600_000;
+/// Latest delivery timestamp, in milliseconds from the message's arrival (40 days). The reference's proxy takes a day.
+pub const DELAY_MILLIS_MAX: i64 = 40 * 86_400_000;
 /// Queues of an auto-created topic.
 pub const TOPIC_QUEUES_DEFAULT: u32 = 8;
 /// Most queues of one topic and shard. Our own limit.

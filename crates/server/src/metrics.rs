@@ -234,8 +234,26 @@ impl Snapshot {
             "Messages skipped because no filter of the group matched",
             counters.filtered,
         );
+        count("rocketmq_timer_enqueue", "Messages that began to wait for their delivery timestamp", counters.timers_in);
+        count("rocketmq_timer_dequeue", "Messages that went to their topic when they were due", counters.timers_out);
+        count("martlet_recalled_messages", "Delayed messages recalled before they were due", counters.recalled);
+        let dropped = "Delayed messages dropped because their topic was deleted or repair dropped them from the log";
+        count("martlet_timer_dropped_messages", dropped, counters.timers_dropped);
         let full = "Polls that met a group and queue at its limit of open slots";
         count("martlet_open_slots_full", full, counters.open_slots_full);
+        let seconds = martlet_broker::LATENESS_MILLIS.iter().map(|&bound| bound as f64 / 1000.0);
+        let lateness = Histogram {
+            buckets: seconds.zip(counters.lateness).collect(),
+            above: counters.lateness[martlet_broker::LATENESS_MILLIS.len()],
+            sum: counters.lateness_sum as f64 / 1000.0,
+        };
+        let help = "Seconds from the delivery timestamp to the message's going to its topic";
+        families.add("martlet_timer_lateness_seconds", help, Vec::new(), Value::Histogram(lateness));
+        for (topic, waiting) in &self.figures.waiting {
+            let labels = vec![("topic", topic.clone())];
+            let value = Value::Gauge(waiting.delayed as f64);
+            families.add("rocketmq_timing_messages", "Messages that wait for their delivery timestamp", labels, value);
+        }
         let figures = &self.figures;
         families.gauge("martlet_open_slots", "Open slots in memory, over all groups", figures.open_slots as f64);
         families.gauge("martlet_waiting_polls", "Polls waiting for a message", figures.waiting_polls as f64);

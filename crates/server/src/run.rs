@@ -100,6 +100,8 @@ fn open(config: &Config, folder: &Path) -> Result<(Broker, OpenReport), RunError
         tail_cache_bytes: config.tail_cache_mib as usize * MIB as usize,
         retention_millis: i64::from(config.retention_hours) * 3_600_000,
         open_slots_max: config.open_slots_max as usize,
+        delay_max_millis: i64::from(config.delay_max_hours) * 3_600_000,
+        mixed_topics: config.mixed_topics,
         disk_watermark: f64::from(config.disk_watermark_percent) / 100.0,
         ..BrokerOptions::new(folder)
     };

@@ -84,6 +84,7 @@ impl<T> Shard<T> {
             }
             self.begin_sweep(keys::consumers_of(queue));
         }
+        self.forget_waiting(id);
         self.filters.retain(|key, _| key.0 != id);
         self.retry_turn.retain(|key| key.0 != id);
         self.refuse_polls(|key| key.0 == id, &Refused::TopicGone);

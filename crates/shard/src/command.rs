@@ -68,6 +68,26 @@ pub struct Incoming {
     pub message_group: Option<u64>,
 }
 
+/// One thing that happens by itself: when, and the place of the message it is about in its bucket, a hidden queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TimerAt {
+    /// When.
+    pub due: UnixMillis,
+    /// The bucket.
+    pub queue: QueueId,
+    /// The place in it.
+    pub offset: QueueOffset,
+}
+
+/// A message that is not to be delivered before its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scheduled {
+    /// The message.
+    pub message: Incoming,
+    /// Its delivery timestamp; what is not in the future is stored like any other message.
+    pub due: UnixMillis,
+}
+
 /// A poll for messages.
 #[derive(Clone, Debug)]
 pub struct ReceiveCommand {
@@ -142,6 +162,26 @@ pub enum Command<T> {
         /// Refused if the turn starts after this.
         deadline: Option<UnixMillis>,
         /// For [`Output::Sent`].
+        token: T,
+    },
+    /// Keeps messages until they are due, all in one batch; answered by [`Output::Scheduled`].
+    Schedule {
+        /// Where they go then.
+        topic: TopicId,
+        /// At least one.
+        messages: Vec<Scheduled>,
+        /// Refused if the turn starts after this.
+        deadline: Option<UnixMillis>,
+        /// For the reply.
+        token: T,
+    },
+    /// Stops a waiting message; answered by [`Output::Recalled`].
+    Recall {
+        /// Where it would go.
+        topic: TopicId,
+        /// When, and where it waits.
+        at: TimerAt,
+        /// For the reply.
         token: T,
     },
     /// Polls; answered by [`Output::Delivered`].
@@ -259,6 +299,36 @@ pub enum SettleError {
     Gone,
 }
 
+/// Why a message is not stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecallError {
+    /// Its time has passed: it went to its topic, or was recalled before.
+    #[error("it was due {ago_millis} ms ago and does not wait any more")]
+    Fired {
+        /// How long ago.
+        ago_millis: i64,
+    },
+    /// Its time is still to come, and it does not wait: recalled before.
+    #[error("it was recalled before")]
+    Recalled,
+}
+
+/// Where a message came to lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// In its topic: queue number within the topic, and place.
+    Now(u32, QueueOffset),
+    /// In a bucket, until it is due.
+    Later(TimerAt),
+}
+
+/// How many messages of a topic wait for something other than a consumer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// For their delivery timestamp.
+    pub delayed: u64,
+}
+
 /// Why a command was refused as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -330,6 +400,10 @@ pub struct ProgressFigures {
 pub enum Output {
     /// Stored: queue number within the topic, and place of each message.
     Sent(Vec<(u32, QueueOffset)>),
+    /// Stored: where each message is.
+    Scheduled(Vec<Placed>),
+    /// Stopped: the message's id, empty if it has none.
+    Recalled(Result<String, RecallError>),
     /// Handed out; empty when the poll ended without a message.
     Delivered(Vec<HandOut>),
     /// One answer per handle.
@@ -347,6 +421,9 @@ pub enum Output {
     /// Not carried out.
     Refused(Refused),
 }
+
+/// Bounds of [`Counters::lateness`], in milliseconds.
+pub const LATENESS_MILLIS: [i64; 7] = [1, 10, 100, 1_000, 10_000, 60_000, 3_600_000];
 
 /// What happened since the shard was opened; only ever grows. For metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -373,4 +450,16 @@ pub struct Counters {
     pub filtered: u64,
     /// Times a group and queue stood at the limit of open slots when a poll came.
     pub open_slots_full: u64,
+    /// Messages that began to wait for their delivery timestamp.
+    pub timers_in: u64,
+    /// Of these, those that went to their topic.
+    pub timers_out: u64,
+    /// Of these, those that were recalled.
+    pub recalled: u64,
+    /// Of these, those whose topic was deleted or that were dropped from the log by repair.
+    pub timers_dropped: u64,
+    /// How late messages went to their topics: up to each of [`LATENESS_MILLIS`], and later than that.
+    pub lateness: [u64; LATENESS_MILLIS.len() + 1],
+    /// Sum of that, in milliseconds.
+    pub lateness_sum: u64,
 }

@@ -10,12 +10,17 @@
 //! | 6 | group, queue, page | progress page: open slots of 1024 offsets | deltas, now and then an image |
 //! | 7 | queue, group | nothing: says that key 5 exists | with key 5's creation |
 //! | 8 | prefix | nothing: keys below that prefix are being deleted | until none is left |
+//! | 9 | due time, bucket, offset | timer: what is to happen then, and the topic it is for | until it has happened |
+//! | 10 | 0, hour | bucket of the messages due in that hour: queue number | until the hour is over and all are out |
+//! | 10 | 1, hour | bucket of the half messages of that hour: queue number | until all of them are ended |
+//! | 10 | 2, topic | how many messages of the topic wait | when that changes |
 //! | 13 | group, queue, hash of a message group, offset | parked messages from that offset on: [`crate::parked`] | deltas, until none is left |
 //!
 //! Numbers are written as one length byte and that many big-endian bytes without leading zeros: short, and in order.
 
+use crate::command::TimerAt;
 use bytes::Bytes;
-use martlet_model::{GroupId, QueueId, TopicId};
+use martlet_model::{GroupId, QueueId, QueueOffset, TopicId, UnixMillis};
 use std::ops::Range;
 
 pub const SHARD: u8 = 1;
@@ -26,6 +31,8 @@ pub const FRONTIER: u8 = 5;
 pub const PAGE: u8 = 6;
 pub const CONSUMER: u8 = 7;
 pub const SWEEP: u8 = 8;
+pub const TIMER: u8 = 9;
+pub const BUCKET: u8 = 10;
 pub const PARKED: u8 = 13;
 
 fn key(kind: u8, numbers: &[u64]) -> Bytes {
@@ -100,6 +107,32 @@ pub fn sweep(prefix: &[u8]) -> Bytes {
     Bytes::from([&[SWEEP], prefix].concat())
 }
 
+pub fn timer(at: TimerAt) -> Bytes {
+    key(TIMER, &[at.due.0.max(0) as u64, at.queue.0, at.offset.0])
+}
+
+/// The timers from this one on.
+pub fn timers_from(at: Option<TimerAt>) -> Range<Bytes> {
+    let all = kind(TIMER);
+    at.map_or(all.start, timer)..all.end
+}
+
+/// Reads a timer's key back.
+pub fn timer_of(key: &[u8]) -> Option<TimerAt> {
+    match (key.first(), numbers(key)?.as_slice()) {
+        (Some(&TIMER), &[due, queue, offset]) => Some(TimerAt {
+            due: UnixMillis(i64::try_from(due).ok()?),
+            queue: QueueId(queue),
+            offset: QueueOffset(offset),
+        }),
+        _ => None,
+    }
+}
+
+pub fn bucket(of: u64, hour: u64) -> Bytes {
+    key(BUCKET, &[of, hour])
+}
+
 /// All keys of one kind.
 pub fn kind(kind: u8) -> Range<Bytes> {
     prefixed(&[kind])
@@ -148,6 +181,11 @@ mod tests {
             assert!(!pages(GroupId(3), QueueId(10)).contains(key));
         }
         assert_eq!(numbers(&[6, 9]), None);
+        let at = |due, offset| TimerAt { due: UnixMillis(due), queue: QueueId(7), offset: QueueOffset(offset) };
+        let timers = [at(5, 9), at(1_800_000_000_000, 0), at(1_800_000_000_000, 300), at(1_800_000_000_001, 1)];
+        assert!(timers.is_sorted() && timers.map(timer).is_sorted());
+        assert!(timers.iter().all(|&at| timer_of(&timer(at)) == Some(at) && timers_from(None).contains(&timer(at))));
+        assert!(!timers_from(Some(timers[2])).contains(&timer(timers[1])));
         assert_eq!(prefixed(&[5, 255]), Bytes::from_static(&[5, 255])..Bytes::from_static(&[6]));
     }
 }

@@ -15,14 +15,15 @@
 //! - No poll waits while there is a visible message for it, open slots permitting.
 //!
 //! Layout: [`command`] is the vocabulary; `keys` and `codec` say what lies in the store; `queue` and `progress` are the
-//! entities, `ordered` and `parked` what ordered groups add to the latter; `send`, `receive`, `sequence`, `settle`, `catalog`,
-//! `retention` decide; `turn` is the loop around them.
+//! entities, `ordered` and `parked` what ordered groups add to the latter; `send`, `delay`, `receive`, `sequence`, `settle`,
+//! `catalog`, `retention` decide; `timers` keeps what is due by itself; `turn` is the loop around them.
 
 mod attempts;
 mod catalog;
 mod clock;
 mod codec;
 pub mod command;
+mod delay;
 mod keys;
 mod load;
 mod ordered;
@@ -35,17 +36,20 @@ mod send;
 mod sequence;
 mod settle;
 mod shard;
+mod timers;
 mod turn;
 
 pub use clock::{ClockNotice, ShardClock};
 pub use command::{
-    ClientNumber, Command, Counters, DeadLetters, GroupFacts, HandOut, Incoming, Output, PollId, ProgressFigures,
-    QueueFigures, ReceiveCommand, Refused, SettleError, TopicFacts,
+    ClientNumber, Command, Counters, DeadLetters, GroupFacts, HandOut, Incoming, LATENESS_MILLIS, Output, Placed,
+    PollId, ProgressFigures, QueueFigures, RecallError, ReceiveCommand, Refused, Scheduled, SettleError, TimerAt,
+    TopicFacts, Waiting,
 };
 pub use load::{Load, LoadId, Loaded, execute};
 pub use ordered::{message_group, message_group_of};
 pub use parked::StoredChunk;
 pub use shard::{OpenError, Shard, ShardOptions};
+pub use timers::Timer;
 pub use turn::{ShardLoop, Turn};
 
 /// The term a message is found by: SipHash of topic, kind (`b'i'` message id, `b'k'` key) and text.

@@ -1,9 +1,11 @@
 //! What the shard asks its caller to read from the store. The caller runs [`execute`] wherever it likes and gives the
 //! result back as a command.
 
+use crate::command::TimerAt;
 use crate::keys;
 use crate::ordered::message_group_of;
 use crate::parked::{self, StoredChunk};
+use crate::timers::{self, Timer};
 use bytes::Bytes;
 use martlet_model::{Filter, GroupId, QueueId, QueueOffset};
 use martlet_store::{KeyState, ReadError, Reader, StoredMessage};
@@ -58,6 +60,12 @@ pub enum Load {
     Sweep(Bytes),
     /// The queues a group has progress in.
     GroupQueues(GroupId),
+    /// The next timers, from this one on.
+    Timers(Option<TimerAt>),
+    /// Messages of buckets, sorted by place; as many as fit [`DUE_BYTES`].
+    Due(Vec<(QueueId, QueueOffset)>),
+    /// A timer, and the message it is about.
+    Timer(TimerAt),
 }
 
 /// What was found.
@@ -98,8 +106,21 @@ pub enum Loaded {
     Keys(Vec<Bytes>),
     /// For [`Load::GroupQueues`].
     Queues(Vec<QueueId>),
+    /// For [`Load::Timers`]: the timers, and whether there may be more.
+    Timers(Vec<(TimerAt, Timer)>, bool),
+    /// For [`Load::Due`]: a prefix of what was asked for, with what was found.
+    Due(Vec<(QueueId, QueueOffset, Option<Bytes>)>),
+    /// For [`Load::Timer`].
+    Timer {
+        /// Whether it is there.
+        there: bool,
+        /// Its message, if that is still there.
+        message: Option<StoredMessage>,
+    },
 }
 
+/// Bytes of messages that one [`Load::Due`] brings, or one message.
+const DUE_BYTES: usize = 1 << 20;
 /// Most keys one sweep removes.
 const SWEEP_KEYS: usize = 256;
 /// Most keys one scan brings; more are fetched by the next.
@@ -141,7 +162,44 @@ pub async fn execute<R: Reader>(reader: &R, load: &Load) -> Result<Loaded, ReadE
                 .filter_map(|(key, _)| keys::numbers(key)?.get(1).map(|&queue| QueueId(queue)))
                 .collect(),
         ),
+        Load::Timers(from) => {
+            let (found, more) = timers::scan(reader, *from).await?;
+            Loaded::Timers(found, more)
+        }
+        Load::Due(places) => Loaded::Due(due(reader, places).await?),
+        Load::Timer(at) => Loaded::Timer {
+            there: reader.get(&keys::timer(*at)).await?.is_some_and(|state| state.image.is_some()),
+            message: reader.messages(at.queue, at.offset..at.offset.next(), 1, 1).await?.pop(),
+        },
     })
+}
+
+async fn due<R: Reader>(
+    reader: &R,
+    places: &[(QueueId, QueueOffset)],
+) -> Result<Vec<(QueueId, QueueOffset, Option<Bytes>)>, ReadError> {
+    let mut found = Vec::with_capacity(places.len());
+    let mut left = DUE_BYTES;
+    while let Some(&(queue, first)) = places.get(found.len()) {
+        let rest = places[found.len()..].iter().zip(first.0..);
+        let run = rest.take_while(|((of, offset), expected)| *of == queue && offset.0 == *expected).count();
+        let messages = reader.messages(queue, first..QueueOffset(first.0 + run as u64), run, left).await?;
+        let bytes: usize = messages.iter().map(|message| message.record.len()).sum();
+        // The first that is there always comes, so of a run of which nothing comes nothing is there. What is missing
+        // behind the last one may be there: it did not fit.
+        let until =
+            messages.last().filter(|_| messages.len() < run).map_or(first.0 + run as u64, |last| last.offset.0 + 1);
+        let mut messages = messages.into_iter().peekable();
+        for offset in (first.0..until).map(QueueOffset) {
+            let record = messages.next_if(|message| message.offset == offset).map(|message| message.record);
+            found.push((queue, offset, record));
+        }
+        left = left.saturating_sub(bytes);
+        if left == 0 {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// All keys of a range, in order.

@@ -7,6 +7,7 @@ use crate::keys;
 use crate::load::{Load, LoadId, Loaded, scan_all};
 use crate::progress::{Progress, SlotChange};
 use crate::queue::Queue;
+use crate::timers::Timers;
 use bytes::Bytes;
 use martlet_model::handle::{DeliveryNumber, HandleKey, ReceiptHandle};
 use martlet_model::{Filter, GroupId, QueueId, QueueOffset, TopicId, UnixMillis, limits};
@@ -88,6 +89,11 @@ pub(crate) enum Work<T> {
         reply: Option<T>,
     },
     Expire(QueueId),
+    /// Store messages that are due in their topic.
+    Fire {
+        topic: TopicId,
+        messages: Vec<(TimerAt, Bytes)>,
+    },
 }
 
 /// When a reply may leave.
@@ -160,6 +166,12 @@ pub(crate) enum Purpose<T> {
         key: u64,
         start: u64,
     },
+    Timers,
+    Due,
+    Recall {
+        topic: TopicId,
+        at: TimerAt,
+    },
 }
 
 /// One shard. `T` is what callers recognise their replies by.
@@ -202,6 +214,12 @@ pub struct Shard<T> {
     pub(crate) expiries: BTreeSet<(UnixMillis, QueueId)>,
     pub(crate) expiry_of: BTreeMap<QueueId, UnixMillis>,
     deletion_paused: bool,
+
+    pub(crate) timers: Timers,
+    /// Recalls whose timers are being read.
+    pub(crate) recalls: BTreeMap<TimerAt, Vec<T>>,
+    /// Loads to be asked for once the open batch is in the store.
+    pub(crate) after_batch: Vec<(Load, Purpose<T>)>,
 
     /// The open batch.
     pub(crate) ops: Vec<Op>,
@@ -254,6 +272,7 @@ impl<T> Shard<T> {
         for (key, _) in scan_all(reader, keys::kind(keys::SWEEP)).await? {
             shard.want_sweep(key.slice(1..));
         }
+        shard.timers = Timers::open(reader).await?;
         shard.put_image();
         Ok(shard)
     }
@@ -288,6 +307,9 @@ impl<T> Shard<T> {
             retry_turn: BTreeSet::new(),
             next_sweeps: Vec::new(),
             next_parked: Vec::new(),
+            timers: Timers::default(),
+            recalls: BTreeMap::new(),
+            after_batch: Vec::new(),
             ops: Vec::new(),
             touched: BTreeSet::new(),
             reindex: BTreeSet::new(),
@@ -341,6 +363,7 @@ impl<T> Shard<T> {
                 self.append_dead_letter(group, queue, offset, &record, into, reply);
             }
             Work::Expire(queue) => self.expire(queue),
+            Work::Fire { topic, messages } => self.fire(topic, messages),
         }
     }
 
@@ -361,6 +384,8 @@ impl<T> Shard<T> {
                 self.reply(token, Output::Done);
             }
             Command::Send { topic, messages, deadline, token } => self.send(topic, messages, deadline, token),
+            Command::Schedule { topic, messages, deadline, token } => self.schedule(topic, messages, deadline, token),
+            Command::Recall { topic, at, token } => self.recall(topic, at, token),
             Command::Receive { receive, token } => self.receive(receive, token),
             Command::CancelPoll { poll } => {
                 self.take_poll(poll);
@@ -411,6 +436,9 @@ impl<T> Shard<T> {
                     touched.extend(groups.filter_map(|group| topic.queue_for(group)).map(Entity::Queue));
                     touched.extend(topic.send_queue().map(Entity::Queue));
                 }
+            }
+            Work::Command(Command::Schedule { topic, .. }) | Work::Fire { topic, .. } => {
+                touched.extend(self.queues_in_turn(*topic).iter().copied().map(Entity::Queue));
             }
             Work::Command(Command::Receive { receive, .. }) => {
                 touched.extend(self.touched_by_poll(receive.topic, receive.group));
@@ -562,6 +590,17 @@ impl<T> Shard<T> {
                 let reason = result.err().map_or_else(String::new, |error| error.to_string());
                 self.reply(token, Output::Refused(Refused::ReadFailed(reason)));
             }
+            (Purpose::Timers, Ok(Loaded::Timers(found, more))) => self.timers_scanned(Some((found, more))),
+            (Purpose::Timers, _) => self.timers_scanned(None),
+            (Purpose::Due, Ok(Loaded::Due(found))) => self.due_loaded(Some(found)),
+            (Purpose::Due, _) => self.due_loaded(None),
+            (Purpose::Recall { topic, at }, Ok(Loaded::Timer { there, message })) => {
+                self.recall_loaded(topic, at, Ok((there, message)));
+            }
+            (Purpose::Recall { topic, at }, result) => {
+                let reason = result.err().map_or_else(String::new, |error| error.to_string());
+                self.recall_loaded(topic, at, Err(reason));
+            }
         }
     }
 
@@ -623,8 +662,10 @@ impl<T> Shard<T> {
                 return self.dead_letter_failed(group, queue, offset, reply, Some(reason.to_owned()));
             }
             Work::Expire(queue) => return self.set_expiry(queue, Some(self.now.plus(PAUSED_MILLIS))),
+            Work::Fire { messages, .. } => return self.timers_again(messages.into_iter().map(|(at, _)| at)),
             Work::Command(
                 Command::Send { token, .. }
+                | Command::Schedule { token, .. }
                 | Command::Receive { token, .. }
                 | Command::Ack { token, .. }
                 | Command::ChangeInvisible { token, .. }
@@ -703,6 +744,7 @@ impl<T> Shard<T> {
             self.set_expiry(queue, None);
             self.handle(Work::Expire(queue));
         }
+        self.fire_timers();
     }
 
     /// Slots whose time has come.
@@ -734,6 +776,9 @@ impl<T> Shard<T> {
         if self.queues.len() + self.progress.len() > self.options.resident_max {
             self.evict_clean();
         }
+        if !self.has_changes() {
+            self.ask_after_batch();
+        }
     }
 
     fn serve_stirred(&mut self) {
@@ -749,7 +794,7 @@ impl<T> Shard<T> {
         let expiry = self.expiries.first().map(|entry| entry.0);
         // While deletion pauses, look now and then whether it goes on.
         let expiry = expiry.map(|at| if self.deletion_paused { at.max(self.now.plus(PAUSED_MILLIS)) } else { at });
-        [due, poll, expiry].into_iter().flatten().min()
+        [due, poll, expiry, self.next_timer()].into_iter().flatten().min()
     }
 
     pub(crate) fn has_changes(&self) -> bool {
@@ -774,6 +819,8 @@ impl<T> Shard<T> {
         for (group, queue, key, start) in std::mem::take(&mut self.next_parked) {
             self.want_parked(group, queue, key, start);
         }
+        self.flush_waiting();
+        self.ask_after_batch();
         for prefix in std::mem::take(&mut self.next_sweeps) {
             self.want(Load::Sweep(prefix.clone()), Purpose::Sweep(prefix));
         }

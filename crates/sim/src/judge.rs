@@ -4,7 +4,7 @@
 
 use martlet_model::handle::{DeliveryNumber, ReceiptHandle};
 use martlet_model::{GroupId, QueueId, QueueOffset, TopicId, UnixMillis, limits};
-use martlet_shard::{HandOut, SettleError};
+use martlet_shard::{HandOut, RecallError, SettleError, TimerAt};
 use std::collections::BTreeMap;
 
 /// Number of a message; the first bytes of its body.
@@ -34,6 +34,24 @@ pub struct Message {
     pub key: Option<u64>,
     pub place: Option<(u32, QueueOffset)>,
     pub queue: Option<QueueId>,
+    /// Its delivery timestamp, and the timer it waits on once that is acknowledged.
+    pub due: Option<UnixMillis>,
+    pub timer: Option<TimerAt>,
+    pub recall: Recall,
+}
+
+/// How far the recall of a message has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recall {
+    /// Nobody asked.
+    #[default]
+    No,
+    /// So many are under way.
+    UnderWay(u32),
+    /// A crash took the answer.
+    Perhaps,
+    /// Answered: it is stopped for good.
+    Stopped,
 }
 
 /// The last hand-out of a message to a group.
@@ -137,6 +155,12 @@ impl Judge {
             Sent::No => return Err(format!("message {number} was refused and handed out")),
             _ => {}
         }
+        if message.due.is_some_and(|due| due > now) {
+            return Err(format!("message {number} is due at {:?} and was handed out at {now:?}", message.due));
+        }
+        if message.recall == Recall::Stopped {
+            return Err(format!("message {number} was recalled and is handed out"));
+        }
         let place = (hand_out.queue_index, hand_out.offset);
         if *message.place.get_or_insert(place) != place {
             return Err(format!("message {number} moved from {:?} to {place:?}", message.place));
@@ -208,9 +232,51 @@ impl Judge {
         Ok(())
     }
 
+    /// What a recall was answered with.
+    pub fn recalled(
+        &mut self,
+        number: MessageNumber,
+        answer: Option<Result<String, RecallError>>,
+        now: UnixMillis,
+    ) -> Verdict {
+        let delivered =
+            self.tracks.values().any(|tracks| tracks.get(&number).is_some_and(|track| track.last.is_some()));
+        let message = &mut self.messages[number as usize];
+        let others = match message.recall {
+            Recall::UnderWay(count) => count > 1,
+            Recall::Perhaps | Recall::Stopped => true,
+            Recall::No => false,
+        };
+        if let Recall::UnderWay(count) = message.recall {
+            message.recall = if count > 1 { Recall::UnderWay(count - 1) } else { Recall::No };
+        }
+        let is_due = message.due.is_some_and(|due| due <= now);
+        match answer {
+            Some(Ok(_)) if delivered => {
+                return Err(format!("message {number} was delivered and is said to be stopped"));
+            }
+            Some(Ok(_)) if message.recall == Recall::Stopped => {
+                return Err(format!("message {number} is stopped twice"));
+            }
+            Some(Ok(id)) if id != number.to_string() => return Err(format!("the recall of {number} stopped {id:?}")),
+            Some(Ok(_)) => message.recall = Recall::Stopped,
+            Some(Err(RecallError::Recalled)) if !others => {
+                return Err(format!("message {number} is said to be recalled before, and was not: {message:?}"));
+            }
+            Some(Err(RecallError::Fired { .. })) if !is_due => {
+                return Err(format!("message {number} is said to be over before its time: {message:?} at {now:?}"));
+            }
+            Some(Err(_)) | None => {}
+        }
+        Ok(())
+    }
+
     /// Power or process went: what has no answer may have happened or not.
     pub fn crashed(&mut self) {
         for message in &mut self.messages {
+            if let Recall::UnderWay(_) = message.recall {
+                message.recall = Recall::Perhaps;
+            }
             if let Sent::UnderWay { .. } = message.sent {
                 message.sent = Sent::Perhaps;
             }
@@ -276,8 +342,8 @@ impl Judge {
         }
     }
 
-    /// A visible message that this group is not handed, if there is one. `wants` says by tag. Of an ordered group one is
-    /// meant that nothing of its message group is before, or may be in flight beside.
+    /// A visible message that this group is not handed, if there is one. `wants` says which messages it could be. Of an
+    /// ordered group one is meant that nothing of its message group is before, or may be in flight beside.
     #[allow(clippy::too_many_arguments)]
     pub fn visible(
         &self,
@@ -287,13 +353,18 @@ impl Judge {
         epoch: u32,
         now: UnixMillis,
         ordered: bool,
-        wants: impl Fn(usize) -> bool,
+        wants: impl Fn(&Message) -> bool,
     ) -> Option<MessageNumber> {
         let tracks = self.tracks.get(&group);
         let numbered = self.messages.iter().enumerate().rev();
-        let mut of_topic = numbered.filter(|(_, message)| message.topic == topic && wants(message.tag));
+        let mut of_topic = numbered.filter(|(_, message)| message.topic == topic && wants(message));
         of_topic.find_map(|(number, message)| {
             let Sent::Yes { at, epoch: sent_in } = message.sent else { return None };
+            let stopped = message.recall != Recall::No;
+            if message.due.is_some_and(|due| due > now || stopped) {
+                return None;
+            }
+            let at = message.due.map_or(at, |due| due.max(at));
             if now.since(at) > limits::RETENTION_MILLIS / 2 {
                 return None;
             }

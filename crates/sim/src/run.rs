@@ -1,13 +1,13 @@
 //! One seed: the shard on its store, the clock, and what happens when.
 
 use crate::faults::{FAULTS, Fault};
-use crate::judge::{Judge, MessageNumber, Sent, Verdict};
+use crate::judge::{Judge, Message, MessageNumber, Sent, Verdict};
 use crate::{Broken, Plan, Report, Violation};
 use martlet_model::handle::ReceiptHandle;
 use martlet_model::{Filter, GroupId, QueueId, QueueOffset, RetryBackoff, TagFilter, TopicId, UnixMillis, record};
 use martlet_shard::{
-    Command, DeadLetters, GroupFacts, HandOut, Load, LoadId, Output, ShardClock, ShardLoop, ShardOptions, TopicFacts,
-    execute,
+    Command, DeadLetters, GroupFacts, HandOut, Load, LoadId, Output, Placed, ShardClock, ShardLoop, ShardOptions,
+    TopicFacts, execute,
 };
 use martlet_store::conformance::Random;
 use martlet_store::sim::{SimOptions, SimPlace, SimReader, SimStore};
@@ -62,6 +62,7 @@ impl Group {
 enum Pending {
     Catalog,
     Send(Vec<MessageNumber>),
+    Recall(MessageNumber),
     Receive { client: usize, life: u32, group: GroupId, topic: TopicId, renewed_for: Option<u64> },
     Settle(Vec<(ReceiptHandle, MessageNumber)>),
     Change { handle: ReceiptHandle, number: MessageNumber, millis: i64, at: UnixMillis },
@@ -101,6 +102,8 @@ struct Run {
     reads_fail: bool,
     /// Until then it is not known what is visible: reads failed, and undos with them.
     blind_until: UnixMillis,
+    /// Until then what is due may wait: the disk was full.
+    late_until: UnixMillis,
 
     judge: Judge,
     topics: Vec<Topic>,
@@ -155,6 +158,7 @@ impl Run {
             slowness: 1,
             reads_fail: false,
             blind_until: UnixMillis(0),
+            late_until: UnixMillis(0),
             judge: Judge::default(),
             topics: Vec::new(),
             groups: Vec::new(),
@@ -197,7 +201,8 @@ impl Run {
                 let (fault, _) = FAULTS[self.random.below(FAULTS.len() as u64) as usize];
                 self.strike(fault)?;
             }
-            4..=249 => self.produce(),
+            4..=14 => self.recall(),
+            15..=249 => self.produce(),
             250..=699 => {
                 let client = self.random.below(self.clients.len() as u64) as usize;
                 self.act(client);
@@ -264,6 +269,7 @@ impl Run {
                     self.turn(false)?;
                 }
                 self.heal();
+                self.late_until = self.now.plus(2_000);
             }
             Fault::SlowDisk => self.slowness = 40,
             Fault::ClockHour | Fault::ClockDays => {
@@ -540,9 +546,9 @@ impl Run {
                 continue;
             }
             let (id, max) = (group.facts.id, group.facts.max_attempts);
-            if let Some(number) =
-                self.judge.visible(id, topic, max, epoch, self.now, group.facts.ordered, |tag| group.wants(tag))
-            {
+            let late = self.now < self.late_until;
+            let wants = |message: &Message| group.wants(message.tag) && (message.due.is_none() || !late);
+            if let Some(number) = self.judge.visible(id, topic, max, epoch, self.now, group.facts.ordered, wants) {
                 let track = self.judge.tracks.get(&id).and_then(|tracks| tracks.get(&number));
                 return Err(format!(
                     "client {} of {id:?} waits although message {number} is visible: {:?}, {track:?} at {:?}",
@@ -596,6 +602,23 @@ impl Run {
                     message.sent = Sent::Yes { at: self.now, epoch };
                 }
             }
+            (Pending::Send(numbers), Output::Scheduled(placed)) => {
+                self.report.sent += placed.len() as u64;
+                for (number, placed) in numbers.into_iter().zip(placed) {
+                    let message = &mut self.judge.messages[number as usize];
+                    match placed {
+                        Placed::Now(queue, offset) => message.place = Some((queue, offset)),
+                        Placed::Later(at) if message.place.is_none() => message.timer = Some(at),
+                        Placed::Later(_) => return Err(format!("message {number} was handed out before it waited")),
+                    }
+                    message.sent = Sent::Yes { at: self.now, epoch };
+                }
+            }
+            (Pending::Recall(number), Output::Recalled(answer)) => {
+                self.report.recalled += u64::from(answer.is_ok());
+                self.judge.recalled(number, Some(answer), self.now)?;
+            }
+            (Pending::Recall(number), Output::Refused(_)) => self.judge.recalled(number, None, self.now)?,
             (Pending::Send(numbers), Output::Refused(_)) => {
                 numbers.into_iter().for_each(|number| self.judge.messages[number as usize].sent = Sent::No);
             }

@@ -17,7 +17,10 @@ fn a_few_hundred_seeds_keep_every_promise() {
         }
     }
     println!("{all:?}");
-    assert!(all.sent > 10_000 && all.delivered > all.sent / 2 && all.dead_letters > 0, "too little happened: {all:?}");
+    assert!(
+        all.sent > 10_000 && all.delivered > all.sent / 2 && all.dead_letters > 0 && all.recalled > 0,
+        "too little happened: {all:?}"
+    );
 }
 
 #[test]

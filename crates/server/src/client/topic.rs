@@ -85,6 +85,7 @@ fn describe(answer: &v1::DescribeTopicResponse, as_json: bool) {
     if as_json {
         let mut value = to_json(&topic);
         value["broker"] = json!(answer.broker);
+        value["delayed"] = json!(answer.delayed);
         value["queues"] = answer
             .queues
             .iter()
@@ -108,6 +109,9 @@ fn describe(answer: &v1::DescribeTopicResponse, as_json: bool) {
     println!("retention   {}", retention(&topic));
     println!("created     {}", created(topic.created_millis, topic.auto_created));
     println!("broker      {}", answer.broker);
+    if answer.delayed > 0 {
+        println!("delayed     {} messages wait for their delivery timestamp", answer.delayed);
+    }
     println!();
     let mut table = table(&["queue", "min offset", "max offset", "messages", "newest"]);
     right(&mut table, &[0, 1, 2, 3]);

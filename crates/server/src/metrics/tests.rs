@@ -33,6 +33,7 @@ fn snapshot() -> Snapshot {
             }],
             refusals: vec![("topic_not_found", 2)],
             counters: counters(),
+            waiting: vec![("later".into(), martlet_shard::Waiting { delayed: 11 })],
             waiting_polls: 5,
             resident_entities: 6,
             open_slots: 7,
@@ -65,7 +66,14 @@ fn snapshot() -> Snapshot {
 }
 
 fn counters() -> martlet_shard::Counters {
-    martlet_shard::Counters { dead_letters: 9, dropped_unconsumed: 8, ..Default::default() }
+    martlet_shard::Counters {
+        dead_letters: 9,
+        dropped_unconsumed: 8,
+        timers_out: 2,
+        lateness: [1, 0, 0, 1, 0, 0, 0, 0],
+        lateness_sum: 300,
+        ..Default::default()
+    }
 }
 
 #[test]

@@ -16,4 +16,5 @@ mod ordered_faults;
 mod renewal;
 mod retention;
 mod retries;
+mod timers;
 mod world;

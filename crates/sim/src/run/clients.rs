@@ -1,11 +1,14 @@
 //! Producers and consumers of every temper.
 
 use super::{Pending, Run, TAGS};
-use crate::judge::{Message, MessageNumber, Sent, body};
+use crate::judge::{Message, MessageNumber, Recall, Sent, body};
 use martlet_model::handle::ReceiptHandle;
 use martlet_model::record::{Field, RecordWriter};
 use martlet_model::{GroupId, TopicId, UnixMillis};
-use martlet_shard::{ClientNumber, Command, Incoming, PollId, ReceiveCommand};
+use martlet_shard::{ClientNumber, Command, Incoming, PollId, ReceiveCommand, Scheduled};
+
+/// Longest delay, in milliseconds.
+pub(super) const DELAY_MILLIS_MAX: u64 = 2 * 86_400_000;
 
 /// A consumer. Even ones have their hand-outs renewed, odd ones do not.
 pub(super) struct Client {
@@ -38,7 +41,9 @@ impl Run {
         let topic = self.topics[self.random.below(self.topics.len() as u64) as usize].facts.id;
         let epoch = self.epoch();
         let count = if self.random.below(8) == 0 { 1 + self.random.below(12) } else { 1 };
+        let delayed = self.random.one_in(4);
         let mut messages = Vec::new();
+        let mut dues = Vec::new();
         let mut numbers = Vec::new();
         for _ in 0..count {
             let number = self.judge.messages.len() as u64;
@@ -46,9 +51,23 @@ impl Run {
             let length = self.random.below(if self.random.clone().below(20) == 0 { 3_000 } else { 100 }) as usize;
             let sent = Sent::UnderWay { epoch };
             // A few busy message groups, and messages of none.
-            let message_group = (!self.random.one_in(4)).then(|| format!("key {}", self.random.below(5)));
+            let message_group = (!delayed && !self.random.one_in(4)).then(|| format!("key {}", self.random.below(5)));
             let key = message_group.as_deref().map(martlet_shard::message_group);
-            self.judge.messages.push(Message { topic, tag, length, sent, key, place: None, queue: None });
+            let due = delayed.then(|| self.now.plus(self.random_delay()));
+            dues.push(due.unwrap_or_default());
+            let (recall, timer) = (Recall::No, None);
+            self.judge.messages.push(Message {
+                topic,
+                tag,
+                length,
+                sent,
+                key,
+                place: None,
+                queue: None,
+                due,
+                timer,
+                recall,
+            });
             let mut writer = RecordWriter::with_capacity(length + 32);
             let id = number.to_string();
             writer.field(Field::MessageId(&id));
@@ -63,7 +82,43 @@ impl Run {
             numbers.push(number);
         }
         let deadline = (self.random.below(50) == 0).then(|| self.now.plus(-1));
-        self.ask(Pending::Send(numbers), |token| Command::Send { topic, messages, deadline, token });
+        self.ask(Pending::Send(numbers), |token| match delayed {
+            true => {
+                let messages =
+                    messages.into_iter().zip(dues).map(|(message, due)| Scheduled { message, due }).collect();
+                Command::Schedule { topic, messages, deadline, token }
+            }
+            false => Command::Send { topic, messages, deadline, token },
+        });
+    }
+
+    /// Mostly seconds, now and then hours or days, sometimes the past.
+    fn random_delay(&mut self) -> i64 {
+        match self.random.below(16) {
+            0 => -(self.random.below(5_000) as i64),
+            1 => self.random.below(DELAY_MILLIS_MAX) as i64,
+            2 | 3 => self.random.below(7_200_000) as i64,
+            _ => self.random.below(10_000) as i64,
+        }
+    }
+
+    /// Recalls one of the last messages that wait, or waited.
+    pub(super) fn recall(&mut self) {
+        let live: Vec<TopicId> = self.topics.iter().map(|topic| topic.facts.id).collect();
+        let numbered = self.judge.messages.iter().enumerate().rev();
+        let known = |(number, message): (usize, &Message)| Some((number as u64, message.topic, message.timer?));
+        let recent: Vec<_> = numbered.filter_map(known).filter(|(_, topic, _)| live.contains(topic)).take(20).collect();
+        if recent.is_empty() {
+            return;
+        }
+        let (number, topic, at) = recent[self.random.below(recent.len() as u64) as usize];
+        let recall = &mut self.judge.messages[number as usize].recall;
+        *recall = match *recall {
+            Recall::No => Recall::UnderWay(1),
+            Recall::UnderWay(count) => Recall::UnderWay(count + 1),
+            known => known,
+        };
+        self.ask(Pending::Recall(number), |token| Command::Recall { topic, at, token });
     }
 
     fn epoch(&self) -> u32 {

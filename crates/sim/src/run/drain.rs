@@ -1,7 +1,8 @@
 //! The end of a seed: faults stop, everything visible is consumed, and nothing is left.
 
+use super::clients::DELAY_MILLIS_MAX;
 use super::{Pending, Run, SAFE_AGE_MILLIS};
-use crate::judge::{Sent, Verdict};
+use crate::judge::{Recall, Sent, Verdict};
 use bytes::Bytes;
 use martlet_model::handle::ReceiptHandle;
 use martlet_model::{GroupId, TopicId};
@@ -32,7 +33,8 @@ impl Run {
             }
             self.pump()?;
             if self.report.delivered == before {
-                if round > 3 && self.backlog()? == 0 {
+                let waiting = self.shard.as_ref().map_or(0, |shard| shard.shard().waiting().count());
+                if round > 3 && waiting == 0 && self.backlog()? == 0 {
                     return self.nothing_is_left();
                 }
                 // Past invisible durations, later past the waits of hand-outs that were renewed to the end.
@@ -93,6 +95,10 @@ impl Run {
             let topic = self.topics[group.topic].facts.id;
             for (number, message) in self.judge.messages.iter().enumerate() {
                 let Sent::Yes { at, .. } = message.sent else { continue };
+                if message.recall != Recall::No {
+                    continue;
+                }
+                let at = message.due.map_or(at, |due| due.max(at));
                 let old = self.now.since(at) > SAFE_AGE_MILLIS;
                 if message.topic != topic || !group.wants(message.tag) || old {
                     continue;
@@ -118,6 +124,9 @@ impl Run {
             let group = self.groups[at].facts.id;
             self.ask(Pending::Catalog, |token| Command::DropGroup { group, token });
         }
+        self.pump()?;
+        // What waits for topics that were deleted goes when it would have been due, its bucket when that hour is over.
+        self.monotonic += DELAY_MILLIS_MAX as i64 + 2 * 3_600_000;
         self.pump()?;
         let Some(reader) = self.reader() else { return Ok(()) };
         let all = Bytes::from_static(&[0])..Bytes::from_static(&[255]);

@@ -1,0 +1,378 @@
+//! What happens by itself at a given time, from seconds to weeks ahead.
+//!
+//! A timer is a key in the store, ordered by its time; its message lies in a **bucket**, a hidden queue of this shard that
+//! holds the messages due in one hour and is forgotten as a whole when the hour is over. In memory are only the next timers:
+//! everything below the *horizon*, a few thousand, however many wait. The store is asked for more when these run low.
+//!
+//! Rules
+//! - A timer is there exactly until the batch that carries out what it stands for.
+//! - Everything below the horizon is in memory or on its way out (`firing`); everything else is only in the store.
+//! - A load that must see what the open batch writes is asked for when that batch goes to the store (`after_batch`).
+
+use crate::codec::CodecError;
+use crate::command::{TimerAt, Waiting};
+use crate::keys;
+use crate::load::{Load, scan_all};
+use crate::shard::{Purpose, Shard};
+use bytes::Bytes;
+use martlet_model::record::{put_varint, take_varint};
+use martlet_model::{QueueId, QueueOffset, TopicId, UnixMillis};
+use martlet_store::{Op, ReadError, Reader};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Timers that one scan brings.
+const SCAN_TIMERS: usize = 8_192;
+/// The store is asked for more when fewer are left.
+const NEAR_MIN: usize = 4_096;
+/// Beyond it the farthest are left to the store again.
+const NEAR_MAX: usize = 32_768;
+/// Timers made beyond the horizon during one scan that are remembered; the horizon stays below the others.
+const FRESH_MAX: usize = 4_096;
+/// What could not be carried out (no room, unreadable) is tried again after this.
+const AGAIN_MILLIS: i64 = 1_000;
+/// An hour of buckets.
+pub(crate) const HOUR_MILLIS: i64 = 3_600_000;
+
+/// What a timer stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// The message goes to its topic.
+    Deliver(TopicId),
+}
+
+impl Timer {
+    /// Value of key 9: kind (1 deliver), topic (varint).
+    fn encode(self) -> Bytes {
+        let Self::Deliver(topic) = self;
+        let mut bytes = vec![1];
+        put_varint(&mut bytes, u64::from(topic.0));
+        Bytes::from(bytes)
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut at = 1;
+        let topic = TopicId(u32::try_from(take_varint(bytes, &mut at)?).ok()?);
+        match bytes.first()? {
+            1 => Some(Self::Deliver(topic)),
+            _ => None,
+        }
+    }
+}
+
+/// A hidden queue of messages that wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bucket {
+    pub queue: QueueId,
+    pub next: QueueOffset,
+}
+
+/// A scan of the store for timers.
+struct Scan {
+    from: TimerAt,
+    /// Timers made from there on since it was decided on, and those removed: the scan may or may not have seen them.
+    fresh: BTreeMap<TimerAt, Timer>,
+    gone: BTreeSet<TimerAt>,
+    /// The smallest that did not fit `fresh`.
+    cap: Option<TimerAt>,
+}
+
+/// The timers of a shard.
+#[derive(Default)]
+pub(crate) struct Timers {
+    /// By hour.
+    pub buckets: BTreeMap<u64, Bucket>,
+    near: BTreeMap<TimerAt, Timer>,
+    /// From here on timers are only in the store; `None`: all are in memory.
+    horizon: Option<TimerAt>,
+    scan: Option<Scan>,
+    scan_not_before: UnixMillis,
+    /// Taken out of `near`, being read or waiting for their queue.
+    pub firing: BTreeMap<TimerAt, Timer>,
+    not_before: UnixMillis,
+    /// By topic; none is all zero.
+    waiting: BTreeMap<TopicId, Waiting>,
+    recounted: BTreeSet<TopicId>,
+}
+
+/// Reads the next timers.
+pub(crate) async fn scan<R: Reader>(
+    reader: &R,
+    from: Option<TimerAt>,
+) -> Result<(Vec<(TimerAt, Timer)>, bool), ReadError> {
+    let found = reader.scan(keys::timers_from(from), SCAN_TIMERS).await?;
+    let more = found.len() == SCAN_TIMERS;
+    // What a newer broker wrote is left alone.
+    let timers =
+        found.iter().filter_map(|(key, state)| Some((keys::timer_of(key)?, Timer::decode(state.image.as_ref()?)?)));
+    Ok((timers.collect(), more))
+}
+
+fn after(at: TimerAt) -> TimerAt {
+    TimerAt { offset: at.offset.next(), ..at }
+}
+
+impl Timers {
+    /// Reads the buckets, the counts and the next timers.
+    pub async fn open<R: Reader>(reader: &R) -> Result<Self, crate::OpenError> {
+        let mut timers = Self::default();
+        let bad = |what| CodecError { what };
+        for (key, state) in scan_all(reader, keys::kind(keys::BUCKET)).await? {
+            let image = state.image.unwrap_or_default();
+            let mut at = 0;
+            let mut number = || take_varint(&image, &mut at);
+            match keys::numbers(&key).as_deref() {
+                Some(&[DELAYED, hour]) => {
+                    let queue = QueueId(number().ok_or(bad("bucket"))?);
+                    let next = reader.bounds(queue).await?.unwrap_or_default().end;
+                    timers.buckets.insert(hour, Bucket { queue, next });
+                }
+                Some(&[COUNTS, topic]) => {
+                    let topic = TopicId(u32::try_from(topic).map_err(|_| bad("count of waiting messages"))?);
+                    let delayed = number().ok_or(bad("count of waiting messages"))?;
+                    timers.waiting.insert(topic, Waiting { delayed });
+                }
+                _ => return Err(bad("bucket").into()),
+            }
+        }
+        let (found, more) = scan(reader, None).await?;
+        timers.horizon = found.last().filter(|_| more).map(|&(last, _)| after(last));
+        timers.near = found.into_iter().collect();
+        Ok(timers)
+    }
+
+    fn is_near(&self, at: TimerAt) -> bool {
+        self.horizon.is_none_or(|horizon| at < horizon)
+    }
+
+    /// Whether a timer is there. `None`: only the store knows.
+    pub fn knows(&self, at: TimerAt) -> Option<bool> {
+        self.is_near(at).then(|| self.near.contains_key(&at) || self.firing.contains_key(&at))
+    }
+
+    fn add(&mut self, at: TimerAt, timer: Timer) {
+        if self.is_near(at) {
+            self.near.insert(at, timer);
+            if self.near.len() > NEAR_MAX
+                && let Some((last, _)) = self.near.pop_last()
+            {
+                self.horizon = Some(last);
+            }
+        } else if let Some(scan) = self.scan.as_mut().filter(|scan| at >= scan.from) {
+            scan.fresh.insert(at, timer);
+            if scan.fresh.len() > FRESH_MAX
+                && let Some((last, _)) = scan.fresh.pop_last()
+            {
+                scan.cap = Some(scan.cap.map_or(last, |cap| cap.min(last)));
+            }
+        }
+    }
+
+    fn remove(&mut self, at: TimerAt) {
+        self.near.remove(&at);
+        self.firing.remove(&at);
+        if let Some(scan) = &mut self.scan {
+            scan.fresh.remove(&at);
+            scan.gone.insert(at);
+        }
+    }
+
+    /// Not read yet: it is still due.
+    pub fn put_back(&mut self, at: TimerAt) {
+        if let Some(timer) = self.firing.remove(&at) {
+            self.near.insert(at, timer);
+        }
+    }
+
+    fn wants_scan(&self) -> Option<TimerAt> {
+        self.horizon.filter(|_| self.scan.is_none() && self.near.len() < NEAR_MIN)
+    }
+
+    /// Begins the scan that is to be asked for, if one is.
+    fn begin_scan(&mut self, now: UnixMillis) -> Option<TimerAt> {
+        let from = self.wants_scan().filter(|_| now >= self.scan_not_before)?;
+        self.scan = Some(Scan { from, fresh: BTreeMap::new(), gone: BTreeSet::new(), cap: None });
+        Some(from)
+    }
+
+    fn scanned(&mut self, found: Vec<(TimerAt, Timer)>, more: bool) {
+        let Some(scan) = self.scan.take() else { return };
+        // The horizon came nearer meanwhile: there would be a gap. The next scan begins where it is now.
+        if self.horizon != Some(scan.from) {
+            return;
+        }
+        let until = found.last().filter(|_| more).map(|&(last, _)| after(last));
+        self.horizon = match (until, scan.cap) {
+            (Some(until), Some(cap)) => Some(until.min(cap)),
+            (until, cap) => until.or(cap),
+        };
+        let found = found.into_iter().filter(|(at, _)| !scan.gone.contains(at)).chain(scan.fresh);
+        let horizon = self.horizon;
+        self.near.extend(found.filter(|(at, _)| horizon.is_none_or(|horizon| *at < horizon)));
+    }
+
+    fn next_due(&self, now: UnixMillis) -> Option<UnixMillis> {
+        // What is on its way out wakes the shard by itself.
+        let first = self.near.first_key_value().filter(|_| self.firing.is_empty());
+        let due = first.map(|(at, _)| at.due.max(self.not_before));
+        // A bucket whose hour is over waits for its timers, not for a time.
+        let over = self.buckets.first_key_value().map(|(&hour, _)| end_of(hour)).filter(|&end| end > now);
+        let scan = self.wants_scan().map(|_| self.scan_not_before);
+        [due, over, scan].into_iter().flatten().min()
+    }
+
+    /// The first bucket, if its hour is over and nothing in it waits any more.
+    fn take_finished(&mut self, now: UnixMillis) -> Option<(u64, Bucket)> {
+        let (&hour, &bucket) = self.buckets.first_key_value()?;
+        let end = end_of(hour);
+        let waits = |at: Option<TimerAt>| at.is_some_and(|at| at.due < end);
+        let first = self.near.first_key_value().map(|(&at, _)| at);
+        if end > now || !self.firing.is_empty() || waits(first) || waits(self.horizon) {
+            return None;
+        }
+        self.buckets.remove(&hour);
+        Some((hour, bucket))
+    }
+}
+
+/// Sub-kinds of key 10.
+const DELAYED: u64 = 0;
+const COUNTS: u64 = 2;
+
+fn end_of(hour: u64) -> UnixMillis {
+    UnixMillis((hour as i64 + 1).saturating_mul(HOUR_MILLIS))
+}
+
+impl<T> Shard<T> {
+    /// Messages of a topic that wait.
+    pub fn waiting(&self) -> impl Iterator<Item = (TopicId, Waiting)> + '_ {
+        self.timers.waiting.iter().map(|(&topic, &waiting)| (topic, waiting))
+    }
+
+    /// Timers in memory.
+    pub fn near_timers(&self) -> usize {
+        self.timers.near.len() + self.timers.firing.len()
+    }
+
+    pub(crate) fn add_timer(&mut self, at: TimerAt, timer: Timer) {
+        self.ops.push(Op::Put { key: keys::timer(at), image: timer.encode(), keep_until: Some(at.due) });
+        self.timers.add(at, timer);
+    }
+
+    pub(crate) fn remove_timer(&mut self, at: TimerAt) {
+        self.ops.push(Op::Remove { key: keys::timer(at) });
+        self.timers.remove(at);
+    }
+
+    /// Puts back what could not be carried out now, and waits a little.
+    pub(crate) fn timers_again(&mut self, timers: impl IntoIterator<Item = TimerAt>) {
+        for at in timers {
+            self.timers.put_back(at);
+        }
+        self.timers.not_before = self.now.plus(AGAIN_MILLIS);
+    }
+
+    /// Changes how many messages of a topic wait.
+    pub(crate) fn count_waiting(&mut self, topic: TopicId, change: impl FnOnce(&mut Waiting)) {
+        if self.topics.contains_key(&topic) {
+            change(self.timers.waiting.entry(topic).or_default());
+            self.timers.recounted.insert(topic);
+        }
+    }
+
+    /// The topic is deleted: what waits for it is dropped when it is due, and not counted any more.
+    pub(crate) fn forget_waiting(&mut self, topic: TopicId) {
+        if self.timers.waiting.remove(&topic).is_some() {
+            self.timers.recounted.insert(topic);
+        }
+    }
+
+    /// The bucket of the messages due at this time, made if there is none. The next place in it is taken.
+    pub(crate) fn take_bucket_place(&mut self, due: UnixMillis) -> (QueueId, QueueOffset, UnixMillis) {
+        let hour = (due.0.max(0) / HOUR_MILLIS) as u64;
+        let until = end_of(hour);
+        if let Some(bucket) = self.timers.buckets.get_mut(&hour) {
+            let offset = bucket.next;
+            bucket.next = offset.next();
+            return (bucket.queue, offset, until);
+        }
+        let queue = QueueId(self.image.next_queue);
+        self.image.next_queue += 1;
+        self.put_image();
+        let mut image = Vec::new();
+        put_varint(&mut image, queue.0);
+        let key = keys::bucket(DELAYED, hour);
+        self.ops.push(Op::Put { key, image: Bytes::from(image), keep_until: Some(until) });
+        self.timers.buckets.insert(hour, Bucket { queue, next: QueueOffset(1) });
+        (queue, QueueOffset(0), until)
+    }
+
+    /// A load that sees everything this turn and those before have changed.
+    pub(crate) fn want_after_batch(&mut self, load: Load, purpose: Purpose<T>) {
+        self.after_batch.push((load, purpose));
+    }
+
+    /// The batch goes to the store, or there is none: what waited for that can be read.
+    pub(crate) fn ask_after_batch(&mut self) {
+        for (load, purpose) in std::mem::take(&mut self.after_batch) {
+            self.want(load, purpose);
+        }
+    }
+
+    /// Carries out what is due, as much as fits a turn.
+    pub(crate) fn fire_timers(&mut self) {
+        if self.timers.firing.is_empty() && self.now >= self.timers.not_before {
+            let mut taken = 0;
+            while let Some(entry) = self.timers.near.first_entry().filter(|entry| entry.key().due <= self.now) {
+                let (at, timer) = entry.remove_entry();
+                self.timers.firing.insert(at, timer);
+                taken += 1;
+                if taken == crate::delay::DUE_MAX {
+                    break;
+                }
+            }
+            if taken > 0 {
+                self.read_due();
+            }
+        }
+        while let Some((hour, bucket)) = self.timers.take_finished(self.now) {
+            self.ops.push(Op::Forget { queue: bucket.queue });
+            self.ops.push(Op::Remove { key: keys::bucket(DELAYED, hour) });
+        }
+        if let Some(from) = self.timers.begin_scan(self.now) {
+            self.want_after_batch(Load::Timers(Some(from)), Purpose::Timers);
+        }
+    }
+
+    /// The store has been looked through for timers.
+    pub(crate) fn timers_scanned(&mut self, found: Option<(Vec<(TimerAt, Timer)>, bool)>) {
+        match found {
+            Some((found, more)) => self.timers.scanned(found, more),
+            None => {
+                self.timers.scan = None;
+                self.timers.scan_not_before = self.now.plus(AGAIN_MILLIS);
+            }
+        }
+    }
+
+    pub(crate) fn next_timer(&self) -> Option<UnixMillis> {
+        self.timers.next_due(self.now)
+    }
+
+    /// Writes the counts that changed.
+    pub(crate) fn flush_waiting(&mut self) {
+        for topic in std::mem::take(&mut self.timers.recounted) {
+            let key = keys::bucket(COUNTS, u64::from(topic.0));
+            match self.timers.waiting.get(&topic).filter(|waiting| **waiting != Waiting::default()) {
+                Some(waiting) => {
+                    let mut image = Vec::new();
+                    put_varint(&mut image, waiting.delayed);
+                    self.ops.push(Op::Put { key, image: Bytes::from(image), keep_until: None });
+                }
+                None => {
+                    self.timers.waiting.remove(&topic);
+                    self.ops.push(Op::Remove { key });
+                }
+            }
+        }
+    }
+}
