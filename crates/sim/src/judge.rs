@@ -108,6 +108,9 @@ impl Track {
 pub struct Judge {
     pub messages: Vec<Message>,
     pub tracks: BTreeMap<GroupId, BTreeMap<MessageNumber, Track>>,
+    /// Replies to polls of a group that may have been durable and reached nobody, by epoch: each may have cost any of its
+    /// messages an attempt.
+    unheard: BTreeMap<(GroupId, u32), u32>,
 }
 
 pub type Verdict = Result<(), String>;
@@ -271,6 +274,23 @@ impl Judge {
         Ok(())
     }
 
+    /// A reply to a poll of this group may have been durable and reached nobody.
+    pub fn unheard(&mut self, group: GroupId, epoch: u32) {
+        *self.unheard.entry((group, epoch)).or_default() += 1;
+    }
+
+    /// Whether a message may have had its last attempt, for all that was heard of it and may not have been.
+    pub fn may_be_exhausted(&self, group: GroupId, number: MessageNumber, max_attempts: u32) -> bool {
+        let last = self.tracks.get(&group).and_then(|tracks| tracks.get(&number)).and_then(|track| track.last);
+        let (heard, since) = match (last, self.messages[number as usize].sent) {
+            (Some(last), _) => (last.attempt, last.epoch),
+            (None, Sent::Yes { epoch, .. } | Sent::UnderWay { epoch }) => (0, epoch),
+            (None, Sent::Perhaps | Sent::No) => (0, 0),
+        };
+        let unheard: u32 = self.unheard.range((group, since)..=(group, u32::MAX)).map(|(_, count)| count).sum();
+        heard + unheard >= max_attempts
+    }
+
     /// Power or process went: what has no answer may have happened or not.
     pub fn crashed(&mut self) {
         for message in &mut self.messages {
@@ -393,5 +413,42 @@ impl Judge {
                 None => at.sent == Sent::No || at.place > message.place,
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_replies_since_it_was_last_heard_of_may_have_cost_a_message_its_last_attempt() {
+        let (group, other) = (GroupId(1), GroupId(2));
+        let sent = Sent::Yes { at: UnixMillis(0), epoch: 3 };
+        let message = Message {
+            topic: TopicId(1),
+            tag: 0,
+            length: 0,
+            sent,
+            key: None,
+            place: None,
+            queue: None,
+            due: None,
+            timer: None,
+            recall: Recall::No,
+        };
+        let mut judge = Judge { messages: vec![message], ..Judge::default() };
+        judge.unheard(group, 2);
+        judge.unheard(other, 3);
+        assert!(!judge.may_be_exhausted(group, 0, 1));
+        judge.unheard(group, 3);
+        assert!(judge.may_be_exhausted(group, 0, 1) && !judge.may_be_exhausted(group, 0, 2));
+        let (at, until) = (UnixMillis(0), UnixMillis(0));
+        let (loosened, undone, renewed_for) = (false, false, None);
+        let delivery = DeliveryNumber(1);
+        judge.track(group, 0).last =
+            Some(Last { delivery, attempt: 1, epoch: 4, at, until, visible: until, renewed_for, loosened, undone });
+        assert!(judge.may_be_exhausted(group, 0, 1) && !judge.may_be_exhausted(group, 0, 2));
+        judge.unheard(group, 5);
+        assert!(judge.may_be_exhausted(group, 0, 2) && !judge.may_be_exhausted(group, 0, 3));
     }
 }

@@ -21,6 +21,8 @@ use std::task::{Context, Poll, Waker};
 
 mod clients;
 mod drain;
+#[cfg(test)]
+mod tests;
 
 use clients::Client;
 
@@ -398,6 +400,12 @@ impl Run {
 
     fn close(&mut self, power: bool) {
         self.heal();
+        let epoch = self.epoch();
+        for pending in self.pending.values() {
+            if let Pending::Receive { group, .. } = pending {
+                self.judge.unheard(*group, epoch);
+            }
+        }
         if let Some(shard) = self.shard.take() {
             let store = shard.into_store();
             match power {
@@ -530,12 +538,12 @@ impl Run {
         Ok(())
     }
 
-    /// At rest, no poll waits while there is a visible message for it.
+    /// At rest, and unless what is needed cannot be read, no poll waits while there is a visible message for it.
     fn check_visible(&self) -> Verdict {
         let Some(shard) = &self.shard else { return Ok(()) };
         let rests = shard.is_idle() && self.loads.is_empty() && self.inbox.is_empty();
         let due = self.next_wakeup.is_some_and(|at| at <= self.now);
-        if !rests || due || self.now < self.blind_until {
+        if !rests || due || self.reads_fail || self.now < self.blind_until {
             return Ok(());
         }
         let epoch = shard.shard().epoch();
@@ -631,6 +639,9 @@ impl Run {
                     self.in_order(group, &hand_outs, epoch)?;
                     for hand_out in &hand_outs {
                         self.delivered(client, group, topic, renewed_for, hand_out, epoch, reader)?;
+                    }
+                    if self.reads_fail {
+                        self.judge.unheard(group, epoch);
                     }
                 }
                 if vanished {

@@ -121,7 +121,7 @@ impl Run {
         self.ask(Pending::Recall(number), |token| Command::Recall { topic, at, token });
     }
 
-    fn epoch(&self) -> u32 {
+    pub(super) fn epoch(&self) -> u32 {
         self.shard.as_ref().map_or(0, |shard| shard.shard().epoch())
     }
 
@@ -177,7 +177,7 @@ impl Run {
         (!held.is_empty()).then(|| held.swap_remove(self.random.below(held.len() as u64) as usize))
     }
 
-    fn poll(&mut self, at: usize) {
+    pub(super) fn poll(&mut self, at: usize) {
         let client = &self.clients[at];
         let group = &self.groups[client.group];
         let (id, topic, filter) = (group.facts.id, self.topics[group.topic].facts.id, group.filter.clone());

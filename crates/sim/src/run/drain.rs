@@ -104,14 +104,11 @@ impl Run {
                     continue;
                 }
                 let track = self.judge.tracks.get(&facts.id).and_then(|tracks| tracks.get(&(number as u64)));
-                let accounted = track.is_some_and(|track| {
-                    let exhausted = track.last.is_some_and(|last| last.attempt >= facts.max_attempts);
-                    track.settled
-                        || track.perhaps_settled
-                        || !track.dead_letters.is_empty()
-                        || facts.dead_letters == DeadLetters::Discard && exhausted
-                });
-                if !accounted {
+                let accounted =
+                    track.is_some_and(|track| track.settled || track.perhaps_settled || !track.dead_letters.is_empty());
+                let discarded = facts.dead_letters == DeadLetters::Discard
+                    && self.judge.may_be_exhausted(facts.id, number as u64, facts.max_attempts);
+                if !accounted && !discarded {
                     return Err(format!("message {number} never reached {:?}: {message:?}, {track:?}", facts.id));
                 }
             }

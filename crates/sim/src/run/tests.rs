@@ -1,0 +1,77 @@
+//! What the model must hold for possible, played without chance.
+
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+/// One topic, one group, one client, and messages; some sends make several segments.
+fn run(facts: impl Fn(&mut GroupFacts), filtered: bool, sends: u32) -> Run {
+    let mut run = Run::new(1, Plan::default());
+    run.options.segment_bytes = 4 << 10;
+    run.open().unwrap();
+    let topic = run.new_topic(0);
+    run.topics.push(topic);
+    let mut group = run.new_group(if filtered { 2 } else { 0 });
+    group.topic = 0;
+    facts(&mut group.facts);
+    run.groups.push(group);
+    run.clients.push(Client::new(1, 0));
+    run.apply_catalog();
+    run.pump().unwrap();
+    // The group's progress is in memory from now on, and old messages are not.
+    run.poll(0);
+    run.pump().unwrap();
+    run.monotonic += 20_000;
+    run.pump().unwrap();
+    let mut sends = sends;
+    while sends > 0 || run.judge.messages.iter().all(|message| message.place.is_none()) {
+        run.produce();
+        run.pump().unwrap();
+        sends = sends.saturating_sub(1);
+    }
+    run
+}
+
+#[test]
+fn an_attempt_that_a_crash_kept_but_nobody_heard_of_may_be_the_last() {
+    let discards_after_two = |facts: &mut GroupFacts| {
+        (facts.ordered, facts.max_attempts, facts.dead_letters) = (true, 2, DeadLetters::Discard);
+    };
+    let mut run = run(discards_after_two, false, 1);
+    run.poll(0);
+    run.pump().unwrap();
+    let heard = run.clients[0].held.clone();
+    run.monotonic += 61_000;
+    run.pump().unwrap();
+    // The hand-out is durable, and the process gone before the reply leaves.
+    run.poll(0);
+    run.turn(true).unwrap();
+    run.step_store();
+    run.restart(false).unwrap();
+    let group = run.groups[0].facts.id;
+    run.drain().unwrap();
+    let tracks = &run.judge.tracks[&group];
+    let unheard = heard.iter().any(|(_, number)| {
+        let track = &tracks[number];
+        !track.settled && track.last.unwrap().attempt == 1
+    });
+    assert!(unheard, "one was to be discarded unheard: {tracks:?}");
+}
+
+#[test]
+fn a_poll_may_wait_while_what_it_needs_cannot_be_read_and_the_next_one_is_served() {
+    let mut run = run(|facts| facts.ordered = false, true, 200);
+    run.place.fail(false, false, true);
+    run.reads_fail = true;
+    run.poll(0);
+    run.pump().unwrap();
+    assert!(run.clients[0].polling.is_some(), "the poll was to wait");
+    run.check_visible().unwrap();
+    // With reads in order the same would be a broken promise.
+    run.reads_fail = false;
+    assert!(run.check_visible().is_err());
+    run.place.fail(false, false, false);
+    run.poll(0);
+    run.pump().unwrap();
+    assert!(!run.clients[0].held.is_empty());
+}
