@@ -44,6 +44,8 @@ impl<T> Shard<T> {
         for queue in resident {
             self.reindex_expiry(queue);
         }
+        // A queue that is read again may have messages.
+        self.stir_topic(id);
     }
 
     /// `%DLQ%group` exists as soon as something looks for it.

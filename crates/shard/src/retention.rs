@@ -51,6 +51,8 @@ impl<T> Shard<T> {
         let groups: Vec<GroupId> = self.progress.keys().filter(|key| key.1 == id).map(|key| key.0).collect();
         for group in groups {
             self.clamp(group, id);
+            // What waited for one of those to be settled need not any more.
+            self.stir(group, id);
         }
     }
 

@@ -47,8 +47,7 @@ impl<T> Shard<T> {
     pub(crate) fn ack(&mut self, handle: &ReceiptHandle) -> Result<(), SettleError> {
         if let Found::Live(_) = self.find(handle)? {
             self.counters.acked += 1;
-            self.change(handle.group, handle.queue, SlotChange::Close { first: handle.offset, count: 1 });
-            self.stir(handle.group, handle.queue);
+            self.settle(handle.group, handle.queue, handle.offset);
         }
         Ok(())
     }
@@ -85,8 +84,14 @@ impl<T> Shard<T> {
     pub(crate) fn lost(&mut self, handle: &ReceiptHandle) {
         if let Ok(Found::Live(_)) = self.find(handle) {
             self.counters.dropped_unconsumed += 1;
-            self.change(handle.group, handle.queue, SlotChange::Close { first: handle.offset, count: 1 });
+            self.settle(handle.group, handle.queue, handle.offset);
         }
+    }
+
+    /// A slot is settled: what waited for it, be it its message group or open slots being scarce, may be handed out.
+    fn settle(&mut self, group: GroupId, queue: QueueId, offset: QueueOffset) {
+        self.change(group, queue, SlotChange::Close { first: offset, count: 1 });
+        self.stir(group, queue);
     }
 
     /// What a vanished client had under renewal becomes visible.
@@ -173,7 +178,7 @@ impl<T> Shard<T> {
         let discard = self.groups.get(&group).is_some_and(|group| group.dead_letters == DeadLetters::Discard);
         if discard {
             self.counters.discarded += 1;
-            self.change(group, queue, SlotChange::Close { first: offset, count: 1 });
+            self.settle(group, queue, offset);
             reply.into_iter().for_each(|token| self.reply(token, Output::Settled(Ok(()))));
             return;
         }
@@ -194,7 +199,7 @@ impl<T> Shard<T> {
     ) {
         let (Some(message), Some(facts)) = (message, self.groups.get(&group)) else {
             // Retention was faster: there is nothing left to move.
-            self.change(group, queue, SlotChange::Close { first: offset, count: 1 });
+            self.settle(group, queue, offset);
             reply.into_iter().for_each(|token| self.reply(token, Output::Settled(Ok(()))));
             return;
         };
@@ -241,8 +246,7 @@ impl<T> Shard<T> {
                 let terms = id.map(|id| crate::term(into, b'i', id)).into_iter().collect();
                 self.append(target, Incoming { record: copy, terms, message_group: None });
                 self.counters.dead_letters += 1;
-                self.change(group, queue, SlotChange::Close { first: offset, count: 1 });
-                self.stir(group, queue);
+                self.settle(group, queue, offset);
             }
             _ => return self.dead_letter_failed(group, queue, offset, reply, None),
         }
@@ -291,7 +295,7 @@ impl<T> Shard<T> {
         }
     }
 
-    fn stir(&mut self, group: GroupId, queue: QueueId) {
+    pub(crate) fn stir(&mut self, group: GroupId, queue: QueueId) {
         if let Some(&topic) = self.topic_of.get(&queue)
             && self.polls.contains_key(&(topic, group))
         {

@@ -17,4 +17,5 @@ mod renewal;
 mod retention;
 mod retries;
 mod timers;
+mod waiting;
 mod world;
