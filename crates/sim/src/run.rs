@@ -11,7 +11,7 @@ use martlet_shard::{
 };
 use martlet_store::conformance::Random;
 use martlet_store::sim::{SimOptions, SimPlace, SimReader, SimStore};
-use martlet_store::{Notice, Reader, Store};
+use martlet_store::{Notice, Reader, Room, Store};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::future::Future;
@@ -104,7 +104,7 @@ struct Run {
     reads_fail: bool,
     /// Until then it is not known what is visible: reads failed, and undos with them.
     blind_until: UnixMillis,
-    /// Until then what is due may wait: the disk was full.
+    /// Until then what is due may wait: the shard saw the disk full.
     late_until: UnixMillis,
 
     judge: Judge,
@@ -271,7 +271,6 @@ impl Run {
                     self.turn(false)?;
                 }
                 self.heal();
-                self.late_until = self.now.plus(2_000);
             }
             Fault::SlowDisk => self.slowness = 40,
             Fault::ClockHour | Fault::ClockDays => {
@@ -511,6 +510,10 @@ impl Run {
         self.now = self.clock.read(START.plus(self.monotonic + self.wall_offset), self.monotonic);
         let (now, paused) = (self.now, self.clock.pauses_deletion());
         let Some(shard) = &mut self.shard else { return Ok(()) };
+        if shard.store().room() != Room::Open {
+            // What is due is tried again a second after.
+            self.late_until = now.plus(2_000);
+        }
         let turn = shard.turn(now, paused, commands);
         let notices = shard.store().take_notices();
         let epoch = shard.shard().epoch();

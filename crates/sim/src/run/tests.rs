@@ -75,3 +75,39 @@ fn a_poll_may_wait_while_what_it_needs_cannot_be_read_and_the_next_one_is_served
     run.pump().unwrap();
     assert!(!run.clients[0].held.is_empty());
 }
+
+#[test]
+fn what_is_due_may_wait_a_little_once_the_disk_has_room_again() {
+    let mut run = run(|facts| facts.ordered = false, false, 1);
+    let due = loop {
+        run.produce();
+        run.pump().unwrap();
+        let waits = run.judge.messages.iter().rev().find(|message| message.timer.is_some() && message.place.is_none());
+        if let Some(due) = waits.and_then(|message| message.due).filter(|due| *due > run.now.plus(100)) {
+            break due;
+        }
+    };
+    let wait = |run: &mut Run| {
+        while run.clients[0].polling.is_none() {
+            run.poll(0);
+            run.pump().unwrap();
+        }
+    };
+    run.monotonic += due.since(run.now) - 1;
+    run.pump().unwrap();
+    wait(&mut run);
+    let used = run.place.files().iter().map(|file| file.1).sum();
+    run.place.set_capacity(used);
+    run.pump().unwrap();
+    run.monotonic += 1;
+    run.pump().unwrap();
+    run.heal();
+    run.pump().unwrap();
+    wait(&mut run);
+    run.check_visible().unwrap();
+    run.late_until = run.now;
+    assert!(run.check_visible().is_err(), "it was to be late");
+    run.monotonic += 1_000;
+    run.pump().unwrap();
+    assert!(run.judge.messages.iter().any(|message| message.due == Some(due) && message.place.is_some()));
+}
