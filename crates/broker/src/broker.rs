@@ -1,16 +1,20 @@
 //! The broker: opening and closing, topics and groups, figures.
 
+use crate::agreement::Told;
 use crate::clients::Clients;
 use crate::mailbox::while_blocked;
 use crate::messages::{HOUSEKEEPING_EVERY, budget_used, reply_budget, wall_now};
 use crate::options::{BrokerOptions, OpenError, OpenReport};
 use crate::runtime::{Bell, ShardHandle, block_on};
 use crate::stats::{Figures, Stats};
-use crate::{ClientInfo, GroupSettings, GroupStatus, ProgressStatus, QueueStatus, Refusal, TopicSettings, TopicStatus};
+use crate::{
+    ClientInfo, GroupSettings, GroupStatus, ProgressStatus, QueueStatus, Refusal, SubscriptionStatus, TopicSettings,
+    TopicStatus,
+};
 use martlet_cluster::{Catalog, CatalogError, CatalogService, ChangeError, LocalCatalogStore};
 use martlet_model::group::DeliveryOrder;
 use martlet_model::names::{self, DEAD_LETTER_PREFIX};
-use martlet_model::{DeadLetterPolicy, GroupConfig, Permission, TopicConfig, TopicId, TopicType};
+use martlet_model::{DeadLetterPolicy, GroupConfig, GroupId, Permission, TopicConfig, TopicId, TopicType};
 use martlet_shard::{Command, DeadLetters, GroupFacts, Output, ShardOptions, TopicFacts};
 use martlet_store::Store as _;
 use martlet_store::local::{LocalReader, LocalStore, Options as StoreOptions};
@@ -109,9 +113,12 @@ impl Broker {
         let housekeeping = std::thread::Builder::new()
             .name("martlet-housekeeping".into())
             .spawn(move || {
+                let mut told = Told::default();
                 while !rest.sleep() {
                     let Some(inner) = weak.upgrade() else { return };
-                    Broker { inner }.housekeeping();
+                    let broker = Broker { inner };
+                    broker.housekeeping();
+                    broker.log_disagreements(&mut told);
                 }
             })
             .map_err(|error| OpenError::System { what: "starting the housekeeping thread", error })?;
@@ -357,20 +364,47 @@ impl Broker {
                     })
                     .collect();
                 let clients = self.inner.clients.of_group(name);
-                Ok(GroupStatus { config: (*config).clone(), progress, dead_letters, clients })
+                let subscriptions = self.subscriptions(config.id, &names).await?;
+                let disagreement = self.disagreement(name);
+                let config = (*config).clone();
+                Ok(GroupStatus { config, progress, dead_letters, clients, subscriptions, disagreement })
             }
             other => Err(self.unexpected(other, "", name)),
         }
     }
 
+    async fn subscriptions(
+        &self,
+        group: GroupId,
+        names: &std::collections::BTreeMap<TopicId, String>,
+    ) -> Result<Vec<SubscriptionStatus>, Refusal> {
+        match self.ask(|token| Command::DescribeSubscriptions { group, token }).await? {
+            Output::Subscriptions(found) => Ok(found
+                .into_iter()
+                .filter_map(|found| {
+                    let topic = names.get(&found.topic)?.clone();
+                    Some(SubscriptionStatus { topic, filter: found.filter, seen: found.seen })
+                })
+                .collect()),
+            other => Err(self.unexpected(other, "", "")),
+        }
+    }
+
     /// A client says who it is.
     pub fn client_seen(&self, info: ClientInfo) -> Result<(), Refusal> {
-        self.inner.clients.seen(info)
+        let role = info.role.clone();
+        self.inner.clients.seen(info)?;
+        self.tell_subscriptions(&role);
+        Ok(())
     }
 
     /// Whether the client is known; it lives on.
     pub fn heartbeat(&self, client_id: &str) -> bool {
-        self.inner.clients.heartbeat(client_id)
+        let known = self.inner.clients.heartbeat(client_id);
+        if let Some(role) = self.inner.clients.to_tell(client_id) {
+            self.tell_subscriptions(&role);
+        }
+        known
     }
 
     /// A client is gone: what it held under renewal becomes visible.

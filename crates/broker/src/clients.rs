@@ -11,7 +11,12 @@ struct Client {
     info: ClientInfo,
     number: ClientNumber,
     seen: Instant,
+    /// When the shard was told of its subscriptions.
+    told: Instant,
 }
+
+/// The shard is told of subscriptions again after so long.
+const TELL_AGAIN: Duration = Duration::from_secs(30);
 
 /// The connected clients.
 #[derive(Default)]
@@ -41,6 +46,7 @@ impl Clients {
         if let Some(client) = state.by_id.get_mut(&info.client_id) {
             client.info = info;
             client.seen = Instant::now();
+            client.told = client.seen;
             return Ok(());
         }
         if state.by_id.len() >= self.max {
@@ -48,7 +54,8 @@ impl Clients {
         }
         state.next += 1;
         let number = ClientNumber(state.next);
-        state.by_id.insert(info.client_id.clone(), Client { info, number, seen: Instant::now() });
+        let now = Instant::now();
+        state.by_id.insert(info.client_id.clone(), Client { info, number, seen: now, told: now });
         Ok(())
     }
 
@@ -61,6 +68,17 @@ impl Clients {
             }
             None => false,
         }
+    }
+
+    /// What a client does, if the shard is to be told of its subscriptions again.
+    pub fn to_tell(&self, id: &str) -> Option<ClientRole> {
+        let mut state = self.state();
+        let client = state.by_id.get_mut(id)?;
+        if client.told.elapsed() < TELL_AGAIN || !matches!(client.info.role, ClientRole::Consumer { .. }) {
+            return None;
+        }
+        client.told = Instant::now();
+        Some(client.info.role.clone())
     }
 
     /// The number of a client that polls; one that never introduced itself becomes known by polling.

@@ -8,10 +8,12 @@
 //! - `messages`: send, receive, settle: names to ids, commands to the shard, bodies read outside of it.
 //! - `delayed`: delayed messages and their recall.
 //! - `clients`: who is connected; what a vanished client held goes back.
+//! - `agreement`: what members subscribe to, told to the shard; where they differ, reported.
 //! - `runtime`: the shard's thread, its clock and its inbox.
 //! - `mailbox`: replies on their way back to the runtimes, one wake-up for many.
 //! - `stats`: what is counted per topic and group.
 
+mod agreement;
 mod broker;
 mod clients;
 mod delayed;
@@ -23,6 +25,7 @@ mod requests;
 mod runtime;
 mod stats;
 
+pub use agreement::{Disagreement, disagreements};
 pub use broker::Broker;
 pub use martlet_shard::LATENESS_MILLIS;
 pub use messages::ReplyBudget;

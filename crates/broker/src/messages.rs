@@ -374,6 +374,10 @@ impl Broker {
             Output::Refused(Refused::PollsFull { limit }) => {
                 Refusal::Busy { what: "number of waiting polls", limit: limit as u64 }
             }
+            Output::Refused(Refused::FiltersFull { limit }) => Refusal::Busy {
+                what: "number of different filter expressions of the consumer group on the topic",
+                limit: limit as u64,
+            },
             Output::Refused(Refused::ReadFailed(reason)) => Refusal::ReadFailed { reason },
             _ => Refusal::ShardStopped {
                 shard: self.inner.options.broker_name.clone(),

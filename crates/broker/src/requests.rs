@@ -180,6 +180,17 @@ impl ProgressStatus {
     }
 }
 
+/// A live subscription of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriptionStatus {
+    /// Topic name.
+    pub topic: String,
+    /// What passes.
+    pub filter: Arc<Filter>,
+    /// The last sign of life of a member with it, after a restart the restart at the earliest.
+    pub seen: UnixMillis,
+}
+
 /// A group, how far it is, and who is connected.
 #[derive(Clone, Debug)]
 pub struct GroupStatus {
@@ -191,4 +202,8 @@ pub struct GroupStatus {
     pub dead_letters: u64,
     /// Its connected consumers.
     pub clients: Vec<ClientInfo>,
+    /// Its live subscriptions: what messages are kept for.
+    pub subscriptions: Vec<SubscriptionStatus>,
+    /// What its consumers differ in.
+    pub disagreement: Option<crate::Disagreement>,
 }

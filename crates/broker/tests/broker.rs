@@ -151,3 +151,37 @@ async fn delayed_messages_wait_through_a_restart_and_their_handles_with_them() {
     assert!(matches!(broker.recall("later", &handle(0)).await, Err(Refusal::NotWaiting { .. })));
     broker.close();
 }
+
+#[tokio::test]
+async fn what_a_connected_member_subscribes_to_is_kept_for_it_and_differences_are_reported() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(&dir);
+    let settings = TopicSettings { queues: Some(1), ..TopicSettings::default() };
+    broker.create_topic("orders", settings).await.unwrap();
+    broker.group("billing").await.unwrap();
+    let member = |id: &str, tags: &str| ClientInfo {
+        client_id: id.into(),
+        language: "RUST".into(),
+        version: "1".into(),
+        remote: "192.0.2.1:1".into(),
+        role: ClientRole::Consumer {
+            group: "billing".into(),
+            push: false,
+            subscriptions: vec![("orders".into(), Filter::tags(tags).unwrap())],
+        },
+    };
+    broker.client_seen(member("client-1", "a")).unwrap();
+    assert_eq!(broker.disagreement("billing"), None);
+    broker.client_seen(member("client-2", "b")).unwrap();
+    send(&broker, "orders", vec![message("1", "a", b"one"), message("2", "b", b"two"), message("3", "c", b"x")]).await;
+    let received = broker.receive(poll("orders", "billing", "a", 1000)).await.unwrap().messages;
+    assert_eq!(received.len(), 1);
+    let status = broker.group_status("billing").await.unwrap();
+    assert_eq!(status.disagreement.unwrap().to_string(), "members have different filters on orders");
+    let filters: Vec<_> = status.subscriptions.iter().map(|found| found.filter.to_string()).collect();
+    assert_eq!(filters, ["a", "b"]);
+    // client-2 has not polled yet.
+    let received = broker.receive(poll("orders", "billing", "b", 1000)).await.unwrap().messages;
+    assert_eq!(received.len(), 1);
+    broker.close();
+}

@@ -2,8 +2,9 @@
 
 use crate::call::Call;
 use crate::code::{self, Denied};
-use crate::proto::v2::{self, Code, FilterExpression, FilterType, MessageModel, Resource};
+use crate::proto::v2::{self, Code, MessageModel, Resource};
 use crate::service::Front;
+use crate::settings;
 use crate::time;
 use martlet_broker::{ClientInfo, ClientRole, GroupStatus};
 use martlet_model::{Filter, Permission, TopicType, UnixMillis, names};
@@ -239,18 +240,11 @@ fn subscription_info(group: &str, topic: &str, filter: &Filter) -> v2::Subscript
     v2::SubscriptionInfo {
         group: Some(resource(group)),
         topic: Some(resource(topic)),
-        expression: Some(FilterExpression { r#type: filter_type(filter) as i32, expression: filter.to_string() }),
+        expression: Some(settings::expression(filter)),
         online: true,
         last_update_timestamp: None,
         message_model: MessageModel::Clustering as i32,
         subscription_consistency: true,
-    }
-}
-
-fn filter_type(filter: &Filter) -> FilterType {
-    match filter {
-        Filter::Tags(_) => FilterType::Tag,
-        Filter::Sql(_) => FilterType::Sql,
     }
 }
 

@@ -5,7 +5,10 @@ use crate::code::{self, Denied};
 use crate::proto::v1;
 use crate::proto::v2::{self, Code};
 use crate::service::Front;
-use martlet_broker::{ClientInfo, ClientRole, GroupSettings, ProgressStatus, QueueStatus, TopicSettings};
+use crate::settings;
+use martlet_broker::{
+    ClientInfo, ClientRole, GroupSettings, ProgressStatus, QueueStatus, SubscriptionStatus, TopicSettings,
+};
 use martlet_model::group::{ConsumptionPattern, DeliveryOrder};
 use martlet_model::{DeadLetterPolicy, GroupConfig, Permission, RetryBackoff, TopicConfig, TopicType, names};
 
@@ -109,6 +112,8 @@ impl Front {
             progress: status.progress.iter().map(progress_out).collect(),
             dead_letters: status.dead_letters,
             clients: status.clients.iter().map(client_out).collect(),
+            subscriptions: status.subscriptions.iter().map(subscription_out).collect(),
+            disagreement: status.disagreement.map_or_else(String::new, |disagreement| disagreement.to_string()),
         })
     }
 
@@ -286,6 +291,14 @@ fn progress_out(progress: &ProgressStatus) -> v1::Progress {
         in_flight: progress.in_flight,
         waiting_retry: progress.waiting_retry,
         ready: progress.ready,
+    }
+}
+
+fn subscription_out(subscription: &SubscriptionStatus) -> v1::Subscription {
+    v1::Subscription {
+        topic: subscription.topic.clone(),
+        expression: Some(settings::expression(&subscription.filter)),
+        seen_millis: subscription.seen.0,
     }
 }
 

@@ -153,7 +153,14 @@ impl Front {
         self.sessions.settle(client_id, request_timeout, stream, Instant::now())?;
         self.broker.client_seen(info)?;
         let merged = settings::merge(settings, group.as_deref());
-        Ok(TelemetryCommand { status: Some(code::ok()), command: Some(Command::Settings(merged)) })
+        let mut status = code::ok();
+        // The one place where the protocol lets a client be told: it is served all the same.
+        if let Some(group) = &group
+            && let Some(disagreement) = self.broker.disagreement(&group.name)
+        {
+            status.message = format!("OK; {disagreement}");
+        }
+        Ok(TelemetryCommand { status: Some(status), command: Some(Command::Settings(merged)) })
     }
 
     /// A client that the broker does not know any more, after a restart say, is learnt again from what its heartbeat

@@ -74,6 +74,15 @@ pub(crate) fn filter(expression: Option<&v2::FilterExpression>) -> Result<Filter
     compiled.map_err(|error| Denied::new(Code::IllegalFilterExpression, error.to_string()))
 }
 
+/// A filter in the words of the wire.
+pub(crate) fn expression(filter: &Filter) -> v2::FilterExpression {
+    let kind = match filter {
+        Filter::Tags(_) => FilterType::Tag,
+        Filter::Sql(_) => FilterType::Sql,
+    };
+    v2::FilterExpression { r#type: kind as i32, expression: filter.to_string() }
+}
+
 /// What the registry of clients keeps.
 pub(crate) fn client_info(
     client_id: &Arc<str>,

@@ -7,7 +7,7 @@
 
 mod process;
 
-use martlet_broker::{ClientRole, Figures, GroupStatus, Histogram};
+use martlet_broker::{ClientRole, Figures, GroupStatus, Histogram, disagreements};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
@@ -182,6 +182,11 @@ impl Snapshot {
                     *consumers.entry((group.clone(), language, version, mode)).or_default() += 1;
                 }
             }
+        }
+        for group in disagreements(&self.figures.clients).into_keys() {
+            let help = "1 while the members of a group subscribe to different topics or with different filters";
+            let labels = vec![("consumer_group", group)];
+            families.add("martlet_subscription_disagreement", help, labels, Value::Gauge(1.0));
         }
         for ((language, version), count) in producers {
             let labels = vec![("language", language), ("version", version), ("protocol_type", "grpc".into())];

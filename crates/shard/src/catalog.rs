@@ -87,7 +87,7 @@ impl<T> Shard<T> {
             self.begin_sweep(keys::consumers_of(queue));
         }
         self.forget_waiting(id);
-        self.filters.retain(|key, _| key.0 != id);
+        self.forget_subscriptions(|key| key.0 == id);
         self.retry_turn.retain(|key| key.0 != id);
         self.refuse_polls(|key| key.0 == id, &Refused::TopicGone);
     }
@@ -116,7 +116,7 @@ impl<T> Shard<T> {
             for prefix in keys::leftovers_of_group(id) {
                 self.begin_sweep(prefix);
             }
-            self.filters.retain(|key, _| key.1 != id);
+            self.forget_subscriptions(|key| key.1 == id);
             self.retry_turn.retain(|key| key.1 != id);
             self.attempts.forget_group(id);
             self.refuse_polls(|key| key.1 == id, &Refused::GroupGone);

@@ -5,7 +5,7 @@ use crate::command::{DeadLetters, GroupFacts, TopicFacts};
 use crate::progress::SlotChange;
 use martlet_model::handle::{DeliveryNumber, HandleKey};
 use martlet_model::record::{put_varint, take_varint};
-use martlet_model::{GroupId, QueueId, QueueOffset, RetryBackoff, TopicId, UnixMillis};
+use martlet_model::{Filter, GroupId, QueueId, QueueOffset, RetryBackoff, TopicId, UnixMillis};
 use std::sync::Arc;
 
 const FORMAT: u8 = 1;
@@ -223,6 +223,28 @@ pub fn encode_frontier(next: QueueOffset) -> Vec<u8> {
 
 pub fn decode_frontier(bytes: &[u8]) -> Result<QueueOffset, CodecError> {
     Ok(QueueOffset(Reader::image(bytes, "frontier")?.u64()?))
+}
+
+/// Key 14: format, language (0 tags, 1 SQL92), last seen, expression.
+pub fn encode_subscription(filter: &Filter, seen: UnixMillis) -> Vec<u8> {
+    let mut bytes = vec![FORMAT, u8::from(matches!(filter, Filter::Sql(_)))];
+    put_i64(&mut bytes, seen.0);
+    put_text(&mut bytes, &filter.to_string());
+    bytes
+}
+
+pub fn decode_subscription(bytes: &[u8]) -> Result<(Filter, UnixMillis), CodecError> {
+    let what = "subscription";
+    let mut from = Reader::image(bytes, what)?;
+    let language = from.bytes(1)?;
+    let seen = UnixMillis(from.i64()?);
+    let expression = from.text()?;
+    let filter = match language {
+        [0] => Filter::tags(&expression),
+        [1] => Filter::sql(&expression),
+        _ => return Err(CodecError { what }),
+    };
+    Ok((filter.map_err(|_| CodecError { what })?, seen))
 }
 
 /// Key 6, deltas and images alike: a list of changes, each a kind byte and varints. Offsets are relative to the page.

@@ -235,6 +235,23 @@ pub enum Command<T> {
         /// Which.
         client: ClientNumber,
     },
+    /// A connected member of a group has this subscription: it stays live. No reply. To be repeated well within the
+    /// expiry of clients while the member is there.
+    Subscribe {
+        /// Its group.
+        group: GroupId,
+        /// What it subscribes to.
+        topic: TopicId,
+        /// What passes.
+        filter: Arc<Filter>,
+    },
+    /// A group's live subscriptions; answered by [`Output::Subscriptions`].
+    DescribeSubscriptions {
+        /// Which.
+        group: GroupId,
+        /// For the reply.
+        token: T,
+    },
     /// Figures of a topic's queues; answered by [`Output::Queues`].
     DescribeTopic {
         /// Which.
@@ -358,6 +375,12 @@ pub enum Refused {
         /// The limit.
         limit: usize,
     },
+    /// The group has too many different filters on the topic.
+    #[error("the consumer group has {limit} different filters on the topic already")]
+    FiltersFull {
+        /// The limit.
+        limit: usize,
+    },
     /// The store could not be read.
     #[error("reading failed: {0}")]
     ReadFailed(String),
@@ -395,6 +418,17 @@ pub struct ProgressFigures {
     pub ready: u64,
 }
 
+/// A live subscription of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriptionFigures {
+    /// The topic.
+    pub topic: TopicId,
+    /// What passes.
+    pub filter: Arc<Filter>,
+    /// The last sign of life of a member with it; after an opening, the opening.
+    pub seen: UnixMillis,
+}
+
 /// What a shard says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -418,6 +452,8 @@ pub enum Output {
     Queues(Vec<QueueFigures>),
     /// The group's progress, and the number of its dead letters.
     Progress(Vec<ProgressFigures>, u64),
+    /// The group's live subscriptions.
+    Subscriptions(Vec<SubscriptionFigures>),
     /// Not carried out.
     Refused(Refused),
 }

@@ -15,6 +15,7 @@
 //! | 10 | 1, hour | bucket of the half messages of that hour: queue number | until all of them are ended |
 //! | 10 | 2, topic | how many messages of the topic wait | when that changes |
 //! | 13 | group, queue, hash of a message group, offset | parked messages from that offset on: [`crate::parked`] | deltas, until none is left |
+//! | 14 | group, topic, hash of the filter | subscription: filter, last seen | while live; anew every 10 minutes |
 //!
 //! Numbers are written as one length byte and that many big-endian bytes without leading zeros: short, and in order.
 
@@ -34,6 +35,7 @@ pub const SWEEP: u8 = 8;
 pub const TIMER: u8 = 9;
 pub const BUCKET: u8 = 10;
 pub const PARKED: u8 = 13;
+pub const SUBSCRIPTION: u8 = 14;
 
 fn key(kind: u8, numbers: &[u64]) -> Bytes {
     let mut key = Vec::with_capacity(1 + numbers.len() * 4);
@@ -77,6 +79,10 @@ pub fn pages(group: GroupId, queue: QueueId) -> Range<Bytes> {
 
 pub fn frontiers_of(group: GroupId) -> Range<Bytes> {
     prefixed(&key(FRONTIER, &[u64::from(group.0)]))
+}
+
+pub fn subscription(group: GroupId, topic: TopicId, filter: u64) -> Bytes {
+    key(SUBSCRIPTION, &[u64::from(group.0), u64::from(topic.0), filter])
 }
 
 pub fn consumer(queue: QueueId, group: GroupId) -> Bytes {

@@ -16,7 +16,7 @@
 //!
 //! Layout: [`command`] is the vocabulary; `keys` and `codec` say what lies in the store; `queue` and `progress` are the
 //! entities, `ordered` and `parked` what ordered groups add to the latter; `send`, `delay`, `receive`, `sequence`, `settle`,
-//! `catalog`, `retention` decide; `timers` keeps what is due by itself; `turn` is the loop around them.
+//! `subscriptions`, `catalog`, `retention` decide; `timers` keeps what is due by itself; `turn` is the loop around them.
 
 mod attempts;
 mod catalog;
@@ -36,14 +36,15 @@ mod send;
 mod sequence;
 mod settle;
 mod shard;
+mod subscriptions;
 mod timers;
 mod turn;
 
 pub use clock::{ClockNotice, ShardClock};
 pub use command::{
     ClientNumber, Command, Counters, DeadLetters, GroupFacts, HandOut, Incoming, LATENESS_MILLIS, Output, Placed,
-    PollId, ProgressFigures, QueueFigures, RecallError, ReceiveCommand, Refused, Scheduled, SettleError, TimerAt,
-    TopicFacts, Waiting,
+    PollId, ProgressFigures, QueueFigures, RecallError, ReceiveCommand, Refused, Scheduled, SettleError,
+    SubscriptionFigures, TimerAt, TopicFacts, Waiting,
 };
 pub use load::{Load, LoadId, Loaded, execute};
 pub use ordered::{message_group, message_group_of};

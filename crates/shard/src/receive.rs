@@ -9,15 +9,13 @@
 use crate::command::*;
 use crate::load::{Load, LoadId};
 use crate::progress::{Renewal, SlotChange};
-use crate::shard::{LiveFilter, Poll, Purpose, Shard, When};
-use martlet_model::{Filter, GroupId, QueueId, QueueOffset, TopicId, UnixMillis, limits};
+use crate::shard::{Poll, Purpose, Shard, When};
+use crate::subscriptions::FILTERS_MAX;
+use martlet_model::{GroupId, QueueId, QueueOffset, TopicId, UnixMillis, limits};
 use std::ops::Range;
-use std::sync::Arc;
 
 /// Most messages lent to the reader stage at a time, per group and queue.
 const LEND: u64 = 1024;
-/// Most filters of one group on one topic that are told apart.
-const FILTERS_MAX: usize = 64;
 
 impl<T> Shard<T> {
     /// A poll arrives: it is answered at once, or waits.
@@ -32,8 +30,8 @@ impl<T> Shard<T> {
         if self.poll_places.len() >= self.options.polls_max {
             return self.reply(token, Output::Refused(Refused::PollsFull { limit: self.options.polls_max }));
         }
-        let Some(filter_bit) = self.note_filter(key, &receive) else {
-            return self.reply(token, Output::Refused(Refused::PollsFull { limit: FILTERS_MAX }));
+        let Some(filter_bit) = self.note_filter(key, &receive.filter) else {
+            return self.reply(token, Output::Refused(Refused::FiltersFull { limit: FILTERS_MAX }));
         };
         let again = self.re_enter(&receive);
         if !again.is_empty() {
@@ -293,56 +291,6 @@ impl<T> Shard<T> {
         HandOut { topic, queue, queue_index, offset, attempt, delivery, until }
     }
 
-    /// Notes that the group polls with this filter, and returns its bit. `None`: too many different ones.
-    fn note_filter(&mut self, key: (TopicId, GroupId), receive: &ReceiveCommand) -> Option<u32> {
-        let now = self.now;
-        let live = self.filters.entry(key).or_default();
-        if let Some(at) = live.iter().position(|entry| entry.filter == receive.filter) {
-            let was_live = now.since(live[at].seen) <= limits::CLIENT_EXPIRY_MILLIS;
-            live[at].seen = now;
-            if !was_live {
-                self.forget_filters(key);
-            }
-            return Some(at as u32);
-        }
-        let entry = LiveFilter { filter: receive.filter.clone(), seen: now };
-        let at = live.iter().position(|entry| now.since(entry.seen) > limits::CLIENT_EXPIRY_MILLIS);
-        match at {
-            Some(at) => live[at] = entry,
-            None if live.len() < FILTERS_MAX => live.push(entry),
-            None => return None,
-        }
-        let at = at.unwrap_or(live.len() - 1);
-        self.forget_filters(key);
-        Some(at as u32)
-    }
-
-    /// A poll that waits keeps its filter live, however long the shard was away.
-    fn keep_filter_live(&mut self, key: (TopicId, GroupId), bit: u32) {
-        let now = self.now;
-        let Some(entry) = self.filters.get_mut(&key).and_then(|live| live.get_mut(bit as usize)) else { return };
-        if now.since(std::mem::replace(&mut entry.seen, now)) > limits::CLIENT_EXPIRY_MILLIS {
-            self.forget_filters(key);
-        }
-    }
-
-    /// Bits mean something else now, and what was looked at may match the newcomer: it is looked at again.
-    fn forget_filters(&mut self, (topic, group): (TopicId, GroupId)) {
-        let queues = self.topics.get(&topic).map(|topic| topic.queues.clone()).unwrap_or_default();
-        for queue in queues {
-            if let Some(progress) = self.progress.get_mut(&(group, queue)) {
-                progress.forget_filters();
-            }
-        }
-    }
-
-    pub(crate) fn is_filtered(&self, topic: TopicId, group: GroupId) -> bool {
-        let now = self.now;
-        self.filters.get(&(topic, group)).is_some_and(|live| {
-            live.iter().any(|entry| !entry.filter.is_all() && now.since(entry.seen) <= limits::CLIENT_EXPIRY_MILLIS)
-        })
-    }
-
     /// Lends the next untouched messages of a queue to the reader stage.
     fn lend(&mut self, topic: TopicId, group: GroupId, queue: QueueId) {
         let (Some(entry), Some(progress)) = (self.queues.get(&queue), self.progress.get(&(group, queue))) else {
@@ -362,21 +310,6 @@ impl<T> Shard<T> {
         if let Some(progress) = self.progress.get_mut(&(group, queue)) {
             progress.lent = Some(id);
         }
-    }
-
-    /// One filter per bit.
-    fn live_filters(&self, topic: TopicId, group: GroupId) -> Vec<Arc<Filter>> {
-        let now = self.now;
-        self.filters.get(&(topic, group)).map_or_else(Vec::new, |live| {
-            // A filter nobody polled with lately keeps its bit but matches nothing any more.
-            let none = Arc::new(Filter::NONE);
-            live.iter()
-                .map(|entry| match now.since(entry.seen) <= limits::CLIENT_EXPIRY_MILLIS {
-                    true => entry.filter.clone(),
-                    false => none.clone(),
-                })
-                .collect()
-        })
     }
 
     /// Has the reader stage find out what matches the visible slots of which that is not known: handed out before there

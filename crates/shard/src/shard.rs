@@ -122,7 +122,10 @@ pub(crate) struct Poll<T> {
 /// A live filter of a group on a topic.
 pub(crate) struct LiveFilter {
     pub filter: Arc<Filter>,
+    /// The last sign of life of a member with it.
     pub seen: UnixMillis,
+    /// What the store says of that; `None`: it is not there.
+    pub stored: Option<UnixMillis>,
 }
 
 /// Why something is being loaded.
@@ -269,6 +272,7 @@ impl<T> Shard<T> {
                 shard.set_expiry(id, Some(time.plus(retention)));
             }
         }
+        shard.load_subscriptions(scan_all(reader, keys::kind(keys::SUBSCRIPTION)).await?)?;
         for (key, _) in scan_all(reader, keys::kind(keys::SWEEP)).await? {
             shard.want_sweep(key.slice(1..));
         }
@@ -402,6 +406,8 @@ impl<T> Shard<T> {
             }
             Command::DeadLetter { handle, token } => self.dead_letter(&handle, token),
             Command::ClientGone { client } => self.client_gone(client),
+            Command::Subscribe { group, topic, filter } => self.subscribe(group, topic, &filter),
+            Command::DescribeSubscriptions { group, token } => self.describe_subscriptions(group, token),
             Command::DescribeTopic { topic, token } => self.describe_topic(topic, token),
             Command::DescribeGroup { group, token } => {
                 self.want(Load::GroupQueues(group), Purpose::DescribeGroup { group, token });
@@ -670,7 +676,8 @@ impl<T> Shard<T> {
                 | Command::Ack { token, .. }
                 | Command::ChangeInvisible { token, .. }
                 | Command::DeadLetter { token, .. }
-                | Command::DescribeTopic { token, .. },
+                | Command::DescribeTopic { token, .. }
+                | Command::DescribeSubscriptions { token, .. },
             )
             | Work::DescribeGroup { token, .. } => Some(token),
             Work::Command(_) => None,

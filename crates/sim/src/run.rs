@@ -48,15 +48,33 @@ struct Group {
     facts: GroupFacts,
     /// Index of the topic it consumes.
     topic: usize,
+    /// What its members subscribe to, in turn.
+    filters: Vec<MemberFilter>,
+}
+
+#[derive(Clone)]
+struct MemberFilter {
     filter: Arc<Filter>,
     /// Which tags that lets pass; `None`: any, and none at all.
     tags: Option<&'static [&'static str]>,
 }
 
-impl Group {
-    /// Whether a message with this tag, by its number, is for the group.
+impl MemberFilter {
+    /// Whether a message with this tag, by its number, passes.
     fn wants(&self, tag: usize) -> bool {
         self.tags.is_none_or(|tags| tags.contains(&TAGS[tag]))
+    }
+}
+
+impl Group {
+    /// Whether some member wants a message with this tag.
+    fn wants(&self, tag: usize) -> bool {
+        self.filters.iter().any(|filter| filter.wants(tag))
+    }
+
+    /// What the client of this number subscribes to.
+    fn filter_of(&self, client: u64) -> &MemberFilter {
+        &self.filters[client as usize / 3 % self.filters.len()]
     }
 }
 
@@ -216,6 +234,7 @@ impl Run {
                     _ => self.random.below(40),
                 };
                 self.monotonic += millis as i64;
+                self.subscribe(false);
             }
             _ => self.slowness = if self.random.below(20) == 0 { 12 } else { 1 },
         }
@@ -359,13 +378,20 @@ impl Run {
             },
             ordered: self.random.one_in(2),
         };
-        let filter = match index {
-            2 if self.random.one_in(2) => Filter::sql("TAGS in ('a', 'b') AND x IS NULL").unwrap_or(Filter::ALL),
-            2 => Filter::Tags(TagFilter::AnyOf(["a", "b"].map(str::to_owned).into())),
-            _ => Filter::ALL,
+        let member = |filter, tags| MemberFilter { filter: Arc::new(filter), tags };
+        let tags = |tags: &[&str]| Filter::Tags(TagFilter::AnyOf(tags.iter().map(|&tag| tag.to_owned()).collect()));
+        let filters = match index {
+            2 => {
+                let sql = Filter::sql("TAGS in ('a', 'b') AND x IS NULL").unwrap_or(Filter::ALL);
+                let first = if self.random.one_in(2) { sql } else { tags(&["a", "b"]) };
+                // Half of the time the members disagree; not where one's message may wait for another's.
+                let disagree = self.random.one_in(2) && !facts.ordered;
+                let second = disagree.then(|| member(tags(&["c"]), Some(&["c"][..])));
+                std::iter::once(member(first, Some(&["a", "b"][..]))).chain(second).collect()
+            }
+            _ => vec![member(Filter::ALL, None)],
         };
-        let tags = (index == 2).then_some(&["a", "b"][..]);
-        Group { facts, topic: index % 2, filter: Arc::new(filter), tags }
+        Group { facts, topic: index % 2, filters }
     }
 
     /// As a broker does after a start: what is to be, and what is to go.
@@ -383,6 +409,22 @@ impl Run {
         }
         for group in groups {
             self.catalog(|token| Command::ApplyGroup { group, token });
+        }
+        self.subscribe(true);
+    }
+
+    /// All members say what they subscribe to, as connected ones do. `unknown_only`: where the shard does not know it from
+    /// before, because it was opened; whoever it knows takes some time to come back.
+    fn subscribe(&mut self, unknown_only: bool) {
+        for at in 0..self.groups.len() {
+            let (group, topic) = (self.groups[at].facts.id, self.topics[self.groups[at].topic].facts.id);
+            let known = self.shard.as_ref().map_or(0, |shard| shard.shard().live_subscriptions(group, topic));
+            if self.groups[at].filters.len() < 2 || unknown_only && known >= self.groups[at].filters.len() {
+                continue;
+            }
+            for member in self.groups[at].filters.clone() {
+                self.inbox.push(Command::Subscribe { group, topic, filter: member.filter });
+            }
         }
     }
 
@@ -558,7 +600,8 @@ impl Run {
             }
             let (id, max) = (group.facts.id, group.facts.max_attempts);
             let late = self.now < self.late_until;
-            let wants = |message: &Message| group.wants(message.tag) && (message.due.is_none() || !late);
+            let filter = group.filter_of(client.number);
+            let wants = |message: &Message| filter.wants(message.tag) && (message.due.is_none() || !late);
             if let Some(number) = self.judge.visible(id, topic, max, epoch, self.now, group.facts.ordered, wants) {
                 let track = self.judge.tracks.get(&id).and_then(|tracks| tracks.get(&number));
                 return Err(format!(
@@ -739,7 +782,12 @@ impl Run {
         if !self.topics.iter().any(|t| t.facts.id == topic) {
             return Ok(());
         }
-        if !self.groups[at].wants(self.judge.messages[number as usize].tag) {
+        let tag = self.judge.messages[number as usize].tag;
+        let wanted = match self.clients.get(client) {
+            Some(client) => self.groups[at].filter_of(client.number).wants(tag),
+            None => self.groups[at].wants(tag),
+        };
+        if !wanted {
             return Err(format!("message {number} does not match the filter of {group:?}"));
         }
         self.queue_ids.insert((topic, hand_out.queue_index), queue);

@@ -5,7 +5,7 @@ use super::topic::created;
 use super::{ClientError, Connection, REQUEST_TIMEOUT, accepted, call_failed, request};
 use crate::cli::{BackoffArg, GroupAction, GroupSettingsArgs, OrderArg, PatternArg};
 use crate::duration::show_millis;
-use martlet_grpc::proto::v1;
+use martlet_grpc::proto::{v1, v2};
 use serde_json::{Value, json};
 use v1::backoff::Strategy;
 use v1::dead_letter_policy::Policy;
@@ -123,6 +123,20 @@ fn describe(answer: &v1::DescribeGroupResponse, as_json: bool) {
                 })
             })
             .collect();
+        value["subscriptions"] = answer
+            .subscriptions
+            .iter()
+            .map(|subscription| {
+                let (kind, expression) = expression(subscription);
+                json!({
+                    "topic": subscription.topic,
+                    "type": kind,
+                    "expression": expression,
+                    "seen_millis": subscription.seen_millis,
+                })
+            })
+            .collect();
+        value["disagreement"] = json!((!answer.disagreement.is_empty()).then_some(&answer.disagreement));
         print_json(&value);
         return;
     }
@@ -133,6 +147,13 @@ fn describe(answer: &v1::DescribeGroupResponse, as_json: bool) {
     println!("dead letters  {} ({} there now)", dead_letters(&group), answer.dead_letters);
     println!("created       {}", created(group.created_millis, group.auto_created));
     println!("backlog       {total}");
+    for subscription in &answer.subscriptions {
+        let (kind, expression) = expression(subscription);
+        println!("wants         {} of {} ({kind})", expression, subscription.topic);
+    }
+    if !answer.disagreement.is_empty() {
+        println!("WARNING       {}", answer.disagreement);
+    }
     println!();
     if answer.progress.is_empty() {
         println!("no progress yet: no consumer of this group has received anything");
@@ -172,6 +193,13 @@ fn describe(answer: &v1::DescribeGroupResponse, as_json: bool) {
         ]);
     }
     print(&table);
+}
+
+/// Language and text of what a subscription wants.
+fn expression(subscription: &v1::Subscription) -> (&'static str, &str) {
+    let expression = subscription.expression.as_ref();
+    let is_sql = expression.is_some_and(|expression| expression.r#type == v2::FilterType::Sql as i32);
+    (if is_sql { "sql" } else { "tags" }, expression.map_or("", |expression| expression.expression.as_str()))
 }
 
 fn wire(settings: &GroupSettingsArgs, order: Option<OrderArg>, pattern: Option<PatternArg>) -> v1::GroupSettings {

@@ -58,6 +58,8 @@ fn snapshot() -> Snapshot {
             progress: vec![progress(0, 10, 2), progress(1, 20, 3)],
             dead_letters: 9,
             clients: Vec::new(),
+            subscriptions: Vec::new(),
+            disagreement: None,
         }],
         group_count: 1,
         grpc: Some((3, 2)),

@@ -74,6 +74,10 @@ fn sql_conditions_choose_what_is_received_and_bad_ones_are_refused_with_their_pl
     let sql = "order-amount BETWEEN 100 AND 200 AND TAGS = 'red'";
     let received = broker.ok(&["receive", "orders", "--group", "billing", "--sql", sql, "--count", "1", "--json"]);
     assert_eq!(parsed(&received)["body"], json!("150"));
+    let group = parsed(&broker.ok(&["group", "describe", "billing", "--json"]));
+    let subscription = &group["subscriptions"][0];
+    assert_eq!((&subscription["type"], &subscription["expression"]), (&json!("sql"), &json!(sql)));
+    assert_eq!(group["disagreement"], json!(null));
     let error = broker.fails(&["receive", "orders", "--group", "billing", "--sql", "order-amount > 'x'"]);
     assert!(error.contains("position 15") && error.contains("ILLEGAL_FILTER_EXPRESSION"), "{error}");
 }

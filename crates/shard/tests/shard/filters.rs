@@ -1,6 +1,8 @@
 //! Tag filters: what does not match counts as consumed, and nothing that matches a member is lost.
 
 use crate::world::*;
+use martlet_shard::{Command, Output, Refused};
+use martlet_store::Reader;
 
 #[test]
 fn a_filtered_group_receives_what_matches_and_the_rest_counts_as_consumed() {
@@ -174,4 +176,94 @@ fn sql_conditions_filter_like_tags_and_beside_them() {
     assert_eq!(world.receive("billing", tags()).bodies(), ["b2"]);
     assert_eq!(world.receive("billing", sql()).bodies(), ["b1"]);
     assert_eq!(world.shard().shard().counters().filtered, 2);
+}
+
+#[test]
+fn after_a_restart_what_another_known_member_wants_is_not_passed_over() {
+    let mut world = World::new(12).topic("orders", 1).group("billing", max_attempts(9));
+    world.receive("billing", invisible_secs(30).tags("green"));
+    world.receive("billing", invisible_secs(30).sql("TAGS = 'red'"));
+    for (tag, body) in [("red", "r"), ("green", "g"), ("blue", "b")] {
+        world.send_tagged("orders", tag, body);
+    }
+    world.crash();
+    // The member that wants green ones is still away.
+    let red = || invisible_secs(30).sql("TAGS = 'red'");
+    assert_eq!(world.receive("billing", red()).bodies(), ["r"]);
+    world.advance_secs(100);
+    world.receive("billing", red());
+    assert_eq!(world.receive("billing", invisible_secs(30).tags("green")).bodies(), ["g"]);
+    assert_eq!(world.shard().shard().counters().filtered, 1);
+}
+
+#[test]
+fn a_subscription_whose_members_stay_away_is_forgotten_and_holds_nothing_back() {
+    let mut world = World::new(13).topic("orders", 1).group("billing", max_attempts(9));
+    world.receive("billing", invisible_secs(30).tags("green"));
+    world.receive("billing", invisible_secs(30).tags("red"));
+    for crash in [true, false] {
+        if crash {
+            world.crash();
+        }
+        world.advance_secs(121);
+        world.send_tagged("orders", "green", "g");
+        world.receive("billing", invisible_secs(30).tags("red"));
+    }
+    assert_eq!(world.progress_of("billing").0[0].committed.0, 2);
+    let group = world.group_id("billing");
+    let subscriptions = |world: &mut World| match world.ask(|token| Command::DescribeSubscriptions { group, token }) {
+        Output::Subscriptions(found) => found.iter().map(|found| found.filter.to_string()).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(subscriptions(&mut world), ["red"]);
+    world.crash();
+    assert_eq!(subscriptions(&mut world), ["red"], "the store has forgotten it too");
+}
+
+#[test]
+fn a_connected_member_that_does_not_poll_loses_nothing() {
+    let mut world = World::new(14).topic("orders", 1).group("billing", max_attempts(9));
+    let (group, topic) = (world.group_id("billing"), world.topic_id("orders"));
+    let filter = std::sync::Arc::new(martlet_model::Filter::tags("green").unwrap());
+    for round in 0..10 {
+        let filter = filter.clone();
+        world.turn([Command::Subscribe { group, topic, filter }]);
+        world.send_tagged("orders", "green", &round.to_string());
+        world.receive("billing", invisible_secs(30).tags("red"));
+        world.advance_secs(60);
+    }
+    assert_eq!(world.receive("billing", invisible_secs(30).tags("green")).len(), 10);
+}
+
+#[test]
+fn the_65th_different_filter_is_refused_by_its_own_name_until_one_has_gone() {
+    let mut world = World::new(15).topic("orders", 1).group("billing", max_attempts(9));
+    for n in 0..64 {
+        world.receive("billing", invisible_secs(30).tags(&format!("t{n}")).without_waiting());
+    }
+    let poll = world.poll("billing", invisible_secs(30).tags("one more"));
+    world.settle();
+    assert_eq!(world.refused(poll), Some(Refused::FiltersFull { limit: 64 }));
+    world.advance_secs(121);
+    assert_eq!(world.receive("billing", invisible_secs(30).tags("one more")).len(), 0);
+}
+
+#[test]
+fn subscriptions_of_deleted_groups_and_topics_leave_the_store() {
+    let mut world = World::new(16).topic("orders", 1).topic("bills", 1).group("billing", max_attempts(9));
+    let keys_left = |world: &mut World| {
+        let range = bytes::Bytes::from_static(&[14])..bytes::Bytes::from_static(&[15]);
+        at_once(world.reader().scan(range, 100)).unwrap().len()
+    };
+    for topic in ["orders", "bills"] {
+        let topic = world.topic_id(topic);
+        world.receive("billing", invisible_secs(30).tags("red").from(topic));
+    }
+    world.crash();
+    assert_eq!(keys_left(&mut world), 2);
+    world.drop_topic("bills");
+    assert_eq!(keys_left(&mut world), 1);
+    world.drop_group("billing");
+    world.settle();
+    assert_eq!(keys_left(&mut world), 0);
 }

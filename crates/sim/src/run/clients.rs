@@ -180,7 +180,8 @@ impl Run {
     pub(super) fn poll(&mut self, at: usize) {
         let client = &self.clients[at];
         let group = &self.groups[client.group];
-        let (id, topic, filter) = (group.facts.id, self.topics[group.topic].facts.id, group.filter.clone());
+        let (id, topic, filter) =
+            (group.facts.id, self.topics[group.topic].facts.id, group.filter_of(client.number).filter.clone());
         let auto_renew = client.number.is_multiple_of(2);
         let invisible_millis = if auto_renew { 60_000 } else { 10_000 + self.random.below(50_000) as i64 };
         let receive = ReceiveCommand {

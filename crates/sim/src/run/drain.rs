@@ -25,9 +25,12 @@ impl Run {
         self.pump()?;
         for round in 0..ROUNDS {
             let before = self.report.delivered;
+            self.subscribe(false);
             for group in 0..self.groups.len() {
                 let (id, topic) = (self.groups[group].facts.id, self.topics[self.groups[group].topic].facts.id);
-                self.drain_poll(id, topic, self.groups[group].filter.clone());
+                for member in self.groups[group].filters.clone() {
+                    self.drain_poll(id, topic, member.filter);
+                }
                 let dead_letters = TopicId::dead_letters_of(id);
                 self.drain_poll(id, dead_letters, Arc::new(martlet_model::Filter::ALL));
             }
