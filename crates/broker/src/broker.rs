@@ -15,14 +15,19 @@ use martlet_cluster::{Catalog, CatalogError, CatalogService, ChangeError, LocalC
 use martlet_model::group::DeliveryOrder;
 use martlet_model::names::{self, DEAD_LETTER_PREFIX};
 use martlet_model::{DeadLetterPolicy, GroupConfig, GroupId, Permission, TopicConfig, TopicId, TopicType};
-use martlet_shard::{Command, DeadLetters, GroupFacts, Output, ShardOptions, TopicFacts};
+use martlet_shard::{Command, Counters, DeadLetters, GroupFacts, Output, ShardOptions, TopicFacts};
 use martlet_store::Store as _;
 use martlet_store::local::{LocalReader, LocalStore, Options as StoreOptions};
+use std::collections::BTreeMap;
 use std::hash::Hasher as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
+
+/// While an index is rebuilt at the start, progress is told this often.
+const REBUILD_TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// The node's front office. Cheap to clone; all clones are one broker.
 #[derive(Clone)]
@@ -39,7 +44,7 @@ pub(crate) struct Inner {
     pub stats: Stats,
     pub next_poll: AtomicU64,
     pub reply_budget: Arc<Semaphore>,
-    reply_bytes: usize,
+    pub reply_bytes: usize,
     pub closing: AtomicBool,
     threads: Mutex<Option<Threads>>,
     rest: Arc<Rest>,
@@ -71,6 +76,7 @@ impl Broker {
             segment_bytes: options.segment_bytes,
             tail_cache_bytes: options.tail_cache_bytes,
             durability: options.durability,
+            rebuild_progress: rebuild_progress(),
             ..StoreOptions::new(folder.join("shard-0"), random()?, waker)
         })?;
         let catalog_folder = folder.join("catalog");
@@ -342,27 +348,39 @@ impl Broker {
         self.ask(|token| Command::DropGroup { group: group.id, token }).await.map(drop)
     }
 
+    /// Name of a topic that exists.
+    pub(crate) fn name_of(&self, topic: TopicId) -> Option<String> {
+        let catalog = self.inner.catalog.snapshot();
+        if let Some(group) = topic.dead_letter_group() {
+            let name = &catalog.groups().find(|known| known.id == group)?.name;
+            return Some(format!("{DEAD_LETTER_PREFIX}{name}"));
+        }
+        catalog.topics().find(|known| known.id == topic).map(|known| known.name.clone())
+    }
+
     /// A group, its progress and its consumers.
     pub async fn group_status(&self, name: &str) -> Result<GroupStatus, Refusal> {
         let config = self.known_group(name).ok_or_else(|| Refusal::GroupNotFound { group: name.to_owned() })?;
-        let names: std::collections::BTreeMap<TopicId, String> =
+        let names: BTreeMap<TopicId, String> =
             self.inner.catalog.snapshot().topics().map(|topic| (topic.id, topic.name.clone())).collect();
         match self.ask(|token| Command::DescribeGroup { group: config.id, token }).await? {
             Output::Progress(figures, dead_letters) => {
-                let progress = figures
-                    .iter()
-                    .filter_map(|figures| {
-                        Some(ProgressStatus {
-                            topic: names.get(&figures.topic)?.clone(),
-                            queue: figures.index,
-                            committed: figures.committed,
-                            max_offset: figures.max,
-                            in_flight: figures.in_flight,
-                            waiting_retry: figures.waiting_retry,
-                            ready: figures.ready,
-                        })
-                    })
-                    .collect();
+                let mut progress = Vec::with_capacity(figures.len());
+                for figures in &figures {
+                    let Some(topic) = names.get(&figures.topic) else { continue };
+                    let (lag_millis, queueing_millis) = self.ages(figures).await?;
+                    progress.push(ProgressStatus {
+                        topic: topic.clone(),
+                        queue: figures.index,
+                        committed: figures.committed,
+                        max_offset: figures.max,
+                        in_flight: figures.in_flight,
+                        waiting_retry: figures.waiting_retry,
+                        ready: figures.ready,
+                        lag_millis,
+                        queueing_millis,
+                    });
+                }
                 let clients = self.inner.clients.of_group(name);
                 let subscriptions = self.subscriptions(config.id, &names).await?;
                 let disagreement = self.disagreement(name);
@@ -424,7 +442,12 @@ impl Broker {
         self.inner.stats.refused(reason);
     }
 
-    /// A snapshot for metrics.
+    /// Why the shard stopped, if it did. Cheap: asked by whoever watches the process.
+    pub fn stop_reason(&self) -> Option<String> {
+        self.inner.shard.stopped()
+    }
+
+    /// A snapshot for metrics. Copies counters of every topic, group and client.
     pub fn figures(&self) -> Figures {
         let shard = self.inner.shard.figures();
         let catalog = self.inner.catalog.snapshot();
@@ -437,16 +460,34 @@ impl Broker {
             groups: self.inner.stats.group_counts(),
             refusals: self.inner.stats.refusal_counts(),
             waiting: waiting.collect(),
+            notices: self.inner.stats.notice_counts(),
+            dead_letters: self.dead_letters_by_name(&shard.counters),
             counters: shard.counters,
             waiting_polls: shard.polls,
             resident_entities: shard.resident,
             open_slots: shard.open_slots,
+            open_slots_most: (shard.open_slots_most, self.inner.options.open_slots_max),
+            batch_messages: shard.batches.0,
+            batch_replies: shard.batches.1,
+            sync_millis: self.inner.reader.sync_millis(),
             usage: shard.usage,
             disk_full: shard.disk_full,
             reply_bytes: (used, self.inner.reply_bytes),
             clients: self.inner.clients.all(),
-            stopped: self.inner.shard.stopped(),
+            stopped: self.stop_reason(),
         }
+    }
+
+    fn dead_letters_by_name(&self, counters: &Counters) -> Vec<(String, String, u64)> {
+        if counters.dead_letters_of.is_empty() {
+            return Vec::new();
+        }
+        let catalog = self.inner.catalog.snapshot();
+        let groups: BTreeMap<_, _> = catalog.groups().map(|group| (group.id, &group.name)).collect();
+        let topics: BTreeMap<_, _> = catalog.topics().map(|topic| (topic.id, &topic.name)).collect();
+        let named = |(&(group, topic), &count)| Some((groups.get(&group)?, topics.get(&topic)?, count));
+        let found = counters.dead_letters_of.iter().filter_map(named);
+        found.map(|(group, topic, count)| ((*group).clone(), (*topic).clone(), count)).collect()
     }
 }
 
@@ -462,6 +503,19 @@ impl Rest {
         *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.changed.notify_all();
     }
+}
+
+/// Says how far rebuilding an index is, once a second.
+fn rebuild_progress() -> Arc<dyn Fn(u64, u64) + Send + Sync> {
+    let told = Mutex::new(Instant::now());
+    Arc::new(move |done, total| {
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.elapsed() >= REBUILD_TOLD_EVERY {
+            *told = Instant::now();
+            let percent = done.saturating_mul(100) / total.max(1);
+            tracing::info!("rebuilding the index from the log: {percent} % ({done} of {total} bytes)");
+        }
+    })
 }
 
 fn dead_letter_topic(name: &str, group: &GroupConfig) -> TopicConfig {

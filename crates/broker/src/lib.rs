@@ -7,6 +7,7 @@
 //! - `broker`: the catalog's side: topics, groups, figures.
 //! - `messages`: send, receive, settle: names to ids, commands to the shard, bodies read outside of it.
 //! - `delayed`: delayed messages and their recall.
+//! - `find`, `dead_letters`, `progress`: looking at messages without consuming them, resending, moving groups.
 //! - `clients`: who is connected; what a vanished client held goes back.
 //! - `agreement`: what members subscribe to, told to the shard; where they differ, reported.
 //! - `runtime`: the shard's thread, its clock and its inbox.
@@ -16,10 +17,13 @@
 mod agreement;
 mod broker;
 mod clients;
+mod dead_letters;
 mod delayed;
+mod find;
 mod mailbox;
 mod messages;
 mod options;
+mod progress;
 mod refusal;
 mod requests;
 mod runtime;
@@ -27,9 +31,12 @@ mod stats;
 
 pub use agreement::{Disagreement, disagreements};
 pub use broker::Broker;
+pub use dead_letters::{DeadLetterAt, DeadLetterList, Resent};
+pub use find::{FOUND_MAX, FindCursor, FindRequest, Found, FoundMessage, PeekFrom, Peeked, Wanted};
 pub use martlet_shard::LATENESS_MILLIS;
 pub use messages::ReplyBudget;
 pub use options::{BrokerOptions, OpenError, OpenReport};
+pub use progress::{ResetQueue, ResetTo};
 pub use refusal::Refusal;
 pub use requests::*;
-pub use stats::{Figures, GroupCount, Histogram, TopicCount};
+pub use stats::{Figures, GroupCount, TopicCount};

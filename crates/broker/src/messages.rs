@@ -11,14 +11,57 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Replies take from the byte budget in units of this many bytes.
 const BUDGET_UNIT: usize = 1024;
 
 /// A reply's share of the byte budget; given back when the reply has been written and this is dropped.
 #[derive(Debug, Default)]
-pub struct ReplyBudget(#[allow(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
+pub struct ReplyBudget {
+    held: Option<OwnedSemaphorePermit>,
+    of: Option<Arc<Semaphore>>,
+    limit: usize,
+}
+
+impl ReplyBudget {
+    fn bytes(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.num_permits() * BUDGET_UNIT)
+    }
+
+    /// Takes more, so that it has room for so many bytes in all. False if there are none left.
+    fn grow(&mut self, bytes: usize) -> bool {
+        let missing = bytes.min(self.limit).saturating_sub(self.bytes()).div_ceil(BUDGET_UNIT);
+        if missing == 0 {
+            return true;
+        }
+        let more = self.of.clone().zip(u32::try_from(missing).ok());
+        match (&mut self.held, more.and_then(|(of, units)| of.try_acquire_many_owned(units).ok())) {
+            (Some(held), Some(more)) => {
+                held.merge(more);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Gives back what is more than this.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        if let Some(held) = &mut self.held {
+            let used = bytes.div_ceil(BUDGET_UNIT).min(held.num_permits());
+            drop(held.split(held.num_permits() - used));
+        }
+    }
+}
+
+/// About how many bytes a reply with these will have; as many as it may have where that is not known.
+fn expected_bytes(hand_outs: &VecDeque<HandOut>) -> usize {
+    let hints = hand_outs.iter().map(|hand_out| match hand_out.bytes_hint {
+        0 => limits::REPLY_BYTES_MAX,
+        hint => hint,
+    });
+    hints.fold(0, usize::saturating_add).min(limits::REPLY_BYTES_MAX)
+}
 
 /// Gives a poll up when the client goes away before it is answered.
 struct PollGuard<'a> {
@@ -145,9 +188,8 @@ impl Broker {
         topic: &TopicConfig,
         mut undelivered: Undelivered<'_>,
     ) -> Result<Received, Refusal> {
-        let whole = (limits::REPLY_BYTES_MAX / BUDGET_UNIT) as u32;
-        // Closed never: the semaphore lives as long as the broker.
-        let mut budget = self.inner.reply_budget.clone().acquire_many_owned(whole).await.ok();
+        // What is expected is taken before anything is read, the rest while reading.
+        let mut share = self.share_of_budget(expected_bytes(&undelivered.hand_outs)).await;
         let name: Arc<str> = topic.name.as_str().into();
         let mut messages: Vec<DeliveredMessage> = Vec::with_capacity(undelivered.hand_outs.len());
         let mut bytes = 0;
@@ -161,7 +203,7 @@ impl Broker {
                     hand_out.queue == first.queue && hand_out.offset.0 == first.offset.0 + *n as u64
                 })
                 .count();
-            let room = limits::REPLY_BYTES_MAX.saturating_sub(bytes);
+            let room = share.bytes().min(limits::REPLY_BYTES_MAX).saturating_sub(bytes);
             if room == 0 && !messages.is_empty() {
                 break;
             }
@@ -172,6 +214,17 @@ impl Broker {
                 .messages(first.queue, range, run, room)
                 .await
                 .map_err(|error| Refusal::ReadFailed { reason: error.to_string() })?;
+            // A message larger than was expected. Whoever waits for more holds neither messages nor bytes meanwhile: all
+            // that read could otherwise wait for each other.
+            if let Some(larger) = found.first().map(|stored| stored.record.len())
+                && messages.is_empty()
+                && larger > share.bytes()
+                && !share.grow(larger)
+            {
+                drop((found, share));
+                share = self.share_of_budget(larger).await;
+                continue;
+            }
             // The engine stops early when the reply is full, and leaves out what the log does not have any more.
             let bytes_found: usize = found.iter().map(|stored| stored.record.len()).sum();
             let stopped_early = bytes_found >= room;
@@ -181,7 +234,8 @@ impl Broker {
                 match found.peek() {
                     Some(stored) if stored.offset == hand_out.offset => {
                         // Only the first message of all may be as large as it likes.
-                        if !messages.is_empty() && bytes + stored.record.len() > limits::REPLY_BYTES_MAX {
+                        let with_it = bytes + stored.record.len();
+                        if !messages.is_empty() && (with_it > limits::REPLY_BYTES_MAX || !share.grow(with_it)) {
                             break;
                         }
                         bytes += stored.record.len();
@@ -205,12 +259,18 @@ impl Broker {
             tracing::warn!("{} messages of topic {name} are not in the log any more", lost.len());
             let _ = self.inner.shard.submit(Command::Lost { handles: lost });
         }
-        if let Some(held) = &mut budget {
-            let used = bytes.div_ceil(BUDGET_UNIT).min(held.num_permits());
-            drop(held.split(held.num_permits() - used));
-        }
+        share.shrink(bytes);
         self.inner.stats.group(&request.group, &topic.name).delivered(messages.len(), bytes);
-        Ok(Received { messages, budget: ReplyBudget(budget) })
+        Ok(Received { messages, budget: share })
+    }
+
+    /// Takes so many bytes from the reply budget, at most all of it, when they are there.
+    pub(crate) async fn share_of_budget(&self, bytes: usize) -> ReplyBudget {
+        let units = bytes.min(self.inner.reply_bytes).div_ceil(BUDGET_UNIT).max(1);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        // Closed never: the semaphore lives as long as the broker.
+        let held = self.inner.reply_budget.clone().acquire_many_owned(units).await.ok();
+        ReplyBudget { held, of: Some(self.inner.reply_budget.clone()), limit: self.inner.reply_bytes }
     }
 
     /// Whether the log still has a message. Asked before it is given up, which must never rest on a reply's size alone.
@@ -341,9 +401,17 @@ impl Broker {
 
     /// Asks the shard and waits for its answer.
     pub(crate) async fn ask(&self, command: impl FnOnce(Token) -> Command<Token>) -> Result<Output, Refusal> {
+        self.begin_ask(command)?.await.map_err(|_| self.stopped())
+    }
+
+    /// Asks the shard; the answer comes there.
+    pub(crate) fn begin_ask(
+        &self,
+        command: impl FnOnce(Token) -> Command<Token>,
+    ) -> Result<oneshot::Receiver<Output>, Refusal> {
         let (token, answer) = self.inner.shard.token(None);
         self.inner.shard.submit(command(token)).map_err(|why| self.not_taken(why))?;
-        answer.await.map_err(|_| self.stopped())
+        Ok(answer)
     }
 
     fn not_taken(&self, why: NotTaken) -> Refusal {
@@ -353,7 +421,7 @@ impl Broker {
         }
     }
 
-    fn stopped(&self) -> Refusal {
+    pub(crate) fn stopped(&self) -> Refusal {
         match self.inner.shard.stopped() {
             Some(reason) if !self.inner.closing.load(Relaxed) => {
                 Refusal::ShardStopped { shard: self.inner.options.broker_name.clone(), reason }
@@ -379,6 +447,9 @@ impl Broker {
                 limit: limit as u64,
             },
             Output::Refused(Refused::ReadFailed(reason)) => Refusal::ReadFailed { reason },
+            Output::Refused(Refused::OffsetOutOfRange { index, offset, min, max }) => {
+                Refusal::OffsetOutOfRange { queue: index, offset: offset.0, min: min.0, max: max.0 }
+            }
             _ => Refusal::ShardStopped {
                 shard: self.inner.options.broker_name.clone(),
                 reason: "it answered something else than was asked".into(),
@@ -392,6 +463,7 @@ impl Broker {
             tracing::info!("client {id} is gone: not heard of for {} s", limits::CLIENT_EXPIRY_MILLIS / 1000);
             let _ = self.inner.shard.submit(Command::ClientGone { client: number });
         }
+        self.inner.reader.take_notices().iter().for_each(|notice| self.inner.stats.noticed(notice));
         let usage = self.inner.shard.figures().usage;
         let over = over_watermark(&usage, self.inner.options.disk_watermark);
         // Not more than a segment per round: space comes back only as segments are reclaimed.

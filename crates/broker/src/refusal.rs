@@ -138,6 +138,24 @@ pub enum Refusal {
         /// The rule.
         rule: &'static str,
     },
+    /// A queue has no such place.
+    #[error("offset {offset} of queue {queue} is not from {min} to {max}")]
+    OffsetOutOfRange {
+        /// Number of the queue within its topic.
+        queue: u32,
+        /// What was asked for.
+        offset: u64,
+        /// First readable offset.
+        min: u64,
+        /// Next offset.
+        max: u64,
+    },
+    /// A dead letter stays where it is.
+    #[error("the dead letter was not resent: {reason}")]
+    NotResent {
+        /// Why.
+        reason: String,
+    },
     /// The catalog could not be changed.
     #[error("changing the catalog failed: {reason}")]
     Catalog {

@@ -171,6 +171,10 @@ pub struct ProgressStatus {
     pub waiting_retry: u64,
     /// Never handed out.
     pub ready: u64,
+    /// Milliseconds since the oldest message that is not settled was stored; 0 if all are.
+    pub lag_millis: i64,
+    /// Milliseconds since the oldest message that was never handed out was stored; 0 if there is none.
+    pub queueing_millis: i64,
 }
 
 impl ProgressStatus {

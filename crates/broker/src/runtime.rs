@@ -408,6 +408,8 @@ impl<S: Store> Runner<S> {
             polls,
             resident,
             open_slots,
+            open_slots_most: self.shard.shard().open_slots_most(),
+            batches: self.shard.batch_figures(),
             usage: self.shard.store().usage(),
             disk_full: self.shard.store().room() != martlet_store::Room::Open,
         };

@@ -1,9 +1,9 @@
 //! What is counted, per topic and group, and snapshots of it for metrics.
 
 use crate::ClientInfo;
-use martlet_model::{TopicId, UnixMillis};
+use martlet_model::{Histogram, HistogramFigures, TopicId, UnixMillis};
 use martlet_shard::{Counters, Waiting};
-use martlet_store::Usage;
+use martlet_store::{Notice, Usage};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,30 +11,19 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// Upper bounds of the message size histogram, in bytes (the reference's).
 const SIZE_BOUNDS: [u64; 6] = [1 << 10, 4 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20];
 
-/// A snapshot of a histogram.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Histogram {
-    /// (upper bound, observations at or below it and above the bound before).
-    pub buckets: Vec<(f64, u64)>,
-    /// Observations above the last bound.
-    pub above: u64,
-    /// Sum of all observations.
-    pub sum: f64,
+pub(crate) struct TopicStats {
+    sizes: Histogram,
 }
 
-#[derive(Default)]
-pub(crate) struct TopicStats {
-    messages: AtomicU64,
-    bytes: AtomicU64,
-    sizes: [AtomicU64; SIZE_BOUNDS.len() + 1],
+impl Default for TopicStats {
+    fn default() -> Self {
+        Self { sizes: Histogram::new(&SIZE_BOUNDS) }
+    }
 }
 
 impl TopicStats {
     pub fn sent(&self, bytes: usize) {
-        self.messages.fetch_add(1, Relaxed);
-        self.bytes.fetch_add(bytes as u64, Relaxed);
-        let at = SIZE_BOUNDS.iter().position(|&bound| bytes as u64 <= bound).unwrap_or(SIZE_BOUNDS.len());
-        self.sizes[at].fetch_add(1, Relaxed);
+        self.sizes.observe(bytes as u64);
     }
 }
 
@@ -57,7 +46,11 @@ pub(crate) struct Stats {
     topics: RwLock<BTreeMap<String, Arc<TopicStats>>>,
     groups: RwLock<BTreeMap<(String, String), Arc<GroupStats>>>,
     refusals: RwLock<BTreeMap<&'static str, AtomicU64>>,
+    notices: [AtomicU64; NOTICES.len()],
 }
+
+/// What a store may come upon while it runs, as label values.
+const NOTICES: [&str; 4] = ["index_rebuilt", "index_failed", "damaged", "left_behind"];
 
 impl Stats {
     pub fn topic(&self, topic: &str) -> Arc<TopicStats> {
@@ -83,6 +76,36 @@ impl Stats {
         self.refusals.write().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default().fetch_add(1, Relaxed);
     }
 
+    /// The store came upon something: it is logged and counted.
+    pub fn noticed(&self, notice: &Notice) {
+        let kind = match notice {
+            Notice::IndexRebuilt { why } => {
+                tracing::warn!("the index had lost something and was rebuilt from the log: {why}");
+                0
+            }
+            Notice::IndexFailed { cause } => {
+                tracing::warn!("the index could not be read or written, maintenance tries again: {cause}");
+                1
+            }
+            Notice::Damaged { file, position, expected, found } => {
+                tracing::error!(
+                    "{file} is damaged at position {position}: expected {expected}, found {found}; its space is kept \
+                     until the broker is stopped and `martlet log repair` was run"
+                );
+                2
+            }
+            Notice::LeftBehind { file, cause } => {
+                tracing::warn!("{file} is not needed any more and could not be removed: {cause}");
+                3
+            }
+        };
+        self.notices[kind].fetch_add(1, Relaxed);
+    }
+
+    pub fn notice_counts(&self) -> Vec<(&'static str, u64)> {
+        NOTICES.iter().zip(&self.notices).map(|(&kind, count)| (kind, count.load(Relaxed))).collect()
+    }
+
     pub fn forget_topic(&self, topic: &str) {
         self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(topic);
         self.groups.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| key.1 != topic);
@@ -96,19 +119,9 @@ impl Stats {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
         topics
             .iter()
-            .map(|(topic, stats)| TopicCount {
-                topic: topic.clone(),
-                messages_in: stats.messages.load(Relaxed),
-                bytes_in: stats.bytes.load(Relaxed),
-                sizes: Histogram {
-                    buckets: SIZE_BOUNDS
-                        .iter()
-                        .zip(&stats.sizes)
-                        .map(|(&bound, count)| (bound as f64, count.load(Relaxed)))
-                        .collect(),
-                    above: stats.sizes[SIZE_BOUNDS.len()].load(Relaxed),
-                    sum: stats.bytes.load(Relaxed) as f64,
-                },
+            .map(|(topic, stats)| {
+                let sizes = stats.sizes.figures(1.0);
+                TopicCount { topic: topic.clone(), messages_in: sizes.count(), bytes_in: sizes.sum as u64, sizes }
             })
             .collect()
     }
@@ -142,7 +155,7 @@ pub struct TopicCount {
     /// Bytes of their records.
     pub bytes_in: u64,
     /// Sizes of their records, in bytes.
-    pub sizes: Histogram,
+    pub sizes: HistogramFigures,
 }
 
 /// What went out to one group from one topic since the start.
@@ -168,6 +181,8 @@ pub(crate) struct ShardFigures {
     pub polls: usize,
     pub resident: usize,
     pub open_slots: usize,
+    pub open_slots_most: usize,
+    pub batches: (HistogramFigures, HistogramFigures),
     pub usage: Usage,
     pub disk_full: bool,
 }
@@ -181,6 +196,10 @@ pub struct Figures {
     pub groups: Vec<GroupCount>,
     /// Requests refused, by reason.
     pub refusals: Vec<(&'static str, u64)>,
+    /// What the store came upon while it ran, by kind.
+    pub notices: Vec<(&'static str, u64)>,
+    /// Messages moved to dead letters: group, topic they came from, count.
+    pub dead_letters: Vec<(String, String, u64)>,
     /// The shard's own counters.
     pub counters: Counters,
     /// Messages that wait for something other than a consumer, by topic.
@@ -191,6 +210,14 @@ pub struct Figures {
     pub resident_entities: usize,
     /// Open slots in memory, over all groups.
     pub open_slots: usize,
+    /// Open slots of the group and queue that has most, and the limit of each.
+    pub open_slots_most: (usize, usize),
+    /// Messages per batch of the log.
+    pub batch_messages: HistogramFigures,
+    /// Replies that waited for one batch.
+    pub batch_replies: HistogramFigures,
+    /// How long syncs of the log took, in milliseconds.
+    pub sync_millis: HistogramFigures,
     /// Space.
     pub usage: Usage,
     /// Sends are being refused for want of space.

@@ -185,3 +185,46 @@ async fn what_a_connected_member_subscribes_to_is_kept_for_it_and_differences_ar
     assert_eq!(received.len(), 1);
     broker.close();
 }
+
+#[tokio::test]
+async fn small_replies_take_small_shares_of_the_budget_and_a_large_surprise_still_arrives() {
+    let dir = TempDir::new().unwrap();
+    let options = BrokerOptions { reply_bytes: 4 << 20, ..BrokerOptions::new(dir.path()) };
+    let broker = Broker::open(options).unwrap().0;
+    let small = |n: u32| vec![message(&n.to_string(), "a", b"x")];
+    for n in 0..64 {
+        send(&broker, "orders", small(n)).await;
+    }
+    // Each reply is held on to, as one that is being written to a slow client is: all fit the budget of one large one.
+    let mut held = Vec::new();
+    for _ in 0..64 {
+        let request = ReceiveRequest { batch_size: 1, ..poll("orders", "billing", "*", 10_000) };
+        let received = tokio::time::timeout(std::time::Duration::from_secs(10), broker.receive(request)).await;
+        held.push(received.unwrap().unwrap());
+    }
+    assert!(held.iter().all(|received| received.messages.len() == 1));
+    assert!(broker.figures().reply_bytes.0 <= 64 * 1024, "{:?}", broker.figures().reply_bytes);
+    // Nothing in the queue tells that a message of 3 MiB comes, and 2 MiB of the budget's four are taken: its poll waits
+    // for its share and holds nothing meanwhile.
+    let one_queue = || TopicSettings { queues: Some(1), ..TopicSettings::default() };
+    broker.create_topic("other", one_queue()).await.unwrap();
+    send(&broker, "third", vec![message("medium", "a", &vec![7; 2 << 20])]).await;
+    let medium = broker.receive(poll("third", "billing", "*", 10_000)).await.unwrap();
+    assert_eq!(medium.messages.len(), 1);
+    send(&broker, "other", vec![message("large", "a", &vec![7; 3 << 20])]).await;
+    for n in 0..200 {
+        send(&broker, "other", small(n)).await;
+    }
+    let request = ReceiveRequest { batch_size: 1, ..poll("other", "shipping", "*", 10_000) };
+    let mut receiving = Box::pin(broker.receive(request));
+    let waits = tokio::time::timeout(std::time::Duration::from_millis(200), &mut receiving).await;
+    assert!(waits.is_err(), "there is no room for it yet");
+    drop(medium);
+    let large = tokio::time::timeout(std::time::Duration::from_secs(10), receiving).await.unwrap().unwrap();
+    assert_eq!(large.messages.len(), 1);
+    let used = broker.figures().reply_bytes.0;
+    assert!(used > 3 << 20 && used <= 4 << 20, "{used}");
+    drop((held, large));
+    assert_eq!(broker.figures().reply_bytes.0, 0, "all of it is given back");
+    broker.close();
+}

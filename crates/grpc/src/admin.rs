@@ -125,6 +125,8 @@ impl Front {
             }
             let of_topic = topics.entry(progress.topic.clone()).or_default();
             for sum in [of_topic, &mut all] {
+                let delay = sum.deliver_delay_time.as_ref().and_then(time::millis).unwrap_or(0);
+                sum.deliver_delay_time = Some(time::duration(delay.max(progress.lag_millis)));
                 let add = |to: &mut i64, count: u64| *to = to.saturating_add_unsigned(count);
                 add(&mut sum.inflight_messages, progress.in_flight);
                 // What waits for its retry is not in anybody's hands; it counts with what is to be delivered.

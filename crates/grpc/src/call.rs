@@ -18,23 +18,31 @@ pub(crate) struct Call {
     pub(crate) peer: Arc<Peer>,
     /// When the client stops waiting; `None` if it did not say.
     pub(crate) deadline: Option<Instant>,
+    /// When its headers were looked at.
+    pub(crate) arrived: Instant,
 }
 
 impl Call {
     pub(crate) fn new(head: Parts, peer: Arc<Peer>) -> Result<Self, GrpcError> {
+        let arrived = Instant::now();
         let deadline = match head.headers.get("grpc-timeout") {
             None => None,
             // Some clients wait for decades; a deadline past what the clock can count is none.
             Some(value) => timeout::parse(value.as_bytes())
-                .map(|limit| Instant::now().checked_add(limit))
+                .map(|limit| arrived.checked_add(limit))
                 .map_err(|error| GrpcError::new(GrpcCode::InvalidArgument, error.to_string()))?,
         };
-        Ok(Self { head, peer, deadline })
+        Ok(Self { head, peer, deadline, arrived })
     }
 
     /// A header's text; empty if it is missing or not text.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+    }
+
+    /// What its latency is counted under.
+    pub(crate) fn timed_as(&self) -> &str {
+        self.head.uri.path().strip_prefix("/apache.rocketmq.v2.MessagingService/").unwrap_or("Admin")
     }
 
     /// The id that every call must carry.

@@ -291,6 +291,8 @@ fn progress_out(progress: &ProgressStatus) -> v1::Progress {
         in_flight: progress.in_flight,
         waiting_retry: progress.waiting_retry,
         ready: progress.ready,
+        lag_millis: progress.lag_millis,
+        queueing_millis: progress.queueing_millis,
     }
 }
 

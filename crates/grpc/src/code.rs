@@ -28,7 +28,8 @@ pub fn code(refusal: &Refusal) -> Code {
         Refusal::OutcomeUnknown => Code::ProxyTimeout,
         Refusal::ShardStopped { .. } | Refusal::ShuttingDown => Code::HaNotAvailable,
         Refusal::ReadFailed { .. } | Refusal::Catalog { .. } => Code::InternalServerError,
-        Refusal::Exists { .. } => Code::PreconditionFailed,
+        Refusal::Exists { .. } | Refusal::NotResent { .. } => Code::PreconditionFailed,
+        Refusal::OffsetOutOfRange { .. } => Code::IllegalOffset,
         Refusal::Setting { .. } => Code::BadRequest,
         Refusal::NotSupported { .. } => Code::NotImplemented,
         // The broker may learn to refuse in ways that this table does not know yet; the text still says why.
@@ -127,6 +128,8 @@ mod tests {
             (Refusal::ReadFailed { reason: text() }, Code::InternalServerError),
             (Refusal::Exists { what: "topic", name: text() }, Code::PreconditionFailed),
             (Refusal::Setting { field: "queues", value: text(), rule: "is wrong" }, Code::BadRequest),
+            (Refusal::OffsetOutOfRange { queue: 0, offset: 9, min: 1, max: 2 }, Code::IllegalOffset),
+            (Refusal::NotResent { reason: text() }, Code::PreconditionFailed),
             (Refusal::Catalog { reason: text() }, Code::InternalServerError),
             (Refusal::NotSupported { what: "this" }, Code::NotImplemented),
         ]

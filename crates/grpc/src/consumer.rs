@@ -2,6 +2,7 @@
 
 use crate::call::Call;
 use crate::code::{self, Denied};
+use crate::latency::Outcome;
 use crate::message_out::Frames;
 use crate::proto::v2::{self, Code, Permission};
 use crate::route;
@@ -68,8 +69,17 @@ impl Front {
             biased;
             received = self.poll(call, request) => received,
             // Dropping the poll gives it up: what would have been handed out stays with the broker.
-            _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+            _ = poll_fn(|cx| respond.poll_reset(cx)) => {
+                let code = Code::Unspecified as i32;
+                self.stats.latencies.observe(call.timed_as(), code, Outcome::Cancelled, call.arrived.elapsed());
+                return;
+            }
             () = self.shutdown() => Ok(Received::default()),
+        };
+        let code = match &received {
+            Ok(received) if received.messages.is_empty() => Code::MessageNotFound,
+            Ok(_) => Code::Ok,
+            Err(denied) => denied.code,
         };
         let mut frames = match &received {
             Ok(received) if !received.messages.is_empty() => {
@@ -98,6 +108,8 @@ impl Front {
         };
         frames.delivery_timestamp(time::now());
         let written = reply::answer(respond, frames.finish(), &self.outbound).await;
+        let outcome = if written.is_ok() { Outcome::of(code as i32) } else { Outcome::NotWritten };
+        self.stats.latencies.observe(call.timed_as(), code as i32, outcome, call.arrived.elapsed());
         if let Ok(received) = received {
             match written {
                 Ok(()) => self.stats.delivered(received.messages.len()),

@@ -7,7 +7,8 @@
 //! - `transport`: gRPC over HTTP/2, made for small calls: no router, no boxed streams, one task per call.
 //! - [`proto`]: generated types and clients.
 //! - [`code`]: the one table from refusals to codes.
-//! - `service`: which call goes where. `producer`, `consumer`, `session`, `admin`, `catalog`: the calls.
+//! - `service`: which call goes where. `producer`, `consumer`, `session`, `admin`, `catalog`, `inspect`: the calls.
+//! - `latency`: how long they take.
 //! - `message_in`, `message_out`: between messages of the wire and records.
 //! - [`fuzz`]: every decoder behind a function that takes bytes.
 //!
@@ -31,6 +32,8 @@ mod catalog;
 pub mod code;
 mod consumer;
 pub mod fuzz;
+mod inspect;
+mod latency;
 pub mod listener;
 mod message_in;
 mod message_out;
@@ -45,8 +48,9 @@ mod settings;
 mod time;
 pub mod transport;
 
+pub use latency::RpcLatency;
 pub use listener::tls::TlsOptions;
-pub use server::{GrpcServer, ServeError, serve};
+pub use server::{GrpcFigures, GrpcServer, ServeError, serve};
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -57,7 +61,8 @@ pub struct GrpcOptions {
     /// Where to listen; port 0 takes any.
     pub listen: SocketAddr,
     /// Host and port that clients are told to dial. `None`: what each client dialled itself, which is right behind
-    /// containers and address translation as long as clients connect to the broker directly.
+    /// containers and address translation as long as clients connect to the broker directly. Port 0: the one that is
+    /// listened on.
     pub advertise: Option<(String, u16)>,
     /// The certificate.
     pub tls: TlsOptions,

@@ -1,6 +1,7 @@
 //! The listener's threads: accepts connections and hands them round robin to single-threaded runtimes.
 
 use crate::GrpcOptions;
+use crate::latency::RpcLatency;
 use crate::listener::sniff::Opening;
 use crate::listener::tls::TlsError;
 use crate::listener::{self, Connection};
@@ -48,6 +49,21 @@ pub enum ServeError {
     Worker(io::Error),
 }
 
+/// Figures of a running front.
+#[derive(Clone, Debug, Default)]
+pub struct GrpcFigures {
+    /// Connections at this moment.
+    pub connections: usize,
+    /// Polls under way at this moment.
+    pub polls: usize,
+    /// Bytes of requests held, and the most that may be.
+    pub inbound: (usize, usize),
+    /// Bytes of answers that wait for slow readers, and the most that may.
+    pub outbound: (usize, usize),
+    /// How long calls took since the start.
+    pub latencies: Vec<RpcLatency>,
+}
+
 /// A running front. Dropping it lets it drain without waiting for that.
 pub struct GrpcServer {
     local_addr: SocketAddr,
@@ -70,6 +86,17 @@ impl GrpcServer {
     /// Polls under way at this moment.
     pub fn polls(&self) -> usize {
         self.front.polls.count()
+    }
+
+    /// What it does at this moment, and what it counted.
+    pub fn figures(&self) -> GrpcFigures {
+        GrpcFigures {
+            connections: self.connections(),
+            polls: self.polls(),
+            inbound: self.front.inbound.used_and_limit(),
+            outbound: self.front.outbound.used_and_limit(),
+            latencies: self.front.stats.latencies.figures(),
+        }
     }
 
     /// Sends a command on a client's Telemetry stream. `false`: it has none, or does not read it.
@@ -101,7 +128,8 @@ pub fn serve(broker: Broker, options: GrpcOptions) -> Result<GrpcServer, ServeEr
         count => count,
     };
     let (stop, stopped) = watch::channel(false);
-    let front = Arc::new(Front::new(broker, options.advertise, options.limits, stopped.clone()));
+    let advertise = options.advertise.map(|(host, port)| (host, if port == 0 { local_addr.port() } else { port }));
+    let front = Arc::new(Front::new(broker, advertise, options.limits, stopped.clone()));
     let complaints = Arc::new(Complaints::default());
     let (inboxes, outboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(HANDED_OVER_MAX)).unzip();
     let mut server = GrpcServer { local_addr, stop, workers: Vec::with_capacity(count), front: front.clone() };

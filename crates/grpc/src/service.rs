@@ -3,6 +3,8 @@
 use crate::Limits;
 use crate::call::Call;
 use crate::code::Denied;
+use crate::latency::{Latencies, Outcome};
+use crate::proto::v2::Code;
 use crate::proto::{v1, v2};
 use crate::sessions::{Polls, Sessions};
 use crate::transport::connection::{CallGuard, Peer};
@@ -43,7 +45,30 @@ pub(crate) struct Stats {
     pub(crate) connections: AtomicUsize,
     messages_in: AtomicU64,
     messages_out: AtomicU64,
+    pub(crate) latencies: Latencies,
 }
+
+/// Calls whose latency is counted, the frequent ones first. Telemetry is a stream that lives as long as its client.
+const TIMED_CALLS: [&str; 17] = [
+    "SendMessage",
+    "AckMessage",
+    "ReceiveMessage",
+    "ChangeInvisibleDuration",
+    "Heartbeat",
+    "QueryRoute",
+    "QueryAssignment",
+    "ForwardMessageToDeadLetterQueue",
+    "EndTransaction",
+    "SyncLiteSubscription",
+    "RecallMessage",
+    "NotifyClientTermination",
+    "PullMessage",
+    "UpdateOffset",
+    "GetOffset",
+    "QueryOffset",
+    // All calls of both admin services.
+    "Admin",
+];
 
 impl Stats {
     pub(crate) fn received(&self, messages: usize) {
@@ -81,18 +106,28 @@ macro_rules! unary {
             $front.broker.count_refusal(denied.code.as_str_name());
             <$response>::refused(denied)
         });
+        let code = answer.code();
         let answer = framed(answer.encoded_len(), |frame| {
             // A buffer that grows takes everything.
             let _ = answer.encode(frame);
         });
         // A client that is gone does not need its answer.
-        let _ = reply::answer(&mut $respond, [answer], &$front.outbound).await;
+        let outcome = match reply::answer(&mut $respond, [answer], &$front.outbound).await {
+            Ok(()) => Outcome::of(code),
+            Err(_) => Outcome::NotWritten,
+        };
+        $front.stats.latencies.observe($call.timed_as(), code, outcome, $call.arrived.elapsed());
     }};
 }
 
 /// An answer that has nothing to say but a status.
 pub(crate) trait Refused: Default {
     fn refused(denied: Denied) -> Self;
+
+    /// The code of its status; OK for an answer that has none.
+    fn code(&self) -> i32 {
+        Code::Ok as i32
+    }
 }
 
 macro_rules! refused {
@@ -102,6 +137,10 @@ macro_rules! refused {
                 let mut answer = Self::default();
                 answer.status = Some(denied.status());
                 answer
+            }
+
+            fn code(&self) -> i32 {
+                self.status.as_ref().map_or(Code::Ok as i32, |status| status.code)
             }
         })+
     };
@@ -147,6 +186,11 @@ refused!(
     v1::DeleteGroupResponse,
     v1::DescribeGroupResponse,
     v1::ListGroupsResponse,
+    v1::FindMessagesResponse,
+    v1::PeekMessagesResponse,
+    v1::ListDeadLettersResponse,
+    v1::ResendDeadLettersResponse,
+    v1::ResetOffsetResponse,
 );
 
 impl Refused for v2::ChangeLogLevelResponse {
@@ -175,6 +219,7 @@ impl Front {
                 connections: AtomicUsize::new(0),
                 messages_in: AtomicU64::new(0),
                 messages_out: AtomicU64::new(0),
+                latencies: Latencies::of(&TIMED_CALLS),
             },
             limits,
             stop,
@@ -295,6 +340,11 @@ impl Front {
                 "DeleteGroup" => delete_group -> v1::DeleteGroupResponse,
                 "DescribeGroup" => describe_group -> v1::DescribeGroupResponse,
                 "ListGroups" => list_groups -> v1::ListGroupsResponse,
+                "FindMessages" => find_messages -> v1::FindMessagesResponse,
+                "PeekMessages" => peek_messages -> v1::PeekMessagesResponse,
+                "ListDeadLetters" => list_dead_letters -> v1::ListDeadLettersResponse,
+                "ResendDeadLetters" => resend_dead_letters -> v1::ResendDeadLettersResponse,
+                "ResetOffset" => reset_offset -> v1::ResetOffsetResponse,
             },
             _ => unknown(&mut respond, path),
         }
@@ -348,8 +398,6 @@ not_supported! {
         "SyncLiteSubscription",
     change_log_level(v2::ChangeLogLevelRequest) -> v2::ChangeLogLevelResponse = "ChangeLogLevel",
     delete_subscription(v2::DeleteSubscriptionRequest) -> v2::DeleteSubscriptionResponse = "DeleteSubscription",
-    reset_group_offset(v2::ResetGroupOffsetRequest) -> v2::ResetGroupOffsetResponse = "ResetGroupOffset",
-    query_message(v2::ListMessageRequest) -> v2::ListMessageResponse = "QueryMessage",
     print_thread_stack_trace(v2::PrintThreadStackTraceRequest) -> v2::PrintThreadStackTraceResponse =
         "PrintThreadStackTrace",
     verify_message(v2::VerifyMessageRequest) -> v2::VerifyMessageResponse = "VerifyMessage",

@@ -132,6 +132,6 @@ async fn the_apache_service_tells_of_topics_routes_and_rates() {
     assert!(stats.connections >= 1 && !stats.version.is_empty());
     let list = apache.list_subscription(v2::ListSubscriptionRequest::default()).await.unwrap().into_inner();
     assert_eq!(code(list.status), Code::BadRequest);
-    let reset = apache.reset_group_offset(v2::ResetGroupOffsetRequest::default()).await.unwrap().into_inner();
-    assert_eq!(code(reset.status), Code::NotImplemented);
+    let span = apache.query_time_span(v2::QueryTimeSpanRequest::default()).await.unwrap().into_inner();
+    assert_eq!(code(span.status), Code::NotImplemented);
 }

@@ -4,9 +4,9 @@
 mod world;
 
 use bytes::Bytes;
-use martlet_grpc::fuzz;
 use martlet_grpc::proto::v2::messaging_service_client::MessagingServiceClient;
 use martlet_grpc::proto::v2::{self, Code};
+use martlet_grpc::{TlsOptions, fuzz};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,6 +58,45 @@ async fn tls_and_plaintext_share_the_port() {
     let mut client = MessagingServiceClient::new(channel.connect().await.unwrap());
     let polled = poll(&mut client, from("consumer", receive("billing", "orders"))).await;
     assert_eq!(polled.messages.len(), 1);
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_users_own_is_the_one_that_is_shown() {
+    // The other broker's self-signed certificate stands in for one that an authority made.
+    let other = World::new();
+    let own = |name| other.folder.path().join("tls").join(name);
+    let (certificate, key) = (own("certificate.pem"), own("key.pem"));
+    let pem = std::fs::read(&certificate).unwrap();
+    let world = World::with(|_, grpc| grpc.tls = TlsOptions::Files { certificate, key });
+    assert!(!world.folder.path().join("tls").exists(), "none is made where one is given");
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)).domain_name("localhost");
+    let channel = Channel::from_shared(format!("https://{}", world.address())).unwrap().tls_config(tls).unwrap();
+    let mut client = MessagingServiceClient::new(channel.connect().await.unwrap());
+    let sent = client.send_message(send(vec![message("orders", "01AA", b"x")])).await.unwrap().into_inner();
+    assert_eq!(sent.status.unwrap().code(), Code::Ok);
+}
+
+#[tokio::test]
+async fn latencies_and_budgets_of_calls_are_counted() {
+    let world = World::new();
+    let mut client = world.client().await;
+    client.send_message(send(vec![message("orders", "01AA", b"x")])).await.unwrap();
+    let denied = client.send_message(send(vec![message("not allowed!", "01AB", b"x")])).await.unwrap().into_inner();
+    let polled = poll(&mut client, from("consumer", receive("billing", "orders"))).await;
+    assert_eq!(polled.messages.len(), 1);
+    // An answer may be read before it is counted.
+    let started = std::time::Instant::now();
+    let seen = |call: &str, code: &str| {
+        let figures = world.server.as_ref().unwrap().figures();
+        figures.latencies.iter().any(|one| (one.call, one.code) == (call, code) && one.millis.count() == 1)
+    };
+    let refusal = denied.status.unwrap().code().as_str_name();
+    while !(seen("SendMessage", "OK") && seen("SendMessage", refusal) && seen("ReceiveMessage", "OK")) {
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", world.server.as_ref().unwrap().figures());
+        tokio::task::yield_now().await;
+    }
+    let figures = world.server.as_ref().unwrap().figures();
+    assert!(figures.inbound.1 > figures.inbound.0 && figures.outbound.1 > figures.outbound.0);
 }
 
 #[tokio::test]

@@ -7,12 +7,14 @@
 //! - [`topic`], [`group`]: what the catalog knows about topics and consumer groups.
 //! - [`filter`], [`sql`]: tag expressions and SQL92 conditions, compiled once per subscription.
 //! - [`handle`]: receipt handles.
+//! - [`histogram`]: counting observations into buckets.
 //! - [`producer_handle`]: recall handles and transaction ids.
 //! - [`limits`]: every default limit with its meaning.
 
 pub mod filter;
 pub mod group;
 pub mod handle;
+pub mod histogram;
 pub mod ids;
 pub mod limits;
 pub mod names;
@@ -23,6 +25,7 @@ pub mod topic;
 
 pub use filter::{Filter, FilterError, TagFilter};
 pub use group::{DeadLetterPolicy, GroupConfig, RetryBackoff, RetryPolicy};
+pub use histogram::{Histogram, HistogramFigures};
 pub use ids::{GroupId, PhysicalOffset, QueueId, QueueOffset, TopicId, UnixMillis};
 pub use producer_handle::{ProducerHandle, ProducerHandleError, ProducerHandleKind};
 pub use topic::{MessageType, Permission, TopicConfig, TopicType};

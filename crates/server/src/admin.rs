@@ -116,7 +116,7 @@ async fn metrics_text(State(admin): State<Admin>) -> Response {
         groups,
         grpc: {
             let front = admin.inner.front.lock().unwrap_or_else(PoisonError::into_inner);
-            front.as_ref().map(|front| (front.connections(), front.polls()))
+            front.as_ref().map(|front| front.figures())
         },
         uptime_seconds: admin.inner.started.elapsed().as_secs_f64(),
     };
@@ -130,7 +130,7 @@ async fn metrics_text(State(admin): State<Admin>) -> Response {
 }
 
 async fn health(State(admin): State<Admin>) -> (StatusCode, String) {
-    match admin.inner.broker.figures().stopped {
+    match admin.inner.broker.stop_reason() {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("the shard has stopped: {reason}\n")),
     }

@@ -1,7 +1,7 @@
 //! The command line: `martlet` alone is the broker, with a subcommand it is a client of one.
 
 use crate::config::keys::KEYS;
-use crate::duration::parse_millis;
+use crate::duration::{parse_millis, parse_time};
 use clap::{Arg, ArgMatches, Args, Command, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -15,7 +15,9 @@ const EXAMPLES: &str = "Examples:\n  \
     martlet topic create orders --queues 4      create a topic in a running one\n  \
     martlet send orders 'hello'                 send a message\n  \
     martlet receive orders --group billing      receive and acknowledge what is there\n  \
-    martlet group describe billing              see how far a group is";
+    martlet group describe billing              see how far a group is\n  \
+    martlet message find --topic orders --key 4711   look at messages without consuming them\n  \
+    martlet dead-letter resend billing --all    put back what a group gave up";
 
 /// The whole command line.
 pub fn command() -> Command {
@@ -69,6 +71,12 @@ pub enum Action {
     /// Create, list, describe, update or delete consumer groups
     #[command(subcommand)]
     Group(GroupAction),
+    /// Look at messages without consuming them
+    #[command(subcommand)]
+    Message(MessageAction),
+    /// List, show or resend what a consumer group gave up
+    #[command(subcommand)]
+    DeadLetter(DeadLetterAction),
     /// Send messages
     Send(SendArgs),
     /// Receive messages and acknowledge them
@@ -251,6 +259,146 @@ pub enum GroupAction {
         #[command(flatten)]
         target: Target,
     },
+    /// Move a group to another place of a topic, whether its consumers are connected or not
+    ///
+    /// Everything below the place is settled; everything from there on is delivered (again), attempts counted anew.
+    ResetOffset {
+        /// Consumer group
+        group: String,
+        /// Topic
+        topic: String,
+        /// Where to: `earliest`, `latest`, an offset, a time such as 2026-01-31T23:59:59Z, or how long ago, such as 10m
+        #[arg(long, value_name = "PLACE", value_parser = parse_place)]
+        to: PlaceArg,
+        /// Only this queue, by number; needed with an offset if the topic has several
+        #[arg(long, value_name = "N")]
+        queue: Option<u32>,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// Where a group is moved to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlaceArg {
+    /// The first message there is.
+    Earliest,
+    /// Behind the last one.
+    Latest,
+    /// This offset.
+    Offset(u64),
+    /// The first message stored at this time or later, in milliseconds since the Unix epoch.
+    Time(i64),
+}
+
+fn parse_place(text: &str) -> Result<PlaceArg, String> {
+    match text {
+        "earliest" => Ok(PlaceArg::Earliest),
+        "latest" => Ok(PlaceArg::Latest),
+        _ if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            text.parse().map(PlaceArg::Offset).map_err(|_| format!("{text:?} is not an offset"))
+        }
+        _ => parse_time_arg(text).map(PlaceArg::Time),
+    }
+}
+
+fn parse_time_arg(text: &str) -> Result<i64, String> {
+    parse_time(text, crate::client::unix_millis())
+}
+
+/// Subcommands of `martlet message`.
+#[derive(Debug, Subcommand)]
+pub enum MessageAction {
+    /// Show the message, or messages, with this id
+    Get {
+        /// Message id
+        id: String,
+        /// Only in this topic; otherwise in all of them, dead letters included
+        #[arg(long)]
+        topic: Option<String>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Find messages by key, or by id within a topic; the newest first
+    Find {
+        /// Topic
+        #[arg(long)]
+        topic: String,
+        /// Key
+        #[arg(long, required_unless_present = "id", conflicts_with = "id")]
+        key: Option<String>,
+        /// Message id
+        #[arg(long)]
+        id: Option<String>,
+        /// Stored at this time or later: 2026-01-31T23:59:59Z, or how long ago, such as 10m
+        #[arg(long, value_name = "TIME", value_parser = parse_time_arg)]
+        since: Option<i64>,
+        /// Stored before this time
+        #[arg(long, value_name = "TIME", value_parser = parse_time_arg)]
+        until: Option<i64>,
+        /// Most messages; all without it
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show what is in a topic, in the order it was stored, without consuming it
+    Peek {
+        /// Topic
+        #[arg(long)]
+        topic: String,
+        /// Only this queue, by number
+        #[arg(long, value_name = "N")]
+        queue: Option<u32>,
+        /// From this offset on
+        #[arg(long, value_name = "O", conflicts_with = "since")]
+        offset: Option<u64>,
+        /// Stored at this time or later: 2026-01-31T23:59:59Z, or how long ago, such as 10m
+        #[arg(long, value_name = "TIME", value_parser = parse_time_arg)]
+        since: Option<i64>,
+        /// Most messages
+        #[arg(long, value_name = "N", default_value_t = 32)]
+        count: u64,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// Subcommands of `martlet dead-letter`.
+#[derive(Debug, Subcommand)]
+pub enum DeadLetterAction {
+    /// List a group's dead letters that were not resent, oldest first
+    List {
+        /// Consumer group
+        group: String,
+        /// Most dead letters; all without it
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show a dead letter in full, whether it was resent or not
+    Show {
+        /// Consumer group
+        group: String,
+        /// Message id
+        id: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Put dead letters back into the topics they came from, each once
+    Resend {
+        /// Consumer group
+        group: String,
+        /// Message id
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        id: Option<String>,
+        /// All of them
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        target: Target,
+    },
 }
 
 /// Settings of a consumer group that can be changed.
@@ -391,6 +539,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn a_place_is_a_word_an_offset_or_a_time() {
+        assert_eq!(parse_place("earliest"), Ok(PlaceArg::Earliest));
+        assert_eq!(parse_place("latest"), Ok(PlaceArg::Latest));
+        assert_eq!(parse_place("4711"), Ok(PlaceArg::Offset(4711)));
+        assert_eq!(parse_place("1970-01-02T00:00:00Z"), Ok(PlaceArg::Time(86_400_000)));
+        assert!(matches!(parse_place("10m"), Ok(PlaceArg::Time(_))));
+        for bad in ["", "-1", "soon", "99999999999999999999", "2026-13-01T00:00:00Z"] {
+            assert!(parse_place(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

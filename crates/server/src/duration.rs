@@ -29,6 +29,44 @@ pub fn show_millis(millis: i64) -> String {
     }
 }
 
+/// A time as `2026-01-31T23:59:59Z` (UTC; seconds may be left out, a space may stand for the T), or how long before `now`,
+/// such as `10m`; in milliseconds since the Unix epoch.
+pub fn parse_time(text: &str, now: i64) -> Result<i64, String> {
+    let bad = || format!("{text:?} is not a time such as 2026-01-31T23:59:59Z, or how long ago, such as 10m");
+    let Some((date, time)) = text.trim().trim_end_matches('Z').split_once(['T', ' ']) else {
+        return parse_millis(text).map(|millis| now.saturating_sub(millis)).map_err(|_| bad());
+    };
+    let numbers = |text: &str, by: char| -> Option<Vec<i64>> {
+        let part = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok())?;
+        text.split(by).map(part).collect()
+    };
+    let (date, time) = numbers(date, '-').zip(numbers(time, ':')).ok_or_else(bad)?;
+    let (&[year, month, day], &[hour, minute, ref second @ ..]) = (&date[..], &time[..]) else { return Err(bad()) };
+    let second = match second {
+        [] => 0,
+        [second] => *second,
+        _ => return Err(bad()),
+    };
+    let in_range = (1970..=9999).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && (0..24).contains(&hour)
+        && (0..60).contains(&minute)
+        && (0..60).contains(&second);
+    if !in_range {
+        return Err(bad());
+    }
+    // Years start in March, so that the leap day comes last; as in `show_time`.
+    let shifted = year - i64::from(month <= 2);
+    let month_from_march = (month + 9) % 12;
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let days = shifted * 365 + shifted / 4 - shifted / 100 + shifted / 400 + day_of_year - 719_468;
+    let millis = ((days * 24 + hour) * 60 + minute) * 60_000 + second * 1_000;
+    // What does not read back the same was no day of the calendar.
+    let written = format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z");
+    if show_time(millis) == written { Ok(millis) } else { Err(bad()) }
+}
+
 /// A time in UTC, as `2026-01-31 23:59:59Z`.
 pub fn show_time(unix_millis: i64) -> String {
     let seconds = unix_millis.div_euclid(1_000);
@@ -72,6 +110,21 @@ mod tests {
         for bad in ["", "10", "s", "1.5h", "-1s", "10 s", "99999999999999999999s", "9999999999999999d"] {
             assert!(parse_millis(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn times_are_read_as_they_are_shown_or_as_how_long_ago() {
+        for millis in [0, 951_782_400_000, 1_767_225_599_000, 4_102_444_800_000] {
+            assert_eq!(parse_time(&show_time(millis), 0), Ok(millis));
+        }
+        assert_eq!(parse_time("2000-02-29T00:00Z", 0), Ok(951_782_400_000));
+        assert_eq!(parse_time("10m", 1_000_000), Ok(400_000));
+        for bad in
+            ["", "10", "2001-02-29T00:00Z", "2000-00-01T00:00Z", "2000-01-01T24:00Z", "2000-01-01", "T", "9-9T9:9:9:9"]
+        {
+            assert!(parse_time(bad, 0).is_err(), "{bad}");
+        }
+        assert!(parse_time("99999999999999999-01-01T00:00Z", 0).is_err());
     }
 
     #[test]

@@ -7,7 +7,9 @@
 
 mod process;
 
-use martlet_broker::{ClientRole, Figures, GroupStatus, Histogram, disagreements};
+use martlet_broker::{ClientRole, Figures, GroupStatus, disagreements};
+use martlet_grpc::GrpcFigures;
+use martlet_model::HistogramFigures;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
@@ -31,8 +33,8 @@ pub struct Snapshot {
     pub groups: Vec<GroupStatus>,
     /// Groups in the catalog; more than `groups` if there are too many to look at each time.
     pub group_count: usize,
-    /// Connections and polls of the gRPC port, once it is there.
-    pub grpc: Option<(usize, usize)>,
+    /// Figures of the gRPC port, once it is there.
+    pub grpc: Option<GrpcFigures>,
     /// Seconds since the process started.
     pub uptime_seconds: f64,
 }
@@ -42,7 +44,7 @@ type Labels = Vec<(&'static str, String)>;
 enum Value {
     Counter(f64),
     Gauge(f64),
-    Histogram(Histogram),
+    Histogram(HistogramFigures),
 }
 
 /// Families in the order they are written, each with its samples.
@@ -90,9 +92,8 @@ impl Collector for Snapshot {
         self.clients(&mut families);
         self.store(&mut families);
         self.shard(&mut families);
-        if let Some((connections, polls)) = self.grpc {
-            families.gauge("martlet_grpc_connections", "Connections of the gRPC port", connections as f64);
-            families.gauge("martlet_grpc_polls", "Receive calls under way on the gRPC port", polls as f64);
+        if let Some(grpc) = &self.grpc {
+            Self::grpc(grpc, &mut families);
         }
         process::add(&mut families, self.uptime_seconds);
         for (name, help) in &families.order {
@@ -150,19 +151,25 @@ impl Snapshot {
 
     fn groups(&self, families: &mut Families) {
         for group in &self.groups {
-            let mut topics: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
+            let mut topics: BTreeMap<&str, (u64, u64, u64, i64, i64)> = BTreeMap::new();
             for progress in &group.progress {
                 let sums = topics.entry(&progress.topic).or_default();
                 sums.0 += progress.accumulation();
                 sums.1 += progress.in_flight;
                 sums.2 += progress.ready;
+                sums.3 = sums.3.max(progress.lag_millis);
+                sums.4 = sums.4.max(progress.queueing_millis);
             }
-            for (topic, (lag, in_flight, ready)) in topics {
+            for (topic, (lag, in_flight, ready, lag_millis, queueing_millis)) in topics {
                 let labels = || vec![("consumer_group", group.config.name.clone()), ("topic", topic.to_owned())];
                 let mut add = |name, help, value: u64| families.add(name, help, labels(), Value::Gauge(value as f64));
                 add("rocketmq_consumer_lag_messages", "Messages a group has not settled", lag);
                 add("rocketmq_consumer_inflight_messages", "Messages handed out and not settled", in_flight);
                 add("rocketmq_consumer_ready_messages", "Messages never handed out", ready);
+                let help = "Milliseconds since the oldest message that is not settled was stored";
+                add("rocketmq_consumer_lag_latency", help, lag_millis.unsigned_abs());
+                let help = "Milliseconds since the oldest message that was never handed out was stored";
+                add("rocketmq_consumer_queueing_latency", help, queueing_millis.unsigned_abs());
             }
             let labels = vec![("consumer_group", group.config.name.clone())];
             let value = Value::Gauge(group.dead_letters as f64);
@@ -206,6 +213,28 @@ impl Snapshot {
         }
     }
 
+    fn grpc(grpc: &GrpcFigures, families: &mut Families) {
+        families.gauge("martlet_grpc_connections", "Connections of the gRPC port", grpc.connections as f64);
+        families.gauge("martlet_grpc_polls", "Receive calls under way on the gRPC port", grpc.polls as f64);
+        let (used, limit) = grpc.inbound;
+        families.gauge("martlet_inbound_budget_used_bytes", "Bytes of requests held", used as f64);
+        families.gauge("martlet_inbound_budget_bytes", "Most bytes of requests held", limit as f64);
+        let (used, limit) = grpc.outbound;
+        families.gauge("martlet_outbound_budget_used_bytes", "Bytes of answers waiting for slow readers", used as f64);
+        families.gauge("martlet_outbound_budget_bytes", "Most bytes of answers waiting for slow readers", limit as f64);
+        for series in &grpc.latencies {
+            let labels = vec![
+                ("protocol_type", "grpc".to_owned()),
+                ("request_code", series.call.to_owned()),
+                ("response_code", series.code.to_lowercase()),
+                ("is_long_polling", series.long_polling.to_string()),
+                ("result", series.result.to_owned()),
+            ];
+            let value = Value::Histogram(series.millis.clone());
+            families.add("rocketmq_rpc_latency", "How long calls took, in milliseconds", labels, value);
+        }
+    }
+
     fn store(&self, families: &mut Families) {
         let usage = &self.figures.usage;
         let labels = vec![("storage_type", "local".to_owned()), ("storage_medium", "disk".to_owned())];
@@ -217,6 +246,13 @@ impl Snapshot {
         families.gauge("martlet_index_bytes", "Bytes of the index on disk", usage.index_bytes as f64);
         families.gauge("martlet_disk_bytes", "Size of the file system the log is on", usage.disk_total as f64);
         families.gauge("martlet_disk_free_bytes", "Free bytes of that file system", usage.disk_free as f64);
+        let syncs = Value::Histogram(self.figures.sync_millis.clone());
+        families.add("martlet_log_sync_milliseconds", "How long syncs of the log took", Vec::new(), syncs);
+        for (kind, count) in &self.figures.notices {
+            let value = Value::Counter(*count as f64);
+            let help = "What the store came upon while it ran; the log has the details";
+            families.add("martlet_store_notices", help, vec![("kind", (*kind).to_owned())], value);
+        }
         families.counter("martlet_written_bytes", "Bytes handed to write() by the store", usage.written_bytes as f64);
         let full = f64::from(u8::from(self.figures.disk_full));
         families.gauge("martlet_disk_full", "1 while sends are refused for want of space", full);
@@ -230,7 +266,6 @@ impl Snapshot {
         count("martlet_acked_messages", "Messages settled by ack", counters.acked);
         count("martlet_retried_messages", "Hand-outs with an attempt above 1", counters.retries_out);
         count("martlet_undone_messages", "Hand-outs undone because nobody was there any more", counters.undone);
-        count("rocketmq_send_to_dlq_messages", "Messages moved to dead letters", counters.dead_letters);
         count("martlet_discarded_messages", "Messages discarded after their last attempt", counters.discarded);
         let dropped = "Messages that a group had not settled when retention or a full disk dropped them";
         count("martlet_dropped_unconsumed_messages", dropped, counters.dropped_unconsumed);
@@ -247,7 +282,7 @@ impl Snapshot {
         let full = "Polls that met a group and queue at its limit of open slots";
         count("martlet_open_slots_full", full, counters.open_slots_full);
         let seconds = martlet_broker::LATENESS_MILLIS.iter().map(|&bound| bound as f64 / 1000.0);
-        let lateness = Histogram {
+        let lateness = HistogramFigures {
             buckets: seconds.zip(counters.lateness).collect(),
             above: counters.lateness[martlet_broker::LATENESS_MILLIS.len()],
             sum: counters.lateness_sum as f64 / 1000.0,
@@ -260,7 +295,21 @@ impl Snapshot {
             families.add("rocketmq_timing_messages", "Messages that wait for their delivery timestamp", labels, value);
         }
         let figures = &self.figures;
+        for (group, topic, count) in &figures.dead_letters {
+            let labels =
+                vec![("consumer_group", group.clone()), ("topic", topic.clone()), ("is_system", "false".to_owned())];
+            let value = Value::Counter(*count as f64);
+            families.add("rocketmq_send_to_dlq_messages", "Messages moved to dead letters", labels, value);
+        }
         families.gauge("martlet_open_slots", "Open slots in memory, over all groups", figures.open_slots as f64);
+        let (most, limit) = figures.open_slots_most;
+        let help = "Open slots of the group and queue in memory that has most";
+        families.gauge("martlet_open_slots_most", help, most as f64);
+        families.gauge("martlet_open_slots_limit", "Most open slots of one group and queue", limit as f64);
+        let batches = Value::Histogram(figures.batch_messages.clone());
+        families.add("martlet_batch_messages", "Messages stored per batch of the log", Vec::new(), batches);
+        let batches = Value::Histogram(figures.batch_replies.clone());
+        families.add("martlet_batch_replies", "Replies that waited for one batch", Vec::new(), batches);
         families.gauge("martlet_waiting_polls", "Polls waiting for a message", figures.waiting_polls as f64);
         let resident = figures.resident_entities as f64;
         families.gauge("martlet_resident_entities", "Queues and progress pages in memory", resident);

@@ -239,7 +239,10 @@ fn announcement(
         Advertise::AsDialled => {
             "clients are told to use the address they came by; --advertise HOST changes that".into()
         }
-        host => format!("clients are told to dial {host}"),
+        Advertise::Host { host, port } => {
+            let dialled = Advertise::Host { host: host.clone(), port: Some(port.unwrap_or(grpc.port())) };
+            format!("clients are told to dial {dialled}")
+        }
     };
     lines.push(String::new());
     lines.push(format!("  clients (gRPC)      {grpc}   TLS and plaintext; {dial}"));

@@ -7,7 +7,7 @@ use crate::queue::Queue;
 use crate::shard::{Shard, Topic};
 use bytes::Bytes;
 use martlet_model::names::DEAD_LETTER_PREFIX;
-use martlet_model::{GroupId, QueueId, TopicId};
+use martlet_model::{GroupId, QueueId, QueueOffset, TopicId};
 use martlet_store::Op;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -79,6 +79,8 @@ impl<T> Shard<T> {
             self.queues.remove(&queue);
             self.set_expiry(queue, None);
             self.ops.push(Op::Forget { queue });
+            let resent = self.resent.trim(queue, QueueOffset(u64::MAX));
+            self.ops.extend(resent.into_iter().map(|key| Op::Remove { key }));
             self.ops.push(Op::Remove { key: keys::queue(queue) });
             let groups: Vec<GroupId> = self.progress.keys().filter(|key| key.1 == queue).map(|key| key.0).collect();
             for group in groups {
@@ -88,6 +90,7 @@ impl<T> Shard<T> {
         }
         self.forget_waiting(id);
         self.forget_subscriptions(|key| key.0 == id);
+        self.counters.dead_letters_of.retain(|key, _| key.1 != id);
         self.retry_turn.retain(|key| key.0 != id);
         self.refuse_polls(|key| key.0 == id, &Refused::TopicGone);
     }
@@ -117,6 +120,7 @@ impl<T> Shard<T> {
                 self.begin_sweep(prefix);
             }
             self.forget_subscriptions(|key| key.1 == id);
+            self.counters.dead_letters_of.retain(|key, _| key.0 != id);
             self.retry_turn.retain(|key| key.1 != id);
             self.attempts.forget_group(id);
             self.refuse_polls(|key| key.1 == id, &Refused::GroupGone);
@@ -178,6 +182,7 @@ impl<T> Shard<T> {
             .iter()
             .filter_map(|queue| self.queues.get(queue))
             .map(|queue| QueueFigures {
+                queue: queue.id,
                 index: queue.index,
                 min: queue.min,
                 max: queue.next,
@@ -193,21 +198,27 @@ impl<T> Shard<T> {
             let (Some(queue), Some(progress)) = (self.queues.get(&id), self.progress.get(&(group, id))) else {
                 continue;
             };
-            let in_flight = progress.in_flight(self.now);
+            let in_flight = progress.in_flight();
             let open = progress.open_slots() as u64;
-            let passed_over = progress.slots().filter(|(_, slot)| slot.attempts == 0).count() as u64;
+            let passed_over = progress.never_handed_out();
+            let next = progress.next().max(queue.min);
             figures.push(ProgressFigures {
                 topic: queue.topic,
+                queue: id,
                 index: queue.index,
+                oldest_ready: progress.fresh().first().map_or(next, |&first| QueueOffset(first)),
                 committed: progress.committed().max(queue.min),
                 max: queue.next,
                 in_flight,
                 waiting_retry: open.saturating_sub(in_flight).saturating_sub(passed_over),
-                ready: queue.next.0.saturating_sub(progress.next().max(queue.min).0) + passed_over + progress.parked(),
+                ready: queue.next.0.saturating_sub(next.0) + passed_over + progress.parked(),
             });
         }
         let dead_letters = self.topics.get(&TopicId::dead_letters_of(group)).map_or(0, |topic| {
-            let of = |id: &QueueId| self.queues.get(id).map_or(0, |queue| queue.next.0 - queue.min.0);
+            let of = |id: &QueueId| {
+                let Some(queue) = self.queues.get(id) else { return 0 };
+                queue.next.0 - queue.min.0 - self.resent.count(*id, queue.min..queue.next)
+            };
             topic.queues.iter().map(of).sum()
         });
         self.reply(token, Output::Progress(figures, dead_letters));

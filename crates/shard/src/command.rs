@@ -5,7 +5,7 @@ use bytes::Bytes;
 use martlet_model::handle::{DeliveryNumber, ReceiptHandle};
 use martlet_model::{Filter, GroupId, QueueId, QueueOffset, RetryBackoff, TopicId, UnixMillis};
 use martlet_store::Term;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A poll, numbered by the caller; unique within an epoch.
@@ -266,6 +266,37 @@ pub enum Command<T> {
         /// For the reply.
         token: T,
     },
+    /// Places of a queue whose messages were not resent, in order; answered by [`Output::Offsets`].
+    Unresolved {
+        /// Topic of dead letters.
+        topic: TopicId,
+        /// Number of the queue within it.
+        index: u32,
+        /// From here on.
+        from: QueueOffset,
+        /// Most.
+        limit: u32,
+        /// For the reply.
+        token: T,
+    },
+    /// Puts a dead letter back into the topic it came from, once; answered by [`Output::Resent`].
+    Resend {
+        /// Which.
+        place: DeadLetterPlace,
+        /// For the reply.
+        token: T,
+    },
+    /// Moves a group to other places of a topic's queues, all in one batch; answered by [`Output::Reset`].
+    Reset {
+        /// The group.
+        group: GroupId,
+        /// The topic.
+        topic: TopicId,
+        /// Numbers of queues within the topic, and where to go.
+        targets: Vec<(u32, ResetTarget)>,
+        /// For the reply.
+        token: T,
+    },
     /// Drops the oldest messages of all queues until about so many bytes are free to reclaim.
     DropOldest {
         /// Bytes.
@@ -277,6 +308,53 @@ pub enum Command<T> {
         id: LoadId,
         /// What was found, or why reading failed.
         result: Result<Loaded, martlet_store::ReadError>,
+    },
+}
+
+/// Where a dead letter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeadLetterPlace {
+    /// The topic of dead letters.
+    pub topic: TopicId,
+    /// Number of the queue within it.
+    pub index: u32,
+    /// The place.
+    pub offset: QueueOffset,
+}
+
+/// Where a group is moved to in one queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetTarget {
+    /// The first message there is.
+    Earliest,
+    /// Behind the last one.
+    Latest,
+    /// This place, or the nearest there is: what was found for a time may have moved since.
+    Near(QueueOffset),
+    /// This place, which must be one of the queue's or the next one it will take.
+    Offset(QueueOffset),
+}
+
+/// Why a message was not resent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResendError {
+    /// Retention has taken it, or it never was.
+    #[error("there is no such message any more")]
+    NotThere,
+    /// It is back in its topic already.
+    #[error("it was resent before")]
+    AlreadyResent,
+    /// Somebody else is just resending it.
+    #[error("it is being resent already")]
+    UnderWay,
+    /// It did not become a dead letter.
+    #[error("it is not a dead letter")]
+    NoDeadLetter,
+    /// The topic it came from does not exist any more.
+    #[error("topic {topic}, where it came from, does not exist any more")]
+    TopicGone {
+        /// The name.
+        topic: Arc<str>,
     },
 }
 
@@ -297,6 +375,8 @@ pub struct HandOut {
     pub delivery: DeliveryNumber,
     /// When it lapses.
     pub until: UnixMillis,
+    /// About how many bytes its record has, judged by those stored in its queue lately; 0 if that is not known.
+    pub bytes_hint: usize,
 }
 
 /// Why a handle does not settle its message.
@@ -384,11 +464,25 @@ pub enum Refused {
     /// The store could not be read.
     #[error("reading failed: {0}")]
     ReadFailed(String),
+    /// A queue has no such place.
+    #[error("offset {} of queue {index} is not from {} to {}", offset.0, min.0, max.0)]
+    OffsetOutOfRange {
+        /// Number of the queue within its topic.
+        index: u32,
+        /// What was asked for.
+        offset: QueueOffset,
+        /// First readable offset.
+        min: QueueOffset,
+        /// Next offset.
+        max: QueueOffset,
+    },
 }
 
 /// One queue's figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueFigures {
+    /// The queue.
+    pub queue: QueueId,
     /// The queue's number within the topic.
     pub index: u32,
     /// First readable offset.
@@ -406,10 +500,14 @@ pub struct ProgressFigures {
     pub topic: TopicId,
     /// The queue's number within the topic.
     pub index: u32,
+    /// The queue.
+    pub queue: QueueId,
     /// Everything below is settled.
     pub committed: QueueOffset,
     /// Next offset of the queue.
     pub max: QueueOffset,
+    /// The oldest message that was never handed out; `max` if there is none.
+    pub oldest_ready: QueueOffset,
     /// Handed out, not settled, not lapsed.
     pub in_flight: u64,
     /// Visible again or waiting to be.
@@ -454,6 +552,12 @@ pub enum Output {
     Progress(Vec<ProgressFigures>, u64),
     /// The group's live subscriptions.
     Subscriptions(Vec<SubscriptionFigures>),
+    /// A queue, and places in it, in order.
+    Offsets(QueueId, Vec<QueueOffset>),
+    /// Back in this topic, in this queue by number, at this place.
+    Resent(Result<(TopicId, u32, QueueOffset), ResendError>),
+    /// Per queue by number: where the group's committed offset was, and where it is.
+    Reset(Vec<(u32, QueueOffset, QueueOffset)>),
     /// Not carried out.
     Refused(Refused),
 }
@@ -478,6 +582,8 @@ pub struct Counters {
     pub undone: u64,
     /// Messages moved to dead letters.
     pub dead_letters: u64,
+    /// The same by group and topic they came from, as far as these exist.
+    pub dead_letters_of: BTreeMap<(GroupId, TopicId), u64>,
     /// Messages discarded after their last attempt.
     pub discarded: u64,
     /// Messages that a group had not settled when retention or a full disk dropped them.

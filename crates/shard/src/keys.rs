@@ -16,6 +16,7 @@
 //! | 10 | 2, topic | how many messages of the topic wait | when that changes |
 //! | 13 | group, queue, hash of a message group, offset | parked messages from that offset on: [`crate::parked`] | deltas, until none is left |
 //! | 14 | group, topic, hash of the filter | subscription: filter, last seen | while live; anew every 10 minutes |
+//! | 16 | queue, page | dead letters that were resent: a bit for each of 1024 offsets | with each resend |
 //!
 //! Numbers are written as one length byte and that many big-endian bytes without leading zeros: short, and in order.
 
@@ -36,6 +37,7 @@ pub const TIMER: u8 = 9;
 pub const BUCKET: u8 = 10;
 pub const PARKED: u8 = 13;
 pub const SUBSCRIPTION: u8 = 14;
+pub const RESENT: u8 = 16;
 
 fn key(kind: u8, numbers: &[u64]) -> Bytes {
     let mut key = Vec::with_capacity(1 + numbers.len() * 4);
@@ -107,6 +109,10 @@ pub fn leftovers_of_group(group: GroupId) -> [Bytes; 3] {
 /// The marks of who consumed a queue, as a prefix.
 pub fn consumers_of(queue: QueueId) -> Bytes {
     key(CONSUMER, &[queue.0])
+}
+
+pub fn resent(queue: QueueId, page: u64) -> Bytes {
+    key(RESENT, &[queue.0, page])
 }
 
 pub fn sweep(prefix: &[u8]) -> Bytes {

@@ -23,6 +23,7 @@ mod catalog;
 mod clock;
 mod codec;
 pub mod command;
+mod dead;
 mod delay;
 mod keys;
 mod load;
@@ -31,6 +32,7 @@ mod parked;
 mod progress;
 mod queue;
 mod receive;
+mod reset;
 mod retention;
 mod send;
 mod sequence;
@@ -42,11 +44,11 @@ mod turn;
 
 pub use clock::{ClockNotice, ShardClock};
 pub use command::{
-    ClientNumber, Command, Counters, DeadLetters, GroupFacts, HandOut, Incoming, LATENESS_MILLIS, Output, Placed,
-    PollId, ProgressFigures, QueueFigures, RecallError, ReceiveCommand, Refused, Scheduled, SettleError,
-    SubscriptionFigures, TimerAt, TopicFacts, Waiting,
+    ClientNumber, Command, Counters, DeadLetterPlace, DeadLetters, GroupFacts, HandOut, Incoming, LATENESS_MILLIS,
+    Output, Placed, PollId, ProgressFigures, QueueFigures, RecallError, ReceiveCommand, Refused, ResendError,
+    ResetTarget, Scheduled, SettleError, SubscriptionFigures, TimerAt, TopicFacts, Waiting,
 };
-pub use load::{Load, LoadId, Loaded, execute};
+pub use load::{Load, LoadId, Loaded, execute, offset_at};
 pub use ordered::{message_group, message_group_of};
 pub use parked::StoredChunk;
 pub use shard::{OpenError, Shard, ShardOptions};

@@ -7,7 +7,7 @@ use crate::ordered::message_group_of;
 use crate::parked::{self, StoredChunk};
 use crate::timers::{self, Timer};
 use bytes::Bytes;
-use martlet_model::{Filter, GroupId, QueueId, QueueOffset};
+use martlet_model::{Filter, GroupId, QueueId, QueueOffset, UnixMillis};
 use martlet_store::{KeyState, ReadError, Reader, StoredMessage};
 use std::ops::Range;
 use std::sync::Arc;
@@ -200,6 +200,23 @@ async fn due<R: Reader>(
         }
     }
     Ok(found)
+}
+
+/// First place of a queue whose message was stored at this time or later; the queue's end if there is none. Reads one
+/// message per halving of the queue.
+pub async fn offset_at<R: Reader>(reader: &R, queue: QueueId, time: UnixMillis) -> Result<QueueOffset, ReadError> {
+    let bounds = reader.bounds(queue).await?.unwrap_or_default();
+    let (mut low, mut high) = (bounds.start.0, bounds.end.0);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let found = reader.messages(queue, QueueOffset(middle)..QueueOffset(high), 1, 1).await?;
+        match found.first() {
+            Some(message) if message.store_time < time => low = message.offset.0 + 1,
+            // Too new, or a stretch that repair dropped.
+            Some(_) | None => high = middle,
+        }
+    }
+    Ok(QueueOffset(low))
 }
 
 /// All keys of a range, in order.

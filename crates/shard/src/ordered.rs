@@ -322,6 +322,15 @@ impl Ordered {
         (dropped, unsure)
     }
 
+    /// Chunks of parked messages that the store has, by key and start; also those the next batch removes.
+    pub fn stored_chunks(&self) -> Vec<(u64, u64)> {
+        let chunks_of = |(&hash, key): (&u64, &Key)| -> Vec<(u64, u64)> {
+            let starts = key.parked.iter().flat_map(|parked| parked.starts());
+            starts.map(|start| (hash, start)).filter(|&chunk| !self.writes.is_new(chunk)).collect()
+        };
+        self.keys.iter().flat_map(chunks_of).chain(self.writes.removals()).collect()
+    }
+
     /// What the batch must say.
     pub fn writes(&mut self) -> &mut Writes {
         &mut self.writes

@@ -78,6 +78,16 @@ impl Writes {
         self.0.is_empty()
     }
 
+    /// Whether the store does not have this chunk yet.
+    pub fn is_new(&self, chunk: (u64, u64)) -> bool {
+        self.0.get(&chunk).is_some_and(|pending| pending.new)
+    }
+
+    /// Chunks that are to be removed.
+    pub fn removals(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.0.iter().filter(|(_, pending)| pending.gone).map(|(&chunk, _)| chunk)
+    }
+
     /// Writes them all.
     pub fn flush(&mut self, group: GroupId, queue: QueueId, ops: &mut Vec<Op>) {
         for ((key, start), pending) in std::mem::take(&mut self.0) {
@@ -118,6 +128,11 @@ impl Parked {
     /// A lower bound of the first offset; exact unless retention went past it.
     pub fn first(&self) -> Option<u64> {
         self.chunks.front().map(|chunk| chunk.first)
+    }
+
+    /// What names its chunks.
+    pub fn starts(&self) -> impl Iterator<Item = u64> {
+        self.chunks.iter().map(|chunk| chunk.start)
     }
 
     /// How many can be taken without reading the store.

@@ -89,6 +89,11 @@ pub struct Progress {
     touched: BTreeSet<u64>,
     frontier_dirty: bool,
     untouched: bool,
+    /// Keys of stored pages and parked messages that a reset made void; removed with the next batch.
+    void: Vec<Bytes>,
+    /// Waiting slots with a live delivery, and slots that were never handed out.
+    in_flight: u64,
+    never_handed_out: u64,
     /// Offsets on their way to the dead letters; never handed out meanwhile.
     pub moving: BTreeSet<u64>,
     /// Hand-outs under renewal.
@@ -118,6 +123,9 @@ impl Progress {
             touched: BTreeSet::new(),
             frontier_dirty: false,
             untouched: false,
+            void: Vec::new(),
+            in_flight: 0,
+            never_handed_out: 0,
             moving: BTreeSet::new(),
             renewals: BTreeMap::new(),
             masks: BTreeMap::new(),
@@ -245,12 +253,31 @@ impl Progress {
         self.classifying = None;
     }
 
-    /// Slots in flight (with a live handle that has not lapsed by `now`).
-    pub fn in_flight(&self, now: UnixMillis) -> u64 {
-        self.due
-            .range((now.plus(1), 0)..)
-            .filter(|(_, offset)| self.slots.get(offset).is_some_and(|slot| slot.delivery.0 != 0))
-            .count() as u64
+    /// Slots in flight: with a live handle, and not taken out as due.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// Open slots that were never handed out, or whose only hand-out was undone.
+    pub fn never_handed_out(&self) -> u64 {
+        self.never_handed_out
+    }
+
+    /// The group is at `next` from now on, as if it had just arrived there: no slot is open.
+    pub fn reset(&mut self, next: QueueOffset) {
+        let mut void = std::mem::take(&mut self.void);
+        let stored = self.pages.iter().filter(|(_, page)| page.stored);
+        void.extend(stored.map(|(&number, _)| keys::page(self.group, self.queue, number)));
+        let parked = self.ordered.iter().flat_map(|ordered| ordered.stored_chunks());
+        void.extend(parked.map(|(key, start)| keys::parked(self.group, self.queue, key, start)));
+        *self = Self { void, frontier_dirty: true, ..Self::new(self.group, self.queue, next) };
+    }
+
+    /// Takes a slot out of the waiting ones.
+    fn wait_is_over(&mut self, until: UnixMillis, offset: u64, slot: &Slot) {
+        if self.due.remove(&(until, offset)) && slot.delivery.0 != 0 {
+            self.in_flight -= 1;
+        }
     }
 
     /// When the next slot lapses or is due.
@@ -267,6 +294,7 @@ impl Progress {
             }
             self.due.pop_first();
             if let Some(slot) = self.slots.get(&offset) {
+                self.in_flight -= u64::from(slot.delivery.0 != 0);
                 due.push((QueueOffset(offset), *slot));
             }
         }
@@ -290,8 +318,8 @@ impl Progress {
     pub fn set_moving(&mut self, offset: QueueOffset) {
         self.retries.remove(&offset.0);
         self.fresh.remove(&offset.0);
-        if let Some(slot) = self.slots.get(&offset.0) {
-            self.due.remove(&(slot.until, offset.0));
+        if let Some(slot) = self.slots.get(&offset.0).copied() {
+            self.wait_is_over(slot.until, offset.0, &slot);
             self.moving.insert(offset.0);
             self.stand_busy(offset.0);
         }
@@ -364,6 +392,7 @@ impl Progress {
 
     /// What the batch must say of this progress since it was last asked.
     pub fn flush(&mut self, ops: &mut Vec<Op>) {
+        ops.extend(std::mem::take(&mut self.void).into_iter().map(|key| Op::Remove { key }));
         for number in std::mem::take(&mut self.touched) {
             let Some(page) = self.pages.get_mut(&number) else { continue };
             let key = || keys::page(self.group, self.queue, number);
@@ -469,8 +498,10 @@ impl Progress {
             Some(old) => self.forget_times(offset, &old),
             None => self.pages.entry(offset / PAGE).or_default().open += 1,
         }
+        self.never_handed_out += u64::from(slot.attempts == 0);
         if slot.until.0 > 0 {
             self.due.insert((slot.until, offset));
+            self.in_flight += u64::from(slot.delivery.0 != 0);
             self.stand_busy(offset);
         } else {
             self.make_visible(QueueOffset(offset));
@@ -491,9 +522,8 @@ impl Progress {
     }
 
     fn forget_times(&mut self, offset: u64, old: &Slot) {
-        if old.until.0 > 0 {
-            self.due.remove(&(old.until, offset));
-        }
+        self.never_handed_out -= u64::from(old.attempts == 0);
+        self.wait_is_over(old.until, offset, old);
         self.retries.remove(&offset);
         self.fresh.remove(&offset);
         self.moving.remove(&offset);

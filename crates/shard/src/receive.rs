@@ -28,10 +28,10 @@ impl<T> Shard<T> {
             return self.reply(token, Output::Refused(Refused::GroupGone));
         }
         if self.poll_places.len() >= self.options.polls_max {
-            return self.reply(token, Output::Refused(Refused::PollsFull { limit: self.options.polls_max }));
+            return self.refuse_now(token, Refused::PollsFull { limit: self.options.polls_max });
         }
         let Some(filter_bit) = self.note_filter(key, &receive.filter) else {
-            return self.reply(token, Output::Refused(Refused::FiltersFull { limit: FILTERS_MAX }));
+            return self.refuse_now(token, Refused::FiltersFull { limit: FILTERS_MAX });
         };
         let again = self.re_enter(&receive);
         if !again.is_empty() {
@@ -287,8 +287,9 @@ impl<T> Shard<T> {
         delivery: martlet_model::handle::DeliveryNumber,
         until: UnixMillis,
     ) -> HandOut {
-        let queue_index = self.queues.get(&queue).map_or(0, |queue| queue.index);
-        HandOut { topic, queue, queue_index, offset, attempt, delivery, until }
+        let (queue_index, bytes_hint) =
+            self.queues.get(&queue).map_or((0, 0), |queue| (queue.index, queue.record_bytes));
+        HandOut { topic, queue, queue_index, offset, attempt, delivery, until, bytes_hint }
     }
 
     /// Lends the next untouched messages of a queue to the reader stage.

@@ -47,6 +47,8 @@ impl<T> Shard<T> {
         }
         queue.trim(below);
         self.ops.push(Op::Trim { queue: id, below });
+        let resent = self.resent.trim(id, below);
+        self.ops.extend(resent.into_iter().map(|key| Op::Remove { key }));
         self.put_queue(id);
         let groups: Vec<GroupId> = self.progress.keys().filter(|key| key.1 == id).map(|key| key.0).collect();
         for group in groups {

@@ -9,10 +9,10 @@ impl<T> Shard<T> {
     /// Appends messages: of a message group to its queue, all others to one queue, the topic's next in turn.
     pub(crate) fn send(&mut self, topic: TopicId, messages: Vec<Incoming>, deadline: Option<UnixMillis>, token: T) {
         if deadline.is_some_and(|deadline| deadline < self.now) {
-            return self.reply(token, Output::Refused(Refused::DeadlinePassed));
+            return self.refuse_now(token, Refused::DeadlinePassed);
         }
         if let Room::OnlyProgress(Shortage::DiskFull { free, needed }) = self.room {
-            return self.reply(token, Output::Refused(Refused::DiskFull { free, needed }));
+            return self.refuse_now(token, Refused::DiskFull { free, needed });
         }
         let Some(entry) = self.topics.get_mut(&topic) else {
             return self.reply(token, Output::Refused(Refused::TopicGone));

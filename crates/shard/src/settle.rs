@@ -198,8 +198,10 @@ impl<T> Shard<T> {
         reply: Option<T>,
     ) {
         let (Some(message), Some(facts)) = (message, self.groups.get(&group)) else {
-            // Retention was faster: there is nothing left to move.
-            self.settle(group, queue, offset);
+            // Retention was faster: there is nothing left to move. If a reset was, the slot is not this one's any more.
+            if self.progress.get(&(group, queue)).is_some_and(|progress| progress.moving.contains(&offset.0)) {
+                self.settle(group, queue, offset);
+            }
             reply.into_iter().for_each(|token| self.reply(token, Output::Settled(Ok(()))));
             return;
         };
@@ -243,9 +245,17 @@ impl<T> Shard<T> {
                 if let Some(topic) = self.topics.get_mut(&into) {
                     topic.next_send = topic.next_send.wrapping_add(1);
                 }
-                let terms = id.map(|id| crate::term(into, b'i', id)).into_iter().collect();
+                let mut terms: Vec<_> = id.map(|id| crate::term(into, b'i', id)).into_iter().collect();
+                terms.extend(record::fields(record).map_while(Result::ok).filter_map(|field| match field {
+                    Field::Key(key) => Some(crate::term(into, b'k', key)),
+                    _ => None,
+                }));
+                terms.truncate(64);
                 self.append(target, Incoming { record: copy, terms, message_group: None });
                 self.counters.dead_letters += 1;
+                if let Some(&topic) = self.topic_of.get(&queue) {
+                    *self.counters.dead_letters_of.entry((group, topic)).or_default() += 1;
+                }
                 self.settle(group, queue, offset);
             }
             _ => return self.dead_letter_failed(group, queue, offset, reply, None),

@@ -3,8 +3,10 @@
 use crate::attempts::Attempts;
 use crate::codec::{self, CodecError, QueueImage, ShardImage};
 use crate::command::*;
+use crate::dead::Resent;
 use crate::keys;
 use crate::load::{Load, LoadId, Loaded, scan_all};
+use crate::ordered::message_group_of;
 use crate::progress::{Progress, SlotChange};
 use crate::queue::Queue;
 use crate::timers::Timers;
@@ -87,6 +89,14 @@ pub(crate) enum Work<T> {
         record: Bytes,
         into: TopicId,
         reply: Option<T>,
+    },
+    /// Append a message to its topic, of which a queue is resident now, and note it as resent.
+    Resend {
+        queue: QueueId,
+        offset: QueueOffset,
+        record: Bytes,
+        into: TopicId,
+        token: T,
     },
     Expire(QueueId),
     /// Store messages that are due in their topic.
@@ -175,6 +185,11 @@ pub(crate) enum Purpose<T> {
         topic: TopicId,
         at: TimerAt,
     },
+    Resend {
+        queue: QueueId,
+        offset: QueueOffset,
+        token: T,
+    },
 }
 
 /// One shard. `T` is what callers recognise their replies by.
@@ -204,6 +219,7 @@ pub struct Shard<T> {
     parked: BTreeMap<Entity, Vec<Work<T>>>,
     loads: BTreeMap<LoadId, Purpose<T>>,
     next_load: u64,
+    pub(crate) resent: Resent,
     pub(crate) sweeps: BTreeSet<Bytes>,
     /// Sweeps to be asked for once the open batch is in the store: before, they would not find what it writes.
     pub(crate) next_sweeps: Vec<Bytes>,
@@ -277,6 +293,9 @@ impl<T> Shard<T> {
             shard.want_sweep(key.slice(1..));
         }
         shard.timers = Timers::open(reader).await?;
+        for (key, state) in scan_all(reader, keys::kind(keys::RESENT)).await? {
+            shard.resent.load(&key, &state.image.unwrap_or_default())?;
+        }
         shard.put_image();
         Ok(shard)
     }
@@ -302,6 +321,7 @@ impl<T> Shard<T> {
             parked: BTreeMap::new(),
             loads: BTreeMap::new(),
             next_load: 0,
+            resent: Resent::default(),
             sweeps: BTreeSet::new(),
             due: BTreeSet::new(),
             due_of: BTreeMap::new(),
@@ -355,6 +375,11 @@ impl<T> Shard<T> {
         (self.poll_places.len(), self.queues.len() + self.progress.len(), open)
     }
 
+    /// Open slots of the group and queue that has most of them in memory.
+    pub fn open_slots_most(&self) -> usize {
+        self.progress.values().map(Progress::open_slots).max().unwrap_or(0)
+    }
+
     pub(crate) fn handle(&mut self, work: Work<T>) {
         if let Some(entity) = self.first_missing(&work) {
             self.parked.entry(entity).or_default().push(work);
@@ -365,6 +390,9 @@ impl<T> Shard<T> {
             Work::DescribeGroup { group, queues, token } => self.describe_group_loaded(group, &queues, token),
             Work::DeadLetter { group, queue, offset, record, into, reply } => {
                 self.append_dead_letter(group, queue, offset, &record, into, reply);
+            }
+            Work::Resend { queue, offset, record, into, token } => {
+                self.append_resent(queue, offset, &record, into, token);
             }
             Work::Expire(queue) => self.expire(queue),
             Work::Fire { topic, messages } => self.fire(topic, messages),
@@ -392,7 +420,9 @@ impl<T> Shard<T> {
             Command::Recall { topic, at, token } => self.recall(topic, at, token),
             Command::Receive { receive, token } => self.receive(receive, token),
             Command::CancelPoll { poll } => {
-                self.take_poll(poll);
+                if self.take_poll(poll).is_none() {
+                    self.drop_parked_poll(poll);
+                }
             }
             Command::Undo { handles } => handles.iter().for_each(|handle| self.undo(handle)),
             Command::Lost { handles } => handles.iter().for_each(|handle| self.lost(handle)),
@@ -412,6 +442,11 @@ impl<T> Shard<T> {
             Command::DescribeGroup { group, token } => {
                 self.want(Load::GroupQueues(group), Purpose::DescribeGroup { group, token });
             }
+            Command::Unresolved { topic, index, from, limit, token } => {
+                self.unresolved(topic, index, from, limit, token);
+            }
+            Command::Resend { place, token } => self.resend(place, token),
+            Command::Reset { group, topic, targets, token } => self.reset(group, topic, &targets, token),
             Command::DropOldest { bytes } => self.drop_oldest(bytes),
             Command::Loaded { id, result } => self.loaded(id, result),
         }
@@ -469,10 +504,30 @@ impl<T> Shard<T> {
                 touched.extend([Entity::Queue(*queue), Entity::Progress(*group, *queue)]);
                 touched.extend(self.topics.get(into).and_then(Topic::send_queue).map(Entity::Queue));
             }
+            Work::Command(Command::Unresolved { topic, index, .. }) => {
+                touched.extend(self.queue_at(*topic, *index).map(Entity::Queue));
+            }
+            Work::Command(Command::Resend { place, .. }) => {
+                touched.extend(self.queue_at(place.topic, place.index).map(Entity::Queue));
+            }
+            Work::Command(Command::Reset { group, topic, targets, .. }) => {
+                let queues = self.reset_queues(*topic, targets);
+                touched.extend(queues.iter().flat_map(|&id| [Entity::Queue(id), Entity::Progress(*group, id)]));
+            }
+            Work::Resend { queue, record, into, .. } => {
+                touched.push(Entity::Queue(*queue));
+                let group = message_group_of(record);
+                let target = self.topics.get(into).and_then(|topic| topic.queue_for_message(group));
+                touched.extend(target.map(Entity::Queue));
+            }
             Work::Expire(queue) => touched.push(Entity::Queue(*queue)),
             Work::Command(_) => {}
         }
         touched
+    }
+
+    fn queue_at(&self, topic: TopicId, index: u32) -> Option<QueueId> {
+        self.topics.get(&topic)?.queues.get(index as usize).copied()
     }
 
     fn touched_by_poll(&self, topic: TopicId, group: GroupId) -> impl Iterator<Item = Entity> {
@@ -592,6 +647,13 @@ impl<T> Shard<T> {
                 queues.dedup();
                 self.handle(Work::DescribeGroup { group, queues, token });
             }
+            (Purpose::Resend { queue, offset, token }, Ok(Loaded::Message(message))) => {
+                self.resend_loaded(queue, offset, token, Ok(message));
+            }
+            (Purpose::Resend { queue, offset, token }, result) => {
+                let error = result.err().unwrap_or(ReadError::Closed);
+                self.resend_loaded(queue, offset, token, Err(error));
+            }
             (Purpose::DescribeGroup { token, .. }, result) => {
                 let reason = result.err().map_or_else(String::new, |error| error.to_string());
                 self.reply(token, Output::Refused(Refused::ReadFailed(reason)));
@@ -662,10 +724,24 @@ impl<T> Shard<T> {
         Ok(())
     }
 
+    /// A poll that waits for something to be loaded and that nobody waits for any more.
+    fn drop_parked_poll(&mut self, poll: PollId) {
+        let is_it = |work: &mut Work<T>| matches!(work, Work::Command(Command::Receive { receive, .. }) if receive.poll == poll);
+        for parked in self.parked.values_mut() {
+            if parked.extract_if(.., is_it).next().is_some() {
+                return;
+            }
+        }
+    }
+
     fn refuse_work(&mut self, work: Work<T>, reason: &str) {
         let token = match work {
             Work::DeadLetter { group, queue, offset, reply, .. } => {
                 return self.dead_letter_failed(group, queue, offset, reply, Some(reason.to_owned()));
+            }
+            Work::Resend { queue, offset, token, .. } => {
+                let refused = Output::Refused(Refused::ReadFailed(reason.to_owned()));
+                return self.resend_failed(queue, offset, token, refused);
             }
             Work::Expire(queue) => return self.set_expiry(queue, Some(self.now.plus(PAUSED_MILLIS))),
             Work::Fire { messages, .. } => return self.timers_again(messages.into_iter().map(|(at, _)| at)),
@@ -677,7 +753,10 @@ impl<T> Shard<T> {
                 | Command::ChangeInvisible { token, .. }
                 | Command::DeadLetter { token, .. }
                 | Command::DescribeTopic { token, .. }
-                | Command::DescribeSubscriptions { token, .. },
+                | Command::DescribeSubscriptions { token, .. }
+                | Command::Unresolved { token, .. }
+                | Command::Resend { token, .. }
+                | Command::Reset { token, .. },
             )
             | Work::DescribeGroup { token, .. } => Some(token),
             Work::Command(_) => None,
@@ -689,6 +768,11 @@ impl<T> Shard<T> {
 
     pub(crate) fn reply(&mut self, token: T, output: Output) {
         self.replies.push((token, output, When::Durable));
+    }
+
+    /// A refusal that read no state of the store promises nothing: it need not wait for any batch.
+    pub(crate) fn refuse_now(&mut self, token: T, refused: Refused) {
+        self.replies.push((token, Output::Refused(refused), When::Now));
     }
 
     pub(crate) fn retention_of(&self, topic: TopicId) -> i64 {
@@ -831,6 +915,7 @@ impl<T> Shard<T> {
         for prefix in std::mem::take(&mut self.next_sweeps) {
             self.want(Load::Sweep(prefix.clone()), Purpose::Sweep(prefix));
         }
+        self.resent.batch_taken();
         self.under_way.push_back((self.batch, ends));
         self.batch += 1;
         std::mem::take(&mut self.ops)
@@ -920,6 +1005,11 @@ impl Topic {
         let at = |count: u32| group.checked_rem(u64::from(count)).map(|index| index as usize);
         let queue = at(self.spread).and_then(|index| self.read_queues().get(index));
         queue.or_else(|| self.queues.get(at(self.facts.write_queues)?)).copied()
+    }
+
+    /// Where the next message of this message group goes, or the next one without a group.
+    pub fn queue_for_message(&self, group: Option<u64>) -> Option<QueueId> {
+        group.and_then(|group| self.queue_for(group)).or_else(|| self.send_queue())
     }
 
     /// The queues messages are received from.

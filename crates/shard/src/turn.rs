@@ -6,10 +6,13 @@
 use crate::command::{Command, Output};
 use crate::load::{Load, LoadId};
 use crate::shard::{OpenError, Shard, ShardOptions, When, Work};
-use martlet_model::UnixMillis;
-use martlet_store::{Batch, Progress, Store, StoreFailure, Ticket};
+use martlet_model::{Histogram, HistogramFigures, UnixMillis};
+use martlet_store::{Batch, Op, Progress, Store, StoreFailure, Ticket};
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+/// Upper bounds of the histograms of batches.
+const BATCH_BOUNDS: [u64; 10] = [0, 1, 2, 4, 8, 16, 32, 64, 256, 1024];
 
 /// What a turn brought.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub struct ShardLoop<S: Store, T> {
     lazy: bool,
     /// Whether the batch that raised the epoch is durable; before, not even a hand-out may leave.
     epoch_is_durable: bool,
+    batch_messages: Histogram,
+    batch_replies: Histogram,
 }
 
 impl<S: Store, T> ShardLoop<S, T> {
@@ -52,6 +57,8 @@ impl<S: Store, T> ShardLoop<S, T> {
             hold: false,
             lazy: false,
             epoch_is_durable: false,
+            batch_messages: Histogram::new(&BATCH_BOUNDS),
+            batch_replies: Histogram::new(&BATCH_BOUNDS),
         })
     }
 
@@ -103,6 +110,11 @@ impl<S: Store, T> ShardLoop<S, T> {
     /// How many replies rest on batches under way.
     pub fn replies_under_way(&self) -> usize {
         self.waiting.iter().map(|(_, replies)| replies.len()).sum()
+    }
+
+    /// Messages stored per batch, and replies that rested on each, since the opening.
+    pub fn batch_figures(&self) -> (HistogramFigures, HistogramFigures) {
+        (self.batch_messages.figures(1.0), self.batch_replies.figures(1.0))
     }
 
     /// Batches that became durable so far.
@@ -165,6 +177,8 @@ impl<S: Store, T> ShardLoop<S, T> {
         if self.shard.has_changes() {
             if self.store.ready() && !self.hold && !(self.lazy && self.open.is_empty()) {
                 let ops = self.shard.take_batch();
+                self.batch_messages.observe(ops.iter().filter(|op| matches!(op, Op::Append { .. })).count() as u64);
+                self.batch_replies.observe(self.open.len() as u64);
                 let ticket = self.store.commit(Batch { time: self.shard.now, ops });
                 self.waiting.push_back((ticket, std::mem::take(&mut self.open)));
             }

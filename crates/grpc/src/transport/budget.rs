@@ -28,6 +28,11 @@ impl Budget {
         self.limit
     }
 
+    /// Bytes taken at this moment, and the most that can be.
+    pub(crate) fn used_and_limit(&self) -> (usize, usize) {
+        (self.limit.saturating_sub(self.free.available_permits()), self.limit)
+    }
+
     /// Nothing yet; grows by [`Self::take`].
     pub(crate) fn nothing(&self) -> Taken {
         Taken { from: self.free.clone(), bytes: 0 }

@@ -3,7 +3,7 @@
 use super::table::{print, print_json, right, table};
 use super::topic::created;
 use super::{ClientError, Connection, REQUEST_TIMEOUT, accepted, call_failed, request};
-use crate::cli::{BackoffArg, GroupAction, GroupSettingsArgs, OrderArg, PatternArg};
+use crate::cli::{BackoffArg, GroupAction, GroupSettingsArgs, OrderArg, PatternArg, PlaceArg};
 use crate::duration::show_millis;
 use martlet_grpc::proto::{v1, v2};
 use serde_json::{Value, json};
@@ -43,6 +43,22 @@ pub async fn run(action: GroupAction) -> Result<(), ClientError> {
                 println!("deleted consumer group {name}");
             }
         }
+        GroupAction::ResetOffset { group, topic, to, queue, target } => {
+            use v1::reset_offset_request::{Earliest, Latest, To};
+            let what = format!("resetting consumer group {group} on topic {topic}");
+            let to = match to {
+                PlaceArg::Earliest => To::Earliest(Earliest {}),
+                PlaceArg::Latest => To::Latest(Latest {}),
+                PlaceArg::Offset(offset) => To::Offset(offset),
+                PlaceArg::Time(millis) => To::TimeMillis(millis),
+            };
+            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let message = v1::ResetOffsetRequest { group, topic, queue, to: Some(to) };
+            let answer = admin.reset_offset(request(message, REQUEST_TIMEOUT)).await;
+            let answer = answer.map_err(call_failed(&*what))?.into_inner();
+            accepted(&what, answer.status)?;
+            show_reset(&answer.queues, target.json);
+        }
         GroupAction::List { target } => {
             let mut admin = Connection::open(&target.endpoint).await?.admin();
             let answer = admin.list_groups(request(v1::ListGroupsRequest {}, REQUEST_TIMEOUT)).await;
@@ -80,6 +96,21 @@ pub async fn run(action: GroupAction) -> Result<(), ClientError> {
     Ok(())
 }
 
+fn show_reset(queues: &[v1::ResetQueue], as_json: bool) {
+    if as_json {
+        let queues = queues.iter().map(
+            |queue| json!({ "queue": queue.queue, "from_offset": queue.from_offset, "to_offset": queue.to_offset }),
+        );
+        return print_json(&queues.collect());
+    }
+    let mut table = table(&["queue", "was at", "is at"]);
+    right(&mut table, &[0, 1, 2]);
+    for queue in queues {
+        table.add_row([u64::from(queue.queue), queue.from_offset, queue.to_offset].map(|number| number.to_string()));
+    }
+    print(&table);
+}
+
 fn backlog(progress: &v1::Progress) -> u64 {
     progress.ready + progress.in_flight + progress.waiting_retry
 }
@@ -104,6 +135,8 @@ fn describe(answer: &v1::DescribeGroupResponse, as_json: bool) {
                     "in_flight": progress.in_flight,
                     "waiting_retry": progress.waiting_retry,
                     "backlog": backlog(progress),
+                    "lag_millis": progress.lag_millis,
+                    "queueing_millis": progress.queueing_millis,
                 })
             })
             .collect();
@@ -158,9 +191,20 @@ fn describe(answer: &v1::DescribeGroupResponse, as_json: bool) {
     if answer.progress.is_empty() {
         println!("no progress yet: no consumer of this group has received anything");
     } else {
-        let headings = ["topic", "queue", "committed", "max offset", "ready", "in flight", "retry", "backlog"];
+        let headings = [
+            "topic",
+            "queue",
+            "committed",
+            "max offset",
+            "ready",
+            "in flight",
+            "retry",
+            "backlog",
+            "age",
+            "oldest ready",
+        ];
         let mut table = table(&headings);
-        right(&mut table, &[1, 2, 3, 4, 5, 6, 7]);
+        right(&mut table, &[1, 2, 3, 4, 5, 6, 7, 8, 9]);
         for progress in &answer.progress {
             table.add_row([
                 progress.topic.clone(),
@@ -171,6 +215,8 @@ fn describe(answer: &v1::DescribeGroupResponse, as_json: bool) {
                 progress.in_flight.to_string(),
                 progress.waiting_retry.to_string(),
                 backlog(progress).to_string(),
+                age(progress.lag_millis),
+                age(progress.queueing_millis),
             ]);
         }
         print(&table);
@@ -200,6 +246,15 @@ fn expression(subscription: &v1::Subscription) -> (&'static str, &str) {
     let expression = subscription.expression.as_ref();
     let is_sql = expression.is_some_and(|expression| expression.r#type == v2::FilterType::Sql as i32);
     (if is_sql { "sql" } else { "tags" }, expression.map_or("", |expression| expression.expression.as_str()))
+}
+
+/// How old, to the second; nothing where there is nothing.
+fn age(millis: i64) -> String {
+    match millis {
+        0 => "-".to_owned(),
+        1..1_000 => "<1s".to_owned(),
+        _ => show_millis(millis / 1_000 * 1_000),
+    }
 }
 
 fn wire(settings: &GroupSettingsArgs, order: Option<OrderArg>, pattern: Option<PatternArg>) -> v1::GroupSettings {

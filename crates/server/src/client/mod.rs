@@ -1,6 +1,8 @@
 //! The command line's side of the wire: one connection, the headers of a client, and errors for people.
 
+pub mod dead_letter;
 pub mod group;
+pub mod look;
 pub mod message;
 pub mod receive;
 pub mod send;

@@ -4,7 +4,7 @@ use martlet_model::group::{ConsumptionPattern, DeliveryOrder};
 use martlet_model::{DeadLetterPolicy, GroupConfig, GroupId, RetryPolicy};
 
 fn snapshot() -> Snapshot {
-    let sizes = Histogram { buckets: vec![(1024.0, 2), (4096.0, 1)], above: 1, sum: 10_000.0 };
+    let sizes = HistogramFigures { buckets: vec![(1024.0, 2), (4096.0, 1)], above: 1, sum: 10_000.0 };
     let consumer = |id: &str, language: &str| ClientInfo {
         client_id: id.into(),
         language: language.into(),
@@ -18,6 +18,8 @@ fn snapshot() -> Snapshot {
         in_flight,
         ready,
         waiting_retry: 1,
+        lag_millis: 1_000 * i64::from(queue),
+        queueing_millis: 500 * i64::from(queue),
         ..ProgressStatus::default()
     };
     Snapshot {
@@ -32,11 +34,17 @@ fn snapshot() -> Snapshot {
                 bytes_out: 9_000,
             }],
             refusals: vec![("topic_not_found", 2)],
+            notices: vec![("index_rebuilt", 1)],
+            dead_letters: vec![("billing".into(), "orders".into(), 9)],
             counters: counters(),
             waiting: vec![("later".into(), martlet_shard::Waiting { delayed: 11 })],
             waiting_polls: 5,
             resident_entities: 6,
             open_slots: 7,
+            open_slots_most: (6, 100),
+            batch_messages: HistogramFigures { buckets: vec![(1.0, 5), (2.0, 1)], above: 0, sum: 7.0 },
+            batch_replies: HistogramFigures::default(),
+            sync_millis: HistogramFigures { buckets: vec![(0.5, 3)], above: 1, sum: 9.0 },
             usage: Default::default(),
             disk_full: false,
             reply_bytes: (10, 100),
@@ -62,7 +70,19 @@ fn snapshot() -> Snapshot {
             disagreement: None,
         }],
         group_count: 1,
-        grpc: Some((3, 2)),
+        grpc: Some(GrpcFigures {
+            connections: 3,
+            polls: 2,
+            inbound: (11, 12),
+            outbound: (13, 14),
+            latencies: vec![martlet_grpc::RpcLatency {
+                call: "SendMessage",
+                code: "OK",
+                result: "success",
+                long_polling: false,
+                millis: HistogramFigures { buckets: vec![(1.0, 4)], above: 0, sum: 2.0 },
+            }],
+        }),
         uptime_seconds: 1.5,
     }
 }
@@ -91,7 +111,24 @@ fn names_and_labels_are_those_that_dashboards_for_the_reference_expect() {
         format!("rocketmq_consumer_lag_messages{{{common},consumer_group=\"billing\",topic=\"orders\"}} 37.0"),
         format!("rocketmq_consumer_inflight_messages{{{common},consumer_group=\"billing\",topic=\"orders\"}} 5.0"),
         format!("rocketmq_consumer_ready_messages{{{common},consumer_group=\"billing\",topic=\"orders\"}} 30.0"),
-        format!("rocketmq_send_to_dlq_messages_total{{{common}}} 9.0"),
+        format!(
+            "rocketmq_send_to_dlq_messages_total{{{common},consumer_group=\"billing\",topic=\"orders\",\
+             is_system=\"false\"}} 9.0"
+        ),
+        format!(
+            "rocketmq_rpc_latency_bucket{{{common},le=\"1.0\",protocol_type=\"grpc\",request_code=\"SendMessage\",\
+             response_code=\"ok\",is_long_polling=\"false\",result=\"success\"}} 4"
+        ),
+        format!("rocketmq_consumer_lag_latency{{{common},consumer_group=\"billing\",topic=\"orders\"}} 1000.0"),
+        format!("rocketmq_consumer_queueing_latency{{{common},consumer_group=\"billing\",topic=\"orders\"}} 500.0"),
+        format!("martlet_log_sync_milliseconds_count{{{common}}} 4"),
+        format!("martlet_batch_messages_count{{{common}}} 6"),
+        format!("martlet_store_notices_total{{{common},kind=\"index_rebuilt\"}} 1.0"),
+        format!("martlet_open_slots_most{{{common}}} 6.0"),
+        format!("martlet_open_slots_limit{{{common}}} 100.0"),
+        format!("martlet_inbound_budget_used_bytes{{{common}}} 11.0"),
+        format!("martlet_inbound_budget_bytes{{{common}}} 12.0"),
+        format!("martlet_outbound_budget_used_bytes{{{common}}} 13.0"),
         format!("rocketmq_topic_number{{{common}}} 1.0"),
         format!("martlet_refusals_total{{{common},reason=\"topic_not_found\"}} 2.0"),
         format!("martlet_dropped_unconsumed_messages_total{{{common}}} 8.0"),

@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod commands;
+mod looking;
 mod process;
 mod start_and_stop;

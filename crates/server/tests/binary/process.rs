@@ -68,9 +68,28 @@ impl Broker {
     }
 
     /// Sends SIGTERM, waits for the end, and returns success and what it said last.
-    pub fn terminate(mut self) -> (bool, String) {
+    pub fn terminate(self) -> (bool, String) {
+        self.signal("TERM");
+        self.ended()
+    }
+
+    /// Sends a signal, such as TERM.
+    pub fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
+    /// Reads on until a line has this.
+    pub fn wait_until_it_says(&mut self, part: &str) {
+        let mut line = String::new();
+        while !line.contains(part) {
+            line.clear();
+            assert!(self.stdout.read_line(&mut line).unwrap() > 0, "it ended without {part}");
+        }
+    }
+
+    /// Waits for the end, and returns success and what it said last.
+    pub fn ended(mut self) -> (bool, String) {
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).unwrap();
         (self.child.wait().unwrap().success(), rest)

@@ -116,3 +116,65 @@ fn a_waiting_poll_does_not_hold_up_a_stop() {
     consumer.kill().unwrap();
     consumer.wait().unwrap();
 }
+
+#[test]
+fn a_second_signal_during_the_drain_stops_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start_with(&folder.path().join("data"), &["--drain-seconds", "600"]);
+    // A connection that has begun a request and never ends it holds the drain up.
+    let mut stuck = std::net::TcpStream::connect(&broker.grpc).unwrap();
+    std::io::Write::write_all(&mut stuck, &unfinished_request()).unwrap();
+    let mut answer = [0; 64];
+    assert!(std::io::Read::read(&mut stuck, &mut answer).unwrap() > 0, "the server's settings");
+    let started = std::time::Instant::now();
+    while !broker
+        .get("/metrics")
+        .1
+        .lines()
+        .any(|line| line.starts_with("martlet_grpc_connections{") && line.ends_with(" 1.0"))
+    {
+        assert!(started.elapsed().as_secs() < 10, "the connection is not there");
+    }
+    broker.signal("TERM");
+    broker.wait_until_it_says("Stopping");
+    let signalled = std::time::Instant::now();
+    broker.signal("INT");
+    let (success, said) = broker.ended();
+    assert!(!success, "cut short: {said}");
+    assert!(!said.contains("Stopped"), "{said}");
+    assert!(signalled.elapsed().as_secs() < 5, "{:?}", signalled.elapsed());
+}
+
+/// The preface of HTTP/2, empty settings, and headers of a gRPC call whose message never comes.
+fn unfinished_request() -> Vec<u8> {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    let mut block = vec![0x83, 0x86];
+    for (name, value) in [
+        (":path", "/apache.rocketmq.v2.MessagingService/SendMessage"),
+        (":authority", "broker"),
+        ("content-type", "application/grpc"),
+        ("x-mq-client-id", "stuck"),
+    ] {
+        block.push(0);
+        for text in [name, value] {
+            block.push(text.len() as u8);
+            block.extend(text.as_bytes());
+        }
+    }
+    bytes.extend([0, 0, block.len() as u8, 1, 4, 0, 0, 0, 1]);
+    bytes.extend(block);
+    bytes
+}
+
+#[test]
+fn an_advertised_host_goes_with_the_port_that_is_really_listened_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start_with(&folder.path().join("data"), &["--advertise", "localhost"]);
+    let port = broker.grpc.rsplit(':').next().unwrap();
+    assert!(broker.said.contains(&format!("clients are told to dial localhost:{port}")), "{}", broker.said);
+    // The route's address is what a client dials next: it must lead back here.
+    broker.ok(&["topic", "create", "orders"]);
+    broker.ok(&["send", "orders", "hello"]);
+    assert!(broker.ok(&["receive", "orders", "--group", "billing"]).contains("hello"));
+}

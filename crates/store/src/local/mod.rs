@@ -15,13 +15,13 @@ use crate::{
     StoredMessage, Term, Ticket, Usage,
 };
 use bytes::Bytes;
-use martlet_model::{QueueId, QueueOffset};
+use martlet_model::{Histogram, HistogramFigures, QueueId, QueueOffset};
 use pool::Pool;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How to open a folder.
 #[derive(Clone)]
@@ -58,6 +58,9 @@ impl Options {
 }
 
 type Core = Engine<RealDisk, FjallIndex>;
+
+/// Upper bounds of the histogram of syncs, in microseconds.
+const SYNC_BOUNDS: [u64; 11] = [100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000];
 
 /// What wakes the writer.
 #[derive(Default)]
@@ -134,6 +137,7 @@ pub struct LocalStore {
     core: Arc<Core>,
     signal: Arc<Signal>,
     pool: Arc<Pool>,
+    syncs: Arc<Histogram>,
     /// To be stopped in this order.
     threads: Vec<(Arc<Signal>, JoinHandle<()>)>,
 }
@@ -166,12 +170,16 @@ impl LocalStore {
         let core = Arc::new(core);
         let signal = Arc::new(Signal::default());
         let maintenance = Arc::new(Signal::default());
+        let syncs = Arc::new(Histogram::new(&SYNC_BOUNDS));
         let writer = {
             let (core, signal, maintenance) = (core.clone(), signal.clone(), maintenance.clone());
+            let syncs = syncs.clone();
             spawn("martlet-log", move || {
                 while signal.wait() {
                     while core.step_write() {
+                        let began = Instant::now();
                         core.step_sync();
+                        syncs.observe(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
                     }
                     if core.take_attention() {
                         maintenance.raise(|state| state.work = true);
@@ -194,12 +202,7 @@ impl LocalStore {
         signal.raise(|state| state.work = true);
         maintenance.raise(|state| state.work = true);
         let threads = vec![(maintenance, maintainer), (signal.clone(), writer)];
-        Ok((Self { core, signal, pool, threads }, report))
-    }
-
-    /// What maintenance noticed since the last call; the newest 64 at most are kept.
-    pub fn take_notices(&self) -> Vec<Notice> {
-        self.core.take_notices()
+        Ok((Self { core, signal, pool, syncs, threads }, report))
     }
 
     /// Writes and syncs what was committed, then stops. The folder is free when this returns and no reader is left.
@@ -258,7 +261,7 @@ impl Store for LocalStore {
     }
 
     fn reader(&self) -> LocalReader {
-        LocalReader { core: self.core.clone(), pool: self.pool.clone() }
+        LocalReader { core: self.core.clone(), pool: self.pool.clone(), syncs: self.syncs.clone() }
     }
 }
 
@@ -267,9 +270,20 @@ impl Store for LocalStore {
 pub struct LocalReader {
     core: Arc<Core>,
     pool: Arc<Pool>,
+    syncs: Arc<Histogram>,
 }
 
 impl LocalReader {
+    /// What maintenance noticed since the last call; the newest 64 at most are kept.
+    pub fn take_notices(&self) -> Vec<Notice> {
+        self.core.take_notices()
+    }
+
+    /// How long syncs of the log took since the opening, in milliseconds.
+    pub fn sync_millis(&self) -> HistogramFigures {
+        self.syncs.figures(1_000.0)
+    }
+
     /// Answers from memory at once, or on one of the pool's threads.
     async fn ask<T: Send + 'static>(
         &self,
