@@ -88,11 +88,9 @@ impl Resent {
 
     /// The open batch was handed to the store: what it has is known from now on.
     pub fn batch_taken(&mut self) {
-        let pages = &self.pages;
-        self.under_way.retain(|&(queue, offset)| {
-            let (page, byte, bit) = place(offset);
-            !pages.get(&(queue, page)).is_some_and(|bits| bits.get(byte).is_some_and(|bits| bits & bit != 0))
-        });
+        let mut under_way = std::mem::take(&mut self.under_way);
+        under_way.retain(|&(queue, offset)| !self.contains(queue, offset));
+        self.under_way = under_way;
     }
 }
 

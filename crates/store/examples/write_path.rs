@@ -76,7 +76,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         );
     }
     println!("{:?}", store.usage());
-    store.take_notices().iter().for_each(|notice| println!("{notice:?}"));
+    store.reader().take_notices().iter().for_each(|notice| println!("{notice:?}"));
     store.close();
     Ok(())
 }
