@@ -104,7 +104,7 @@ fn a_reset_of_an_ordered_group_forgets_what_was_parked_and_begins_in_order_from_
     let of_one_key: Vec<_> = bodies.iter().map(|body| ("customer", body.as_str())).collect();
     world.send_grouped("orders", &of_one_key);
     let take = |world: &mut World| {
-        let received = world.receive("billing", invisible_secs(30).without_waiting());
+        let received = world.receive("billing", invisible_secs(30));
         received.0.iter().for_each(|delivery| world.ack(&delivery.handle).unwrap());
         received.0.into_iter().map(|delivery| delivery.body).collect::<Vec<_>>()
     };
