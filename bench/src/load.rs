@@ -28,6 +28,8 @@ pub struct Target {
     pub endpoint: String,
     /// Topic of the load.
     pub topic: String,
+    /// Message groups that sends are spread over; 0: messages have none.
+    pub message_groups: u32,
     /// Processes whose CPU, memory and writes are told; none if empty.
     pub pids: Vec<u32>,
 }

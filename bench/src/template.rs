@@ -16,12 +16,15 @@ pub const BODY_MIN: usize = 16;
 
 const SEQUENCE: &str = "5EC0FFEE";
 const KEY: &str = "7ABCDEF7";
+const GROUP: &str = "6FEDCBA6";
 
 /// A send request of which only id, key and stamp change.
 pub struct SendTemplate {
     frame: Vec<u8>,
     sequence_at: usize,
     key_at: usize,
+    /// Place of the message group, and how many there are.
+    group: Option<(usize, u32)>,
     body_at: usize,
     run: u64,
 }
@@ -45,8 +48,9 @@ impl Stamp {
 }
 
 impl SendTemplate {
-    /// `body_len` in bytes, at least [`BODY_MIN`]; `client` makes message ids of different sessions differ.
-    pub fn new(topic: &str, body_len: usize, client: u64, run: u64) -> Result<Self> {
+    /// `body_len` in bytes, at least [`BODY_MIN`]; `client` makes message ids of different sessions differ; `groups` is the
+    /// number of message groups that sends are spread over in turn, 0 for none.
+    pub fn new(topic: &str, body_len: usize, client: u64, run: u64, groups: u32) -> Result<Self> {
         if body_len < BODY_MIN {
             return Err(BenchError::Setting { name: "size", value: body_len.to_string(), limit: "at least 16" });
         }
@@ -72,12 +76,13 @@ impl SendTemplate {
                     keys: vec![KEY.to_owned()],
                     message_id: id,
                     body_encoding: pb::Encoding::Identity as i32,
-                    message_type: pb::MessageType::Normal as i32,
+                    message_type: if groups > 0 { pb::MessageType::Fifo } else { pb::MessageType::Normal } as i32,
                     born_timestamp: Some(prost_types::Timestamp {
                         seconds: now.as_secs() as i64,
                         nanos: now.subsec_nanos() as i32,
                     }),
                     born_host: "bench".to_owned(),
+                    message_group: (groups > 0).then(|| GROUP.to_owned()),
                     ..Default::default()
                 }),
                 body: Bytes::from(body),
@@ -88,7 +93,11 @@ impl SendTemplate {
         let body_at = frame.len() - body_len;
         let sequence_at = place(&frame[..body_at], SEQUENCE)?;
         let key_at = place(&frame[..body_at], KEY)?;
-        Ok(Self { frame, sequence_at, key_at, body_at, run })
+        let group = match groups {
+            0 => None,
+            groups => Some((place(&frame[..body_at], GROUP)?, groups)),
+        };
+        Ok(Self { frame, sequence_at, key_at, group, body_at, run })
     }
 
     /// The frame of one send. Repeats itself after 2^32 sequences.
@@ -97,6 +106,9 @@ impl SendTemplate {
         let digits = hex(sequence);
         frame[self.sequence_at..self.sequence_at + 8].copy_from_slice(&digits);
         frame[self.key_at..self.key_at + 8].copy_from_slice(&digits);
+        if let Some((at, groups)) = self.group {
+            frame[at..at + 8].copy_from_slice(&hex(sequence % groups));
+        }
         frame[self.body_at..self.body_at + 8].copy_from_slice(&intended_ns.to_be_bytes());
         frame[self.body_at + 8..self.body_at + 16].copy_from_slice(&self.run.to_be_bytes());
         frame.freeze()
@@ -132,7 +144,7 @@ mod tests {
     #[test]
     fn a_patched_frame_decodes_to_the_message_that_was_meant() {
         for size in [BODY_MIN, 128, 1024, 4 << 20] {
-            let template = SendTemplate::new("orders", size, 7, 99).unwrap();
+            let template = SendTemplate::new("orders", size, 7, 99, 10).unwrap();
             let frame = template.frame(0xdead_beef, 1_234_567);
             assert_eq!(frame[0], 0);
             assert_eq!(u32::from_be_bytes(frame[1..5].try_into().unwrap()) as usize, frame.len() - 5);
@@ -146,6 +158,7 @@ mod tests {
             assert!(!template.is_id_of(properties.message_id.as_bytes(), 0xdead_beee));
             assert_eq!(properties.keys, ["DEADBEEF"]);
             assert_eq!(properties.tag(), "bench");
+            assert_eq!(properties.message_group(), format!("{:08X}", 0xdead_beef_u32 % 10));
             assert_eq!(message.body.len(), size);
             assert_eq!(Stamp::read(&message.body), Some(Stamp { intended_ns: 1_234_567, run: 99 }));
         }
@@ -153,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_body_without_room_for_the_stamp_is_refused() {
-        let refused = SendTemplate::new("orders", 15, 7, 99).err().unwrap().to_string();
+        let refused = SendTemplate::new("orders", 15, 7, 99, 0).err().unwrap().to_string();
         assert_eq!(refused, "size is 15, must be at least 16");
         assert_eq!(Stamp::read(&[0; 15]), None);
     }

@@ -36,7 +36,7 @@ func received(m *rmq.MessageView) event {
 	return event{
 		"event": "received", "id": m.GetMessageId(), "topic": m.GetTopic(),
 		"at_ms": time.Now().UnixMilli(), "body_hex": hex.EncodeToString(m.GetBody()),
-		"keys": m.GetKeys(), "tag": m.GetTag(), "properties": m.GetProperties(),
+		"keys": m.GetKeys(), "tag": m.GetTag(), "message_group": m.GetMessageGroup(), "properties": m.GetProperties(),
 		"attempt": m.GetDeliveryAttempt(), "offset": m.GetOffset(),
 	}
 }

@@ -88,6 +88,7 @@ type input struct {
 	Body       string            `json:"body"`
 	BodyHex    *string           `json:"body_hex"`
 	Tag        *string           `json:"tag"`
+	Group      *string           `json:"message_group"`
 	Keys       []string          `json:"keys"`
 	Properties map[string]string `json:"properties"`
 }
@@ -103,6 +104,9 @@ func (in *input) message(topic string) (*rmq.Message, error) {
 	}
 	if in.Tag != nil {
 		m.SetTag(*in.Tag)
+	}
+	if in.Group != nil {
+		m.SetMessageGroup(*in.Group)
 	}
 	m.SetKeys(in.Keys...)
 	for k, v := range in.Properties {

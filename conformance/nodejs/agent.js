@@ -49,6 +49,7 @@ function message(line) {
     body: line.body_hex === undefined ? Buffer.from(line.body) : Buffer.from(line.body_hex, 'hex'),
   };
   if (line.tag !== undefined) made.tag = line.tag;
+  if (line.message_group !== undefined) made.messageGroup = line.message_group;
   if (line.keys !== undefined) made.keys = line.keys;
   if (line.properties !== undefined) made.properties = new Map(Object.entries(line.properties));
   return made;
@@ -97,7 +98,7 @@ const finished = () => number('count') > 0 && done.size >= number('count');
 function received(view, fields) {
   emit('received', {
     id: view.messageId, topic: view.topic, at_ms: Date.now(), body_hex: view.body.toString('hex'),
-    keys: view.keys,
+    message_group: view.messageGroup, keys: view.keys,
     tag: view.tag || null, // the client shows a missing tag as an empty one
     properties: Object.fromEntries(view.properties),
     attempt: view.deliveryAttempt, offset: view.offset, ...fields,

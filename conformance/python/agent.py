@@ -30,7 +30,7 @@ def received(message, **fields):
         "received", id=message.message_id, topic=message.topic,
         at_ms=time.time_ns() // 1_000_000, body_hex=message.body.hex(),
         keys=list(message.keys or []), tag=message.tag, properties=dict(message.properties or {}),
-        attempt=message.delivery_attempt, **fields,
+        message_group=message.message_group, attempt=message.delivery_attempt, **fields,
     )
 
 
@@ -117,6 +117,8 @@ class Agent:
         message.body = bytes.fromhex(line["body_hex"]) if "body_hex" in line else line["body"].encode()
         if "tag" in line:
             message.tag = line["tag"]
+        if "message_group" in line:
+            message.message_group = line["message_group"]
         if "keys" in line:
             # The setter takes variable arguments, which an assignment cannot spread.
             type(message).keys.fset(message, *line["keys"])

@@ -31,6 +31,9 @@ pub struct Draft {
     /// Tag, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
+    /// Message group, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_group: Option<String>,
     /// Keys.
     pub keys: BTreeSet<String>,
     /// User properties.
@@ -61,6 +64,8 @@ pub struct Received {
     pub keys: BTreeSet<String>,
     /// Tag, if any.
     pub tag: Option<String>,
+    /// Message group, if any.
+    pub message_group: Option<String>,
     /// User properties.
     #[serde(default, deserialize_with = "or_empty")]
     pub properties: BTreeMap<String, String>,

@@ -126,6 +126,21 @@ impl Broker {
         }
     }
 
+    /// Creates a topic for messages with a message group, and a group that receives them in order.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn create_ordered(&self, topic: &str, queues: u32, group: &str, backoff: &str) -> Result<()> {
+        let queues = queues.to_string();
+        let Some(own) = &self.own else {
+            mqadmin(&["updateTopic", "-t", topic, "-r", &queues, "-w", &queues, "-a", "+message.type=FIFO"])?;
+            return mqadmin(&["updateSubGroup", "-g", group, "-o", "true"]);
+        };
+        let at = ["--endpoint", &self.endpoint];
+        run(martlet(&own.binary).args(["topic", "create", topic, "--type", "fifo", "--queues", &queues]).args(at))?;
+        run(martlet(&own.binary).args(["group", "create", group, "--order", "fifo", "--backoff", backoff]).args(at))
+    }
+
     /// Messages that the group has not consumed yet: ready, in flight and waiting for retry. `None` for a broker that is not ours.
     ///
     /// # Errors

@@ -237,3 +237,50 @@ pub fn restart(program: &Program) -> Result<()> {
     }
     reader.finish()
 }
+
+/// Messages of a message group come in the order they were sent, through a kill of the broker in the middle.
+///
+/// # Errors
+/// When the broker, a client's start, a send or a delivery fails.
+pub fn ordered(program: &Program, consumer: &str) -> Result<()> {
+    const GROUPS: usize = 3;
+    const MESSAGES: usize = 12;
+    if consumer == "push" && !push(program.language) {
+        return Ok(());
+    }
+    let Some(mut broker) = Broker::start_own("order")? else { return Ok(()) };
+    let (topic, group) = (unique("ordered"), unique("in-order"));
+    broker.create_ordered(&topic, 2, &group, "1s")?;
+    let mut producer = Agent::ready(program, &broker, &topic, false, &["produce", "--stdin"])?;
+    let mut reader = Agent::ready(program, &broker, &topic, false, &[consumer, "--group", &group])?;
+    let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut take = |reader: &mut Agent| -> Result<usize> {
+        let received = reader.received()?;
+        let message_group = received.message_group.unwrap_or_default();
+        let of_group = seen.entry(message_group).or_default();
+        // What was in flight at the kill may come twice; what counts is when it came first.
+        if !of_group.contains(&received.body_hex) {
+            of_group.push(received.body_hex);
+        }
+        Ok(seen.values().map(Vec::len).sum())
+    };
+    for number in 0..MESSAGES {
+        for of_group in 0..GROUPS {
+            let message_group = Some(format!("customer {of_group}"));
+            producer.send(&Draft { message_group, ..Draft::body(format!("{number:03}").as_bytes()) })?;
+        }
+        if number == MESSAGES / 2 {
+            take(&mut reader)?;
+            broker.kill9()?;
+            broker.restart()?;
+        }
+    }
+    while take(&mut reader)? < GROUPS * MESSAGES {}
+    let sent: Vec<String> = (0..MESSAGES).map(|n| crate::agent::hex(format!("{n:03}").as_bytes())).collect();
+    assert_eq!(seen.len(), GROUPS, "message groups: {:?}", seen.keys());
+    for (message_group, came) in &seen {
+        assert_eq!(came, &sent, "{message_group}, {consumer}");
+    }
+    broker.await_no_backlog(&group, PATIENCE_SECS)?;
+    reader.finish()
+}

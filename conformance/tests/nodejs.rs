@@ -46,3 +46,13 @@ fn a_changed_invisible_duration_is_kept() -> Result<()> {
 fn the_client_resumes_after_the_broker_was_killed() -> Result<()> {
     with(checks::restart)
 }
+
+#[test]
+fn simple_consumer_gets_message_groups_in_order_through_a_kill() -> Result<()> {
+    with(|program| checks::ordered(program, "simple"))
+}
+
+#[test]
+fn push_consumer_gets_message_groups_in_order_through_a_kill() -> Result<()> {
+    with(|program| checks::ordered(program, "push"))
+}

@@ -32,6 +32,9 @@ struct Server {
     /// Topic; created by the first send where the server creates topics by itself.
     #[arg(long, default_value = "bench")]
     topic: String,
+    /// Spread sends over so many message groups, for topics of type fifo.
+    #[arg(long, default_value_t = 0)]
+    message_groups: u32,
     /// Process of the server, for CPU, memory and writes; several are summed.
     #[arg(long = "pid")]
     pids: Vec<u32>,
@@ -39,7 +42,8 @@ struct Server {
 
 impl Server {
     fn target(self) -> Target {
-        Target { endpoint: self.endpoint, topic: self.topic, pids: self.pids }
+        let Self { endpoint, topic, message_groups, pids } = self;
+        Target { endpoint, topic, message_groups, pids }
     }
 }
 

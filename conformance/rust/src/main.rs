@@ -110,6 +110,9 @@ async fn send(options: &Options, producer: &Producer, index: u64, line: &Value) 
         if let Some(tag) = line["tag"].as_str() {
             builder = builder.set_tag(tag);
         }
+        if let Some(group) = line["message_group"].as_str() {
+            builder = builder.set_message_group(group);
+        }
         if let Some(keys) = line["keys"].as_array() {
             builder = builder.set_keys(keys.iter().filter_map(Value::as_str).collect());
         }
@@ -149,7 +152,7 @@ fn received(message: &MessageView) {
     emit(json!({
         "event": "received", "id": message.message_id(), "topic": message.topic(),
         "at_ms": at.as_millis() as u64, "body_hex": hex,
-        "keys": message.keys(), "tag": message.tag(), "properties": message.properties(),
+        "keys": message.keys(), "tag": message.tag(), "message_group": message.message_group(), "properties": message.properties(),
         "attempt": message.delivery_attempt(),
     }));
 }

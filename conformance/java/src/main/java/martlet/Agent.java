@@ -143,6 +143,9 @@ public final class Agent {
             }
             builder.setKeys(keys.toArray(String[]::new));
         }
+        if (input.has("message_group")) {
+            builder.setMessageGroup(input.get("message_group").getAsString());
+        }
         if (input.has("properties")) {
             for (Map.Entry<String, JsonElement> property : input.getAsJsonObject("properties").entrySet()) {
                 builder.addProperty(property.getKey(), property.getValue().getAsString());

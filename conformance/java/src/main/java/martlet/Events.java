@@ -45,6 +45,7 @@ final class Events {
         event.addProperty("body_hex", HexFormat.of().formatHex(body));
         event.add("keys", GSON.toJsonTree(message.getKeys()));
         event.addProperty("tag", message.getTag().orElse(null));
+        event.addProperty("message_group", message.getMessageGroup().orElse(null));
         event.add("properties", GSON.toJsonTree(message.getProperties()));
         event.addProperty("attempt", message.getDeliveryAttempt());
         return event;

@@ -1,0 +1,160 @@
+//! Demonstration on real input: commits as an ordered stream by author, to five consumers of which one fails every tenth message and
+//! one is killed again and again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use martlet_conformance::Result;
+use martlet_conformance::agent::{Agent, Draft, Event, PATIENCE_SECS};
+use martlet_conformance::broker::Broker;
+use martlet_conformance::checks::unique;
+use martlet_conformance::language::{Language, Program};
+
+/// Commits of the demonstration, the first ones of the file.
+const COMMITS: usize = 3_000;
+/// Commits given to the producer ahead of its answers.
+const FED_AHEAD: usize = 32;
+/// Kills of one consumer, spread over the stream.
+const KILLS: usize = 4;
+/// Which of the five fails, and which is killed.
+const FAILING: usize = 3;
+const KILLED: usize = 4;
+
+/// Author and commit, oldest first; made up, and said so, where the real ones are not at hand.
+fn commits() -> Vec<(String, String)> {
+    let folder = std::env::var_os("MARTLET_DATA").map(PathBuf::from);
+    let folder = folder.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"));
+    let Ok(text) = std::fs::read_to_string(folder.join("commits.jsonl")) else {
+        eprintln!("ORDERED DEMONSTRATION: no commits.jsonl; {COMMITS} commits are made up");
+        return (0..COMMITS).map(|n| (format!("author {}", n * n % 97), format!("{n:040x}"))).collect();
+    };
+    let parsed = text.lines().take(COMMITS).map(|line| {
+        let commit: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+        let text = |field: &str| commit[field].as_str().unwrap_or("nobody").to_owned();
+        (text("author"), text("commit"))
+    });
+    parsed.collect()
+}
+
+#[derive(Default)]
+struct Arrivals {
+    /// When, which consumer, author, commit, whether it was a success.
+    all: Vec<(u64, usize, String, String, bool)>,
+    commits: BTreeSet<String>,
+}
+
+impl Arrivals {
+    fn take(&mut self, readers: &mut [Agent], patience: Duration) -> Result<()> {
+        for (number, reader) in readers.iter_mut().enumerate() {
+            let mut wait = patience;
+            while let Some(event) = reader.next(wait)? {
+                wait = Duration::ZERO;
+                if let Event::Received(received) = event {
+                    let success = received.result.as_deref() != Some("failure");
+                    let commit = received.keys.into_iter().next().unwrap_or_default();
+                    if success {
+                        self.commits.insert(commit.clone());
+                    }
+                    let author = received.message_group.unwrap_or_default();
+                    self.all.push((received.at_ms, number, author, commit, success));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn reader(go: &Program, broker: &Broker, topic: &str, group: &str, number: usize) -> Result<Agent> {
+    let arguments: &[&str] = match number {
+        FAILING => &["push", "--cache", "64", "--fail-every", "10"],
+        // Short leases, so that what dies with it comes again soon.
+        KILLED => &["simple", "--batch", "8", "--invisible-secs", "10"],
+        _ => &["push", "--cache", "64"],
+    };
+    Agent::ready(go, broker, topic, true, &[arguments, &["--group", group]].concat())
+}
+
+#[test]
+fn commits_of_each_author_arrive_in_order_and_no_author_waits_for_another() -> Result<()> {
+    let Some(go) = Language::Go.program()? else { return Ok(()) };
+    let Some(broker) = Broker::start_own("commits in order")? else { return Ok(()) };
+    let commits = commits();
+    let (topic, group) = (unique("by-author"), unique("five"));
+    broker.create_ordered(&topic, 4, &group, "200ms")?;
+    let mut readers = Vec::new();
+    for number in 0..5 {
+        readers.push(reader(&go, &broker, &topic, &group, number)?);
+    }
+    let mut producer = Agent::ready(&go, &broker, &topic, true, &["produce", "--stdin"])?;
+    let (mut fed, mut sent, mut kills) = (0, 0, Vec::new());
+    let mut arrivals = Arrivals::default();
+    while sent < commits.len() {
+        while fed < commits.len().min(sent + FED_AHEAD) {
+            let (author, commit) = &commits[fed];
+            let keys = [commit.clone()].into();
+            producer.feed(&Draft { message_group: Some(author.clone()), keys, ..Draft::body(commit.as_bytes()) })?;
+            fed += 1;
+        }
+        match producer.next(Duration::from_secs(PATIENCE_SECS))? {
+            Some(Event::Sent { .. }) => sent += 1,
+            Some(_) => {}
+            None => panic!("nothing was sent for {PATIENCE_SECS} s, after {sent} of {}", commits.len()),
+        }
+        arrivals.take(&mut readers, Duration::ZERO)?;
+        if kills.len() < KILLS && sent >= (kills.len() + 1) * commits.len() / (KILLS + 1) {
+            // Killed at work: dropping an agent kills its process.
+            kills.push(now_ms());
+            readers[KILLED] = reader(&go, &broker, &topic, &group, KILLED)?;
+        }
+    }
+    let deadline = Instant::now() + Duration::from_secs(PATIENCE_SECS);
+    while arrivals.commits.len() < commits.len() && Instant::now() < deadline {
+        arrivals.take(&mut readers, Duration::from_millis(50))?;
+    }
+    broker.await_no_backlog(&group, PATIENCE_SECS)?;
+    arrivals.take(&mut readers, Duration::from_millis(500))?;
+    assert_eq!(arrivals.commits.len(), commits.len(), "every commit arrives");
+
+    // Five processes report, not in the order of what they report.
+    arrivals.all.sort();
+    let mut first: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut known = BTreeSet::new();
+    for (_, _, author, commit, success) in &arrivals.all {
+        if *success && known.insert(commit) {
+            first.entry(author).or_default().push(commit);
+        }
+    }
+    let mut wanted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (author, commit) in &commits {
+        wanted.entry(author).or_default().push(commit);
+    }
+    for (author, commits) in &wanted {
+        assert_eq!(first.get(author), Some(commits), "the commits of {author} came in another order");
+    }
+    // While a commit of one author waits for its retry, other authors' arrive.
+    let failures: Vec<_> = arrivals.all.iter().filter(|arrival| !arrival.4).collect();
+    let meanwhile = |from: u64, author: &str, millis: u64| {
+        let others = arrivals.all.iter().filter(|arrival| (from..from + millis).contains(&arrival.0));
+        others.filter(|arrival| arrival.2 != author && arrival.4).count()
+    };
+    let undisturbed = failures.iter().filter(|failure| meanwhile(failure.0, &failure.2, 200) > 0).count();
+    let after_kills: Vec<usize> = kills.iter().map(|&at| meanwhile(at, "", 2_000)).collect();
+    let counts: Vec<usize> =
+        (0..5).map(|number| arrivals.all.iter().filter(|arrival| arrival.1 == number).count()).collect();
+    eprintln!(
+        "ORDERED DEMONSTRATION: {} commits of {} authors, each author's in order; deliveries per consumer {counts:?}; {} failures, \
+         during {undisturbed} of them others' commits arrived; in the 2 s after each kill {after_kills:?} arrived",
+        commits.len(),
+        wanted.len(),
+        failures.len(),
+    );
+    assert!(!failures.is_empty() && undisturbed * 2 > failures.len(), "a failing commit holds up other authors");
+    assert!(after_kills.iter().all(|&count| count > 0), "a killed consumer holds up everybody");
+    Ok(())
+}
+
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    since.as_millis() as u64
+}
