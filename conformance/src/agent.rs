@@ -287,6 +287,14 @@ impl Agent {
         self.wait("its end", PATIENCE_SECS, |event| matches!(event, Event::Done).then_some(()))
     }
 
+    /// Kills the process as it stands; gives back what it had said and was not asked for yet.
+    pub fn kill(mut self) -> Vec<Event> {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // Ends when the pipe does; the last line may have been cut.
+        std::iter::from_fn(|| self.events.recv().ok()).filter_map(std::result::Result::ok).collect()
+    }
+
     fn failure(&self, what: String) -> HarnessError {
         HarnessError::Agent { agent: self.name.clone(), what, log: tail(&self.home.path().join("stderr")) }
     }

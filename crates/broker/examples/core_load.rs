@@ -92,6 +92,7 @@ async fn main() {
                                 invisible_millis: 60_000,
                                 auto_renew: true,
                                 poll_millis: 0,
+                                message_group_max: 32,
                                 attempt_id: None,
                             })
                             .await

@@ -164,6 +164,7 @@ impl Broker {
             invisible_millis: request.invisible_millis,
             auto_renew: request.auto_renew,
             until: shard.now().plus(request.poll_millis.max(0)),
+            message_group_max: request.message_group_max.max(1),
             attempt_id: request.attempt_id.as_deref().map(Arc::from),
         };
         let (token, answer) = shard.token(Some(group.id));

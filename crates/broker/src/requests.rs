@@ -61,6 +61,8 @@ pub struct ReceiveRequest {
     pub auto_renew: bool,
     /// How long to wait for a message, in milliseconds; 0: not at all.
     pub poll_millis: i64,
+    /// Most messages of one message group, where the group is ordered.
+    pub message_group_max: u32,
     /// Repeating it re-enters the same hand-out of an ordered group.
     pub attempt_id: Option<String>,
 }

@@ -30,6 +30,7 @@ fn poll(topic: &str, group: &str, filter: &str, poll_millis: i64) -> ReceiveRequ
         invisible_millis: 30_000,
         auto_renew: false,
         poll_millis,
+        message_group_max: 32,
         attempt_id: None,
     }
 }

@@ -19,6 +19,8 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What the Go client says of itself in `x-mq-language`.
+const GO: &str = "GO";
 /// Kept free of the client's deadline, for the way back.
 const DEADLINE_RESERVE_MILLIS: i64 = 100;
 /// Clients from this version on know the code for polls that are too short; compared as text, as the reference does.
@@ -145,6 +147,9 @@ impl Front {
             self.sessions.request_timeout(client_id),
             call.header("x-mq-client-version"),
         )?;
+        // The Go client's push consumer goes on to the next message of a batch while a failed one waits for its retry:
+        // of each message group it gets one at a time. Of the push and the simple consumer only the former renews.
+        let one_by_one = request.auto_renew && call.header("x-mq-language") == GO;
         let poll = self.polls.begin(client_id)?;
         let request = ReceiveRequest {
             client_id: poll.client_id.clone(),
@@ -155,6 +160,7 @@ impl Front {
             invisible_millis,
             auto_renew: request.auto_renew,
             poll_millis,
+            message_group_max: if one_by_one { 1 } else { limits::RECEIVE_BATCH_MAX },
             attempt_id: request.attempt_id.filter(|id| !id.is_empty() && id.len() <= limits::MESSAGE_ID_BYTES_MAX),
         };
         Ok(self.broker.receive(request).await?)

@@ -109,6 +109,8 @@ pub struct ReceiveCommand {
     pub auto_renew: bool,
     /// When to answer with nothing.
     pub until: UnixMillis,
+    /// Most messages of one message group, where the group is ordered; at least 1.
+    pub message_group_max: u32,
     /// In an ordered group, repeating it brings what it brought before and is still in flight.
     pub attempt_id: Option<Arc<str>>,
 }

@@ -237,9 +237,9 @@ impl Ordered {
         self.deliverable + self.wanted
     }
 
-    /// Up to `most` visible slots: shared among the keys, each key's in order and from its head on. The walk begins behind
-    /// the head where the last one ended. `matches` says what the poll may take.
-    pub fn pick(&mut self, retries: bool, most: usize, matches: impl Fn(u64) -> bool) -> Vec<u64> {
+    /// Up to `most` visible slots: shared among the keys, each key's in order and from its head on, at most `of_key`. The
+    /// walk begins behind the head where the last one ended. `matches` says what the poll may take.
+    pub fn pick(&mut self, retries: bool, most: usize, of_key: usize, matches: impl Fn(u64) -> bool) -> Vec<u64> {
         let from = self.from_head;
         let heads = if retries { &self.retries } else { &self.fresh };
         let walk = heads.range(from..).chain(heads.range(..from)).copied().filter(|&head| matches(head));
@@ -252,7 +252,7 @@ impl Ordered {
         };
         let counts: Vec<usize> = heads
             .iter()
-            .map(|head| slots_of(head).iter().take(most).take_while(|slot| matches(slot.0)).count())
+            .map(|head| slots_of(head).iter().take(most.min(of_key)).take_while(|slot| matches(slot.0)).count())
             .collect();
         let share = (most / heads.len()).max(1);
         let mut left = most - counts.iter().map(|&count| count.min(share)).sum::<usize>().min(most);

@@ -154,7 +154,7 @@ impl<T> Shard<T> {
         let masks = std::mem::take(&mut progress.masks);
         let matches =
             |offset: u64| receive.filter.is_all() || masks.get(&offset).is_some_and(|mask| mask >> bit & 1 == 1);
-        let picked = progress.ordered_mut().pick(retries, most, matches);
+        let picked = progress.ordered_mut().pick(retries, most, receive.message_group_max as usize, matches);
         progress.masks = masks;
         picked
     }

@@ -58,6 +58,18 @@ fn messages_of_one_group_come_in_order_and_lock_only_their_group() {
 }
 
 #[test]
+fn who_wants_one_message_of_each_group_gets_one() {
+    let mut world = world(1);
+    world.send_grouped("orders", &[("a", "a1"), ("a", "a2"), ("b", "b1"), ("b", "b2"), ("b", "b3")]);
+    for expected in [["a1", "b1"], ["a2", "b2"]] {
+        let received = world.receive("billing", invisible_secs(30).one_of_each_message_group());
+        assert_eq!(received.bodies(), expected);
+        ack_all(&mut world, &received);
+    }
+    assert_eq!(world.receive("billing", invisible_secs(30).one_of_each_message_group()).in_order(), ["b3"]);
+}
+
+#[test]
 fn a_concurrent_group_on_the_same_topic_is_not_held_up() {
     // ▲ Order is the group's, not the topic's (#8154, #7999): both are what their group says.
     let mut world = world(1).group("audit", max_attempts(4));

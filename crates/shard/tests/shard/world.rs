@@ -64,6 +64,7 @@ pub struct Receive {
     client: ClientNumber,
     auto_renew: bool,
     wait_millis: i64,
+    message_group_max: u32,
     attempt_id: Option<Arc<str>>,
 }
 
@@ -76,6 +77,7 @@ pub fn invisible_secs(secs: i64) -> Receive {
         client: ClientNumber(1),
         auto_renew: false,
         wait_millis: 20_000,
+        message_group_max: 32,
         attempt_id: None,
     }
 }
@@ -107,6 +109,10 @@ impl Receive {
 
     pub fn attempt_id(self, id: &str) -> Self {
         Self { attempt_id: Some(id.into()), ..self }
+    }
+
+    pub fn one_of_each_message_group(self) -> Self {
+        Self { message_group_max: 1, ..self }
     }
 
     pub fn by(self, client: u64) -> Self {
@@ -352,6 +358,7 @@ impl World {
             invisible_millis: how.invisible_millis,
             auto_renew: how.auto_renew,
             until,
+            message_group_max: how.message_group_max,
             attempt_id: how.attempt_id,
         };
         self.polled_by.insert(self.next_token, group);

@@ -194,6 +194,7 @@ impl Run {
             invisible_millis,
             auto_renew,
             until: self.now.plus(self.random.below(20_000) as i64),
+            message_group_max: if self.random.one_in(4) { 1 } else { 32 },
             attempt_id: None,
         };
         let renewed_for = auto_renew.then_some(client.number);

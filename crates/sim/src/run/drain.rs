@@ -60,6 +60,7 @@ impl Run {
             invisible_millis: 10_000,
             auto_renew: false,
             until: self.now.plus(5_000),
+            message_group_max: 32,
             attempt_id: None,
         };
         let pending = Pending::Receive { client: DRAINER, life: 0, group, topic, renewed_for: None };
