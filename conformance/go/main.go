@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -45,6 +46,13 @@ func main() {
 
 func (o *options) config() *rmq.Config {
 	return &rmq.Config{Endpoint: o.endpoint, ConsumerGroup: o.group, Credentials: &credentials.SessionCredentials{}}
+}
+
+func (o *options) expression() *rmq.FilterExpression {
+	if condition, ok := strings.CutPrefix(o.filter, "sql:"); ok {
+		return rmq.NewFilterExpressionWithType(condition, rmq.SQL92)
+	}
+	return rmq.NewFilterExpression(o.filter)
 }
 
 type client interface {
@@ -89,6 +97,8 @@ type input struct {
 	BodyHex    *string           `json:"body_hex"`
 	Tag        *string           `json:"tag"`
 	Group      *string           `json:"message_group"`
+	DeliverAt  *int64            `json:"deliver_at_ms"`
+	Recall     bool              `json:"recall"`
 	Keys       []string          `json:"keys"`
 	Properties map[string]string `json:"properties"`
 }
@@ -107,6 +117,9 @@ func (in *input) message(topic string) (*rmq.Message, error) {
 	}
 	if in.Group != nil {
 		m.SetMessageGroup(*in.Group)
+	}
+	if in.DeliverAt != nil {
+		m.SetDelayTimestamp(time.UnixMilli(*in.DeliverAt))
 	}
 	m.SetKeys(in.Keys...)
 	for k, v := range in.Properties {
@@ -134,6 +147,9 @@ func produce(o *options) error {
 			cancel()
 			if err == nil {
 				emit(event{"event": "sent", "id": receipts[0].MessageID, "index": index})
+				if in.Recall {
+					recall(producer, o.topic, receipts[0].RecallHandle)
+				}
 				return nil
 			}
 			emit(event{"event": "send_failed", "index": index, "message": err.Error()})
@@ -164,6 +180,16 @@ func produce(o *options) error {
 		if err := send(index, in); err != nil {
 			return err
 		}
+	}
+}
+
+func recall(producer rmq.Producer, topic, handle string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if id, err := producer.Recall(ctx, topic, handle); err != nil {
+		failed("recall_failed", err)
+	} else {
+		emit(event{"event": "recalled", "id": id})
 	}
 }
 
@@ -206,7 +232,7 @@ func simple(o *options) error {
 	end := ended()
 	consumer, err := start(o, func() (rmq.SimpleConsumer, error) {
 		return rmq.NewSimpleConsumer(o.config(), rmq.WithSimpleAwaitDuration(10*time.Second),
-			rmq.WithSimpleSubscriptionExpressions(map[string]*rmq.FilterExpression{o.topic: rmq.NewFilterExpression(o.filter)}))
+			rmq.WithSimpleSubscriptionExpressions(map[string]*rmq.FilterExpression{o.topic: o.expression()}))
 	})
 	if err != nil {
 		return err
@@ -279,7 +305,7 @@ func push(o *options) error {
 	}
 	consumer, err := start(o, func() (rmq.PushConsumer, error) {
 		return rmq.NewPushConsumer(o.config(), rmq.WithPushAwaitDuration(10*time.Second),
-			rmq.WithPushSubscriptionExpressions(map[string]*rmq.FilterExpression{o.topic: rmq.NewFilterExpression(o.filter)}),
+			rmq.WithPushSubscriptionExpressions(map[string]*rmq.FilterExpression{o.topic: o.expression()}),
 			rmq.WithPushMaxCacheMessageCount(int32(o.cache)), rmq.WithPushConsumptionThreadCount(4),
 			rmq.WithPushMessageListener(&rmq.FuncMessageListener{Consume: listen}))
 	})

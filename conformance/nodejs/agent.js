@@ -5,6 +5,8 @@ const { parseArgs } = require('node:util');
 const readline = require('node:readline');
 const { ConsumeResult, FilterExpression, Producer, PushConsumer, SimpleConsumer } = require('rocketmq-client-nodejs');
 
+const SQL = 2; // FilterType of the protocol, which the client does not export
+
 const text = (value = '') => ({ type: 'string', default: value });
 const { positionals: [ command ], values: given } = parseArgs({
   allowPositionals: true,
@@ -20,6 +22,11 @@ const deadline = Date.now() + number('deadline-secs') * 1000;
 const late = () => Date.now() >= deadline;
 const sleep = ms => new Promise(resolve => setTimeout(resolve, ms));
 const emit = (event, fields) => process.stdout.write(JSON.stringify({ event, ...fields }) + '\n');
+
+function filter() {
+  const expression = given.filter;
+  return expression.startsWith('sql:') ? new FilterExpression(expression.slice(4), SQL) : new FilterExpression(expression);
+}
 
 const log = (...args) => console.error(...args);
 const base = {
@@ -50,6 +57,7 @@ function message(line) {
   };
   if (line.tag !== undefined) made.tag = line.tag;
   if (line.message_group !== undefined) made.messageGroup = line.message_group;
+  if (line.deliver_at_ms !== undefined) made.deliveryTimestamp = new Date(line.deliver_at_ms);
   if (line.keys !== undefined) made.keys = line.keys;
   if (line.properties !== undefined) made.properties = new Map(Object.entries(line.properties));
   return made;
@@ -60,12 +68,22 @@ async function send(producer, index, line) {
     try {
       const receipt = await producer.send(message(line));
       emit('sent', { id: receipt.messageId, index });
+      if (line.recall) await recall(producer, receipt.recallHandle);
       return;
     } catch (e) {
       emit('send_failed', { index, message: String(e) });
       if (late()) throw e;
       await sleep(100);
     }
+  }
+}
+
+async function recall(producer, handle) {
+  try {
+    const { messageId } = await producer.recallMessage(given.topic, handle);
+    emit('recalled', { id: messageId });
+  } catch (e) {
+    emit('recall_failed', { message: String(e) });
   }
 }
 
@@ -138,7 +156,7 @@ async function simple() {
   endWithStandardInput();
   const consumer = await start(() => new SimpleConsumer({
     ...base, consumerGroup: given.group, awaitDuration: 10000,
-    subscriptions: new Map([[ given.topic, new FilterExpression(given.filter) ]]),
+    subscriptions: new Map([[ given.topic, filter() ]]),
   }));
   while (!late() && !ended && !finished()) {
     let views;
@@ -168,7 +186,7 @@ async function push() {
   };
   const consumer = await start(() => new PushConsumer({
     ...base, consumerGroup: given.group, maxCacheMessageCount: number('cache'), longPollingTimeout: 10000,
-    subscriptions: new Map([[ given.topic, new FilterExpression(given.filter) ]]), messageListener: { consume },
+    subscriptions: new Map([[ given.topic, filter() ]]), messageListener: { consume },
   }));
   await new Promise(resolve => {
     wake = resolve;

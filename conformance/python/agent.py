@@ -15,6 +15,7 @@ from rocketmq import (  # noqa: E402
     ClientConfiguration, ConsumeResult, Credentials, FilterExpression, Message, MessageListener,
     Producer, PushConsumer, SimpleConsumer,
 )
+from rocketmq.grpc_protocol import FilterType  # noqa: E402
 
 LOCK = threading.Lock()
 
@@ -66,7 +67,9 @@ class Agent:
         return ClientConfiguration(self.given.endpoint, Credentials())
 
     def subscription(self):
-        return {self.given.topic: FilterExpression(self.given.filter)}
+        given = self.given.filter
+        sql = given.startswith("sql:")
+        return {self.given.topic: FilterExpression(given[4:], FilterType.SQL) if sql else FilterExpression(given)}
 
     def start(self, create):
         """Starting fails while the broker is away or a topic is not known yet: try until the deadline."""
@@ -119,6 +122,8 @@ class Agent:
             message.tag = line["tag"]
         if "message_group" in line:
             message.message_group = line["message_group"]
+        if "deliver_at_ms" in line:
+            message.delivery_timestamp = line["deliver_at_ms"] // 1000  # this client takes seconds
         if "keys" in line:
             # The setter takes variable arguments, which an assignment cannot spread.
             type(message).keys.fset(message, *line["keys"])
@@ -131,12 +136,20 @@ class Agent:
             try:
                 receipt = producer.send(self.message(line))
                 emit("sent", id=receipt.message_id, index=index)
+                if line.get("recall"):
+                    self.recall(producer, receipt.recall_handle)
                 return
             except Exception as e:
                 emit("send_failed", index=index, message=repr(e))
                 if self.late():
                     raise
                 time.sleep(0.1)
+
+    def recall(self, producer, handle):
+        try:
+            emit("recalled", id=producer.recall_message(self.given.topic, handle))
+        except Exception as e:
+            emit("recall_failed", message=repr(e))
 
     def simple(self):
         self.end_with_standard_input()

@@ -34,6 +34,12 @@ pub struct Draft {
     /// Message group, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_group: Option<String>,
+    /// When it is to be delivered, in milliseconds since the Unix epoch; whole seconds, which is all that some clients know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deliver_at_ms: Option<u64>,
+    /// Whether it is recalled as soon as it was accepted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub recall: bool,
     /// Keys.
     pub keys: BTreeSet<String>,
     /// User properties.
@@ -104,6 +110,16 @@ pub enum Event {
         id: String,
         /// Place in the input, from 0.
         index: usize,
+    },
+    /// A delayed message was recalled.
+    Recalled {
+        /// Message id, as the broker says.
+        id: String,
+    },
+    /// A recall was refused.
+    RecallFailed {
+        /// The client's own words.
+        message: String,
     },
     /// A send failed; the agent tries again.
     SendFailed {

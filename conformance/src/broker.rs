@@ -94,19 +94,21 @@ impl Broker {
     /// # Errors
     /// When the broker refuses.
     pub fn create_topic(&self, name: &str, queues: u32) -> Result<()> {
+        self.create_topic_for("normal", name, queues)
+    }
+
+    /// Creates a topic for one type of messages, as the command line names them.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn create_topic_for(&self, kind: &str, name: &str, queues: u32) -> Result<()> {
         let queues = queues.to_string();
-        match &self.own {
-            Some(own) => run(martlet(&own.binary).args([
-                "topic",
-                "create",
-                name,
-                "--queues",
-                &queues,
-                "--endpoint",
-                &self.endpoint,
-            ])),
-            None => mqadmin(&["updateTopic", "-t", name, "-r", &queues, "-w", &queues, "-a", "+message.type=NORMAL"]),
-        }
+        let Some(own) = &self.own else {
+            let kind = format!("+message.type={}", kind.to_uppercase());
+            return mqadmin(&["updateTopic", "-t", name, "-r", &queues, "-w", &queues, "-a", &kind]);
+        };
+        let arguments = ["topic", "create", name, "--type", kind, "--queues", &queues, "--endpoint", &self.endpoint];
+        run(martlet(&own.binary).args(arguments))
     }
 
     /// Creates a consumer group; attempts and back-off (such as `1s,2s`) reach only a broker of ours.
@@ -131,13 +133,11 @@ impl Broker {
     /// # Errors
     /// When the broker refuses.
     pub fn create_ordered(&self, topic: &str, queues: u32, group: &str, backoff: &str) -> Result<()> {
-        let queues = queues.to_string();
+        self.create_topic_for("fifo", topic, queues)?;
         let Some(own) = &self.own else {
-            mqadmin(&["updateTopic", "-t", topic, "-r", &queues, "-w", &queues, "-a", "+message.type=FIFO"])?;
             return mqadmin(&["updateSubGroup", "-g", group, "-o", "true"]);
         };
         let at = ["--endpoint", &self.endpoint];
-        run(martlet(&own.binary).args(["topic", "create", topic, "--type", "fifo", "--queues", &queues]).args(at))?;
         run(martlet(&own.binary).args(["group", "create", group, "--order", "fifo", "--backoff", backoff]).args(at))
     }
 

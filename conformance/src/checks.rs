@@ -122,6 +122,81 @@ pub fn tag_filter(program: &Program) -> Result<()> {
     Ok(())
 }
 
+/// SQL conditions over properties and the tag.
+///
+/// # Errors
+/// When the broker, a client's start, a send or a delivery fails.
+pub fn sql_filter(program: &Program) -> Result<()> {
+    let broker = Broker::start()?;
+    let (topic, group) = (unique("filtered"), unique("filtering"));
+    broker.create_topic(&topic, 1)?;
+    broker.create_group(&group, 17, "10s")?;
+    let mut producer = Agent::ready(program, &broker, &topic, false, &["produce", "--stdin"])?;
+    for (tag, region, amount) in [("a", "eu", 5), ("b", "eu", 50), ("b", "us", 50), ("b", "eu", 7), ("a", "eu", 70)] {
+        let properties = BTreeMap::from([("region".into(), region.into()), ("amount".into(), amount.to_string())]);
+        producer.send(&Draft { tag: Some(tag.into()), properties, ..Draft::body(b"order") })?;
+    }
+    let condition = "sql:region = 'eu' AND (amount BETWEEN 40 AND 60 OR TAGS IN ('a') AND amount > 6)";
+    let arguments = ["simple", "--group", &group, "--filter", condition, "--count", "2"];
+    let mut reader = Agent::ready(program, &broker, &topic, false, &arguments)?;
+    let mut amounts = [reader.received()?, reader.received()?].map(|received| received.properties["amount"].clone());
+    amounts.sort();
+    assert_eq!(amounts, ["50", "70"]);
+    broker.await_no_backlog(&group, PATIENCE_SECS)?;
+    reader.finish()
+}
+
+/// Delayed messages come when they are due, through a kill of the broker while they wait, and a recalled one never does.
+///
+/// # Errors
+/// When the broker, a client's start, a send or a delivery fails.
+pub fn delayed(program: &Program) -> Result<()> {
+    let Some(mut broker) = Broker::start_own("delay")? else { return Ok(()) };
+    let (topic, group) = (unique("delayed"), unique("waiting"));
+    broker.create_topic_for("delay", &topic, 1)?;
+    broker.create_group(&group, 17, "10s")?;
+    let mut producer = Agent::ready(program, &broker, &topic, false, &["produce", "--stdin"])?;
+    let mut reader = Agent::ready(program, &broker, &topic, false, &["simple", "--group", &group])?;
+    let recalls = program.language.has_recall();
+    if !recalls {
+        not_in_client(program.language.name(), "the published version cannot recall a message");
+    }
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let due_in = |secs: u64| (since.as_secs() + secs) * 1_000;
+    let mut sent = BTreeMap::new();
+    // One queue: what is due last shows that the recalled one before it does not come.
+    for (body, secs, recall) in [("past", 0, false), ("soon", 8, false), ("recalled", 9, recalls), ("last", 12, false)]
+    {
+        let deliver_at_ms = Some(due_in(secs));
+        let id = producer.send(&Draft { deliver_at_ms, recall, ..Draft::body(body.as_bytes()) })?;
+        if recall {
+            let recalled = producer.wait("a recall", PATIENCE_SECS, |event| match event {
+                Event::Recalled { id } => Some(Ok(id.clone())),
+                Event::RecallFailed { message } => Some(Err(message.clone())),
+                _ => None,
+            })?;
+            assert_eq!(recalled, Ok(id), "{body}");
+        } else {
+            sent.insert(id, (body, secs));
+        }
+    }
+    assert_eq!(sent.get(&reader.received()?.id), Some(&("past", 0)), "a time in the past is now");
+    broker.kill9()?;
+    broker.restart()?;
+    let mut came = vec!["past"];
+    while came.len() < sent.len() {
+        let received = reader.received()?;
+        let (body, secs) = sent[&received.id];
+        if !came.contains(&body) {
+            assert!(received.at_ms >= due_in(secs), "{body} came {} ms early", due_in(secs) - received.at_ms);
+            came.push(body);
+        }
+    }
+    assert_eq!(came, if recalls { vec!["past", "soon", "last"] } else { vec!["past", "soon", "recalled", "last"] });
+    broker.await_no_backlog(&group, PATIENCE_SECS)?;
+    reader.finish()
+}
+
 /// A message whose consumption fails comes again, with a higher attempt and not before its time.
 ///
 /// # Errors

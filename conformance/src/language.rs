@@ -55,6 +55,11 @@ impl Language {
         self != Language::Nodejs
     }
 
+    /// Whether the published client can recall a delayed message.
+    pub fn has_recall(self) -> bool {
+        self != Language::Rust
+    }
+
     /// Whether the published client can change an invisible duration.
     pub fn has_change_invisible(self) -> bool {
         self != Language::Rust

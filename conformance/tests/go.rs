@@ -33,6 +33,11 @@ fn a_tag_filter_lets_through_what_it_names() -> Result<()> {
 }
 
 #[test]
+fn a_condition_lets_through_what_it_matches() -> Result<()> {
+    with(checks::sql_filter)
+}
+
+#[test]
 fn a_failed_message_comes_again_with_a_higher_attempt() -> Result<()> {
     with(checks::redelivery)
 }
@@ -55,4 +60,9 @@ fn simple_consumer_gets_message_groups_in_order_through_a_kill() -> Result<()> {
 #[test]
 fn push_consumer_gets_message_groups_in_order_through_a_kill() -> Result<()> {
     with(|program| checks::ordered(program, "push"))
+}
+
+#[test]
+fn delayed_messages_come_when_due_through_a_kill_and_a_recalled_one_never() -> Result<()> {
+    with(checks::delayed)
 }

@@ -106,7 +106,12 @@ async fn produce(options: &Options) -> Result<(), Failure> {
 
 async fn send(options: &Options, producer: &Producer, index: u64, line: &Value) -> Result<(), Failure> {
     loop {
-        let mut builder = MessageBuilder::builder().set_topic(options.text("topic")).set_body(body(line)?);
+        let topic = options.text("topic");
+        let mut builder = match line["deliver_at_ms"].as_i64() {
+            // This client takes seconds.
+            Some(millis) => MessageBuilder::delay_message_builder(topic, body(line)?, millis / 1_000),
+            None => MessageBuilder::builder().set_topic(topic).set_body(body(line)?),
+        };
         if let Some(tag) = line["tag"].as_str() {
             builder = builder.set_tag(tag);
         }
@@ -183,7 +188,10 @@ async fn simple(options: &Options) -> Result<(), Failure> {
     };
     emit(json!({"event": "ready"}));
     let given = options.text("filter");
-    let filter = FilterExpression::new(FilterType::Tag, if given.is_empty() { "*" } else { &given });
+    let filter = match given.strip_prefix("sql:") {
+        Some(condition) => FilterExpression::new(FilterType::Sql, condition),
+        None => FilterExpression::new(FilterType::Tag, if given.is_empty() { "*" } else { &given }),
+    };
     let count = options.number("count", 0) as usize;
     let (mut deliveries, mut done) = (HashMap::<String, u64>::new(), HashSet::new());
     while !options.late() && !ended.load(Ordering::Relaxed) && (count == 0 || done.len() < count) {

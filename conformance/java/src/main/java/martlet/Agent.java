@@ -28,6 +28,8 @@ import org.apache.rocketmq.client.apis.consumer.FilterExpressionType;
 import org.apache.rocketmq.client.apis.message.Message;
 import org.apache.rocketmq.client.apis.message.MessageBuilder;
 import org.apache.rocketmq.client.apis.message.MessageView;
+import org.apache.rocketmq.client.apis.producer.Producer;
+import org.apache.rocketmq.client.apis.producer.SendReceipt;
 
 /** Drives the published Java client on the harness's behalf. */
 public final class Agent {
@@ -92,7 +94,11 @@ public final class Agent {
             if (options.stdin()) {
                 BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
                 for (String line = in.readLine(); line != null; line = in.readLine()) {
-                    send(producer, index++, message(JsonParser.parseString(line).getAsJsonObject()));
+                    JsonObject input = JsonParser.parseString(line).getAsJsonObject();
+                    SendReceipt receipt = send(producer, index++, message(input));
+                    if (input.has("recall") && input.get("recall").getAsBoolean()) {
+                        recall(producer, receipt.getRecallHandle());
+                    }
                 }
             } else {
                 for (; index < options.count(); index++) {
@@ -104,17 +110,26 @@ public final class Agent {
         }
     }
 
-    private void send(org.apache.rocketmq.client.apis.producer.Producer producer, int index, Message message)
-            throws Exception {
+    private void recall(Producer producer, String handle) {
+        try {
+            JsonObject event = Events.event("recalled");
+            event.addProperty("id", producer.recallMessage(options.topic(), handle).getMessageId().toString());
+            events.emit(event);
+        } catch (ClientException | RuntimeException e) {
+            events.failed("recall_failed", e);
+        }
+    }
+
+    private SendReceipt send(Producer producer, int index, Message message) throws Exception {
         while (true) {
             JsonObject event;
             try {
-                String id = producer.send(message).getMessageId().toString();
+                SendReceipt receipt = producer.send(message);
                 event = Events.event("sent");
-                event.addProperty("id", id);
+                event.addProperty("id", receipt.getMessageId().toString());
                 event.addProperty("index", index);
                 events.emit(event);
-                return;
+                return receipt;
             } catch (ClientException | RuntimeException e) {
                 event = Events.event("send_failed");
                 event.addProperty("index", index);
@@ -146,6 +161,9 @@ public final class Agent {
         if (input.has("message_group")) {
             builder.setMessageGroup(input.get("message_group").getAsString());
         }
+        if (input.has("deliver_at_ms")) {
+            builder.setDeliveryTimestamp(input.get("deliver_at_ms").getAsLong());
+        }
         if (input.has("properties")) {
             for (Map.Entry<String, JsonElement> property : input.getAsJsonObject("properties").entrySet()) {
                 builder.addProperty(property.getKey(), property.getValue().getAsString());
@@ -155,7 +173,10 @@ public final class Agent {
     }
 
     private Map<String, FilterExpression> subscription() {
-        return Map.of(options.topic(), new FilterExpression(options.filter(), FilterExpressionType.TAG));
+        String filter = options.filter();
+        return Map.of(options.topic(), filter.startsWith("sql:")
+                ? new FilterExpression(filter.substring(4), FilterExpressionType.SQL92)
+                : new FilterExpression(filter, FilterExpressionType.TAG));
     }
 
     private void simple() throws Exception {
