@@ -111,6 +111,9 @@ pub struct Judge {
     /// Replies to polls of a group that may have been durable and reached nobody, by epoch: each may have cost any of its
     /// messages an attempt.
     unheard: BTreeMap<(GroupId, u32), u32>,
+    /// Hand-outs by place that could not be read, in one epoch and since the last one that was: given back, unless they had
+    /// lapsed by then, which leaves an attempt that nobody heard of.
+    unread: BTreeMap<(GroupId, TopicId, (u32, QueueOffset)), (u32, u32)>,
 }
 
 pub type Verdict = Result<(), String>;
@@ -188,12 +191,16 @@ impl Judge {
             }
         }
         let attempt = hand_out.attempt;
+        let unread = self.take_unread(group, hand_out, epoch);
+        let track = self.track(group, number);
         match track.last {
             Some(last) if last.is_live(epoch, now) && track.under_way == 0 => {
                 return Err(format!("message {number} has two live handles in {group:?}: {track:?} at {now:?}"));
             }
             Some(last)
-                if last.epoch == epoch && attempt != last.attempt + 1 && !(last.undone && attempt == last.attempt) =>
+                if last.epoch == epoch
+                    && !(last.attempt + 1..=last.attempt + 1 + unread).contains(&attempt)
+                    && !(last.undone && attempt == last.attempt) =>
             {
                 return Err(format!("attempt {attempt} of message {number} after {last:?}"));
             }
@@ -279,6 +286,25 @@ impl Judge {
         *self.unheard.entry((group, epoch)).or_default() += 1;
     }
 
+    /// A hand-out that could not be read goes back: late, if it has lapsed meanwhile.
+    pub fn unread(&mut self, group: GroupId, hand_out: &HandOut, epoch: u32) {
+        let key = (group, hand_out.topic, (hand_out.queue_index, hand_out.offset));
+        let (since, count) = self.unread.entry(key).or_insert((epoch, 0));
+        *count = if *since == epoch { *count + 1 } else { 1 };
+        *since = epoch;
+    }
+
+    fn take_unread(&mut self, group: GroupId, hand_out: &HandOut, epoch: u32) -> u32 {
+        let key = (group, hand_out.topic, (hand_out.queue_index, hand_out.offset));
+        self.unread.remove(&key).filter(|&(since, _)| since == epoch).map_or(0, |(_, count)| count)
+    }
+
+    /// Attempts a message may have had in this epoch beyond those that were heard of.
+    fn attempts_unread(&self, group: GroupId, message: &Message, epoch: u32) -> u32 {
+        let found = message.place.and_then(|place| self.unread.get(&(group, message.topic, place)));
+        found.filter(|(since, _)| *since == epoch).map_or(0, |&(_, count)| count)
+    }
+
     /// Whether a message may have had its last attempt, for all that was heard of it and may not have been.
     pub fn may_be_exhausted(&self, group: GroupId, number: MessageNumber, max_attempts: u32) -> bool {
         let last = self.tracks.get(&group).and_then(|tracks| tracks.get(&number)).and_then(|track| track.last);
@@ -354,11 +380,12 @@ impl Judge {
         if now.since(at) > limits::RETENTION_MILLIS / 2 {
             return false;
         }
+        let unread = self.attempts_unread(group, &self.messages[number as usize], epoch);
         match self.tracks.get(&group).and_then(|tracks| tracks.get(&number)) {
             // Hand-outs that nobody heard of may have survived a crash, the last one too.
-            None | Some(Track { last: None, .. }) => sent_in == epoch,
+            None | Some(Track { last: None, .. }) => sent_in == epoch && unread < max_attempts,
             Some(track) if track.may_be_settled() => false,
-            Some(Track { last: Some(last), .. }) => last.epoch == epoch && last.attempt < max_attempts,
+            Some(Track { last: Some(last), .. }) => last.epoch == epoch && last.attempt + unread < max_attempts,
         }
     }
 
@@ -388,15 +415,16 @@ impl Judge {
             if now.since(at) > limits::RETENTION_MILLIS / 2 {
                 return None;
             }
+            let unread = self.attempts_unread(group, message, epoch);
             let visible = match tracks.and_then(|tracks| tracks.get(&(number as u64))) {
                 // A hand-out that nobody heard of may have survived a crash.
-                None => sent_in == epoch,
+                None => sent_in == epoch && unread == 0,
                 Some(track) if track.may_be_settled() => false,
-                Some(Track { last: None, .. }) => sent_in == epoch,
+                Some(Track { last: None, .. }) => sent_in == epoch && unread == 0,
                 Some(Track { last: Some(last), .. }) => {
                     // Of other epochs it is not known whether it is still invisible.
                     let known = last.epoch == epoch && !last.loosened && last.renewed_for.is_none();
-                    known && last.attempt < max_attempts && last.visible <= now
+                    known && unread == 0 && last.attempt < max_attempts && last.visible <= now
                 }
             };
             (visible && (!ordered || self.is_alone(group, number, message))).then_some(number as u64)

@@ -759,6 +759,7 @@ impl Run {
             Ok(mut messages) => messages.pop(),
             // As the broker does when it cannot read what it is to deliver.
             Err(_) if self.reads_fail => {
+                self.judge.unread(group, hand_out, epoch);
                 self.inbox.push(Command::Undo { handles: vec![handle] });
                 return Ok(());
             }

@@ -111,3 +111,38 @@ fn what_is_due_may_wait_a_little_once_the_disk_has_room_again() {
     run.pump().unwrap();
     assert!(run.judge.messages.iter().any(|message| message.due == Some(due) && message.place.is_some()));
 }
+
+#[test]
+fn what_could_not_be_read_and_lapsed_before_it_went_back_has_had_an_attempt() {
+    let mut run = run(|facts| (facts.ordered, facts.max_attempts) = (true, 16), false, 1);
+    run.poll(0);
+    run.pump().unwrap();
+    let heard = run.clients[0].held.clone();
+    assert!(!heard.is_empty());
+    // Of an ordered group the reply waits for the disk, which is slower than the invisible duration.
+    run.monotonic += 61_000;
+    run.poll(0);
+    run.turn(true).unwrap();
+    run.place.fail(false, false, true);
+    run.reads_fail = true;
+    run.step_store();
+    run.monotonic += 61_000;
+    run.turn(true).unwrap();
+    run.heal();
+    run.pump().unwrap();
+    for _ in 0..4 {
+        run.monotonic += 61_000;
+        run.poll(0);
+        run.pump().unwrap();
+    }
+    let group = run.groups[0].facts.id;
+    let attempts: Vec<u32> =
+        heard.iter().map(|(_, number)| run.judge.tracks[&group][number].last.unwrap().attempt).collect();
+    assert!(attempts.iter().any(|&attempt| attempt >= 3), "{attempts:?}");
+    // An attempt that nothing accounts for would be a broken promise still.
+    let number = heard[0].1;
+    run.judge.track(group, number).last.as_mut().unwrap().attempt -= 2;
+    run.monotonic += 61_000;
+    run.poll(0);
+    assert!(run.pump().is_err());
+}
