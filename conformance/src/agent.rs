@@ -40,6 +40,9 @@ pub struct Draft {
     /// Whether it is recalled as soon as it was accepted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub recall: bool,
+    /// Priority, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
     /// Keys.
     pub keys: BTreeSet<String>,
     /// User properties.

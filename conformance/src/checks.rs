@@ -359,3 +359,41 @@ pub fn ordered(program: &Program, consumer: &str) -> Result<()> {
     broker.await_no_backlog(&group, PATIENCE_SECS)?;
     reader.finish()
 }
+
+/// What was sent before anybody received comes by priority, the highest first, also after a kill of the broker.
+///
+/// # Errors
+/// When the broker, a client's start, a send or a delivery fails.
+pub fn by_priority(program: &Program) -> Result<()> {
+    let Some(mut broker) = Broker::start_own("priority")? else { return Ok(()) };
+    let (topic, group) = (unique("alarms"), unique("watch"));
+    broker.create_topic_for("priority", &topic, 4)?;
+    broker.create_group(&group, "1s")?;
+    let mut producer = Agent::ready(program, &broker, &topic, false, &["produce", "--stdin"])?;
+    let priorities = [1, 0, 3, 9, 2, 0, 1, 3];
+    for (number, priority) in priorities.into_iter().enumerate() {
+        let draft = Draft { priority: Some(priority), ..Draft::body(format!("{number}").as_bytes()) };
+        producer.send(&draft)?;
+        if number == 4 {
+            broker.kill9()?;
+            broker.restart()?;
+        }
+    }
+    let count = priorities.len().to_string();
+    let mut reader = Agent::ready(
+        program,
+        &broker,
+        &topic,
+        false,
+        &["simple", "--group", &group, "--batch", &count, "--count", &count],
+    )?;
+    let mut levels = Vec::new();
+    for _ in priorities {
+        let received = reader.received()?;
+        let is_it = |number: &usize| crate::agent::hex(format!("{number}").as_bytes()) == received.body_hex;
+        let priority = (0..priorities.len()).find(is_it).map(|number| priorities[number]);
+        levels.push(priority.map(|priority| priority.min(3)));
+    }
+    assert_eq!(levels, [3, 3, 3, 2, 1, 1, 0, 0].map(Some), "{}", program.language.name());
+    reader.finish()
+}

@@ -66,3 +66,8 @@ fn push_consumer_gets_message_groups_in_order_through_a_kill() -> Result<()> {
 fn delayed_messages_come_when_due_through_a_kill_and_a_recalled_one_never() -> Result<()> {
     with(checks::delayed)
 }
+
+#[test]
+fn the_highest_priority_comes_first_also_after_a_kill() -> Result<()> {
+    with(checks::by_priority)
+}

@@ -170,6 +170,7 @@ impl Broker {
             read_queues: topic.read_queues,
             write_queues: topic.write_queues,
             retention_millis: topic.retention_millis,
+            by_priority: topic.kind == TopicType::Priority,
         };
         self.ask(|token| Command::ApplyTopic { topic: facts, token }).await.map(drop)
     }

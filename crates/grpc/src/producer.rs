@@ -74,10 +74,9 @@ impl Front {
                 return Err(conflict.into());
             }
             let what = match found {
-                MessageType::Normal | MessageType::Fifo | MessageType::Delay => continue,
+                MessageType::Normal | MessageType::Fifo | MessageType::Delay | MessageType::Priority => continue,
                 MessageType::Transaction => "sending TRANSACTION messages",
                 MessageType::Lite => "sending LITE messages",
-                MessageType::Priority => "sending PRIORITY messages",
             };
             return Err(Denied::not_supported(what));
         }

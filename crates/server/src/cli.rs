@@ -450,7 +450,7 @@ pub struct SendArgs {
     /// Topic
     pub topic: String,
     /// Bodies, one message each; `-`, or none with --json: JSON lines from standard input, each an object with `body` (or
-    /// `body_base64`), and if wanted `tag`, `keys`, `properties`, `message_group`
+    /// `body_base64`), and if wanted `tag`, `keys`, `properties`, `message_group`, `priority`
     #[arg(value_name = "BODY")]
     pub bodies: Vec<String>,
     /// Tag of each message
@@ -465,6 +465,10 @@ pub struct SendArgs {
     /// Message group of each message: they are sent one after the other, for topics of type fifo
     #[arg(long, value_name = "NAME")]
     pub message_group: Option<String>,
+    /// Priority of each message, for topics of type priority: 0 is the lowest, the topic's queues less 1 the highest; what
+    /// is above counts as the highest
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..), conflicts_with = "message_group")]
+    pub priority: Option<i32>,
     /// Send each body this many times
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub count: u64,

@@ -56,7 +56,8 @@ impl<T> Shard<T> {
         }
         if let Some(facts) = self.groups.get(&group) {
             let name: Arc<str> = format!("{DEAD_LETTER_PREFIX}{}", facts.name).into();
-            self.put_topic(TopicFacts { id, name, read_queues: 1, write_queues: 1, retention_millis: None });
+            let (retention_millis, by_priority) = (None, false);
+            self.put_topic(TopicFacts { id, name, read_queues: 1, write_queues: 1, retention_millis, by_priority });
         }
     }
 
@@ -92,6 +93,7 @@ impl<T> Shard<T> {
         self.forget_subscriptions(|key| key.0 == id);
         self.counters.dead_letters_of.retain(|key, _| key.1 != id);
         self.retry_turn.retain(|key| key.0 != id);
+        self.levels.forget(|key| key.0 == id);
         self.refuse_polls(|key| key.0 == id, &Refused::TopicGone);
     }
 
@@ -122,6 +124,7 @@ impl<T> Shard<T> {
             self.forget_subscriptions(|key| key.1 == id);
             self.counters.dead_letters_of.retain(|key, _| key.0 != id);
             self.retry_turn.retain(|key| key.1 != id);
+            self.levels.forget(|key| key.1 == id);
             self.attempts.forget_group(id);
             self.refuse_polls(|key| key.1 == id, &Refused::GroupGone);
             self.drop_topic(TopicId::dead_letters_of(id));

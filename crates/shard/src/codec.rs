@@ -99,7 +99,8 @@ impl ShardImage {
 }
 
 /// Key 2: format, read queues, write queues, retention + 1 (0: default), name, number of queues, queue numbers, number of
-/// queues that message groups are spread over (absent: write queues).
+/// queues that message groups are spread over (absent: write queues), whether messages are delivered by priority (0 or 1;
+/// absent: 0).
 pub fn encode_topic(facts: &TopicFacts, queues: &[QueueId], spread: u32) -> Vec<u8> {
     let mut bytes = vec![FORMAT];
     put_varint(&mut bytes, u64::from(facts.read_queues));
@@ -111,6 +112,7 @@ pub fn encode_topic(facts: &TopicFacts, queues: &[QueueId], spread: u32) -> Vec<
         put_varint(&mut bytes, queue.0);
     }
     put_varint(&mut bytes, u64::from(spread));
+    bytes.push(u8::from(facts.by_priority));
     bytes
 }
 
@@ -123,7 +125,8 @@ pub fn decode_topic(id: TopicId, bytes: &[u8]) -> Result<(TopicFacts, Vec<QueueI
     let count = from.u64()?;
     let queues = (0..count).map(|_| from.u64().map(QueueId)).collect::<Result<_, _>>()?;
     let spread = if from.done() { write_queues } else { from.u32()? };
-    Ok((TopicFacts { id, name, read_queues, write_queues, retention_millis }, queues, spread))
+    let by_priority = !from.done() && from.bytes(1)? == [1];
+    Ok((TopicFacts { id, name, read_queues, write_queues, retention_millis, by_priority }, queues, spread))
 }
 
 /// Key 3: format, name, attempts, dead letters (0 discard, else topic + 1), back-off (0 and a list, or 1 and its

@@ -29,6 +29,9 @@ pub struct TopicFacts {
     pub write_queues: u32,
     /// How long messages are kept; `None` for the shard's default.
     pub retention_millis: Option<i64>,
+    /// Whether messages are delivered by priority: the queues are levels, and a message of priority `p` goes
+    /// to queue `min(p, write_queues - 1)`. Never changes.
+    pub by_priority: bool,
 }
 
 /// Where a group's messages go after their last attempt.

@@ -190,7 +190,7 @@ impl<T> Shard<T> {
         }
         let message_group = message_group_of(record);
         let target = self.topics.get_mut(&into).and_then(|topic| {
-            let target = topic.queue_for_message(message_group)?;
+            let target = topic.queue_for_message(message_group, record)?;
             if message_group.is_none() {
                 topic.next_send = topic.next_send.wrapping_add(1);
             }

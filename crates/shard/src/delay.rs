@@ -90,7 +90,7 @@ impl<T> Shard<T> {
     /// Appends to the queue that the message belongs in, which is resident.
     fn append_in_turn(&mut self, topic: TopicId, message: Incoming) -> Option<(u32, QueueOffset)> {
         let entry = self.topics.get_mut(&topic)?;
-        let queue = entry.send_queue()?;
+        let queue = entry.queue_for_message(None, &message.record)?;
         entry.next_send = entry.next_send.wrapping_add(1);
         self.append(queue, message)
     }

@@ -29,6 +29,7 @@ mod keys;
 mod load;
 mod ordered;
 mod parked;
+mod priority;
 mod progress;
 mod queue;
 mod receive;

@@ -96,15 +96,17 @@ impl<T> Shard<T> {
     /// Messages of a topic that a group could be handed now, filters aside.
     fn available(&self, topic: TopicId, group: GroupId) -> u64 {
         let queues = self.topics.get(&topic).map_or(&[][..], |topic| topic.read_queues());
-        queues
-            .iter()
-            .filter_map(|&queue| Some((self.queues.get(&queue)?, self.progress.get(&(group, queue))?)))
-            .map(|(queue, progress)| {
-                let untouched = queue.durable.0.saturating_sub(progress.next().0.max(queue.min.0));
-                let room = self.options.open_slots_max.saturating_sub(progress.open_slots()) as u64;
-                progress.available() + untouched.min(room)
-            })
-            .sum()
+        queues.iter().map(|&queue| self.available_in(group, queue)).sum()
+    }
+
+    /// The same for one queue.
+    pub(crate) fn available_in(&self, group: GroupId, queue: QueueId) -> u64 {
+        let (Some(queue), Some(progress)) = (self.queues.get(&queue), self.progress.get(&(group, queue))) else {
+            return 0;
+        };
+        let untouched = queue.durable.0.saturating_sub(progress.next().0.max(queue.min.0));
+        let room = self.options.open_slots_max.saturating_sub(progress.open_slots()) as u64;
+        progress.available() + untouched.min(room)
     }
 
     /// Queues with messages that a group is not handed because of its many open slots.
@@ -128,7 +130,8 @@ impl<T> Shard<T> {
         if queues.is_empty() {
             return Vec::new();
         }
-        let by = start % queues.len();
+        let by_priority = entry.facts.by_priority;
+        let by = if by_priority { 0 } else { start % queues.len() };
         queues.rotate_left(by);
         queues.retain(|&queue| self.queues.contains_key(&queue) && self.progress.contains_key(&(group, queue)));
         for &queue in &queues {
@@ -138,7 +141,34 @@ impl<T> Shard<T> {
         let limit = limit.min(self.messages_per_reply(&queues));
         let until = self.now.plus(receive.invisible_millis);
         let mut out = Vec::new();
+        match by_priority {
+            true => self.hand_out_by_priority(receive, bit, &queues, limit, until, &mut out),
+            false => self.hand_out_from(receive, bit, &queues, limit, until, &mut out),
+        }
+        if let (1, [only]) = (limit, &out[..]) {
+            match only.attempt > 1 {
+                true => self.retry_turn.insert((topic, group)),
+                false => self.retry_turn.remove(&(topic, group)),
+            };
+        }
+        self.counters.messages_out += out.len() as u64;
+        self.counters.retries_out += out.iter().filter(|hand_out| hand_out.attempt > 1).count() as u64;
+        self.renew_all(receive, &out);
+        out
+    }
 
+    /// Hands out at most `limit` messages of these queues, together, and has looked through what is not known of them.
+    pub(crate) fn hand_out_from(
+        &mut self,
+        receive: &ReceiveCommand,
+        bit: u32,
+        queues: &[QueueId],
+        limit: u64,
+        until: UnixMillis,
+        out: &mut Vec<HandOut>,
+    ) {
+        let (topic, group) = (receive.topic, receive.group);
+        let end = out.len() as u64 + limit;
         let others = queues.iter().any(|&queue| self.has_never_handed_out(group, queue));
         // With a batch of one, every other message may be a retry.
         let quota = match limit {
@@ -146,44 +176,32 @@ impl<T> Shard<T> {
             1 => u64::from(!self.retry_turn.contains(&(topic, group))),
             _ => limit / 2,
         };
-        self.hand_out_visible(receive, bit, &queues, quota, until, true, &mut out);
-        let left = limit - out.len() as u64;
+        self.hand_out_visible(receive, bit, queues, quota, until, true, out);
+        let left = end - out.len() as u64;
         let ordered = self.is_ordered(group);
         if ordered && left > 0 {
             queues.iter().for_each(|&queue| self.unpark(group, queue, left as usize));
         }
-        self.hand_out_visible(receive, bit, &queues, left, until, false, &mut out);
+        self.hand_out_visible(receive, bit, queues, left, until, false, out);
         if ordered || self.is_filtered(topic, group) {
-            if (out.len() as u64) < limit {
-                for &queue in &queues {
+            if (out.len() as u64) < end || limit == 0 {
+                for &queue in queues {
                     self.lend(topic, group, queue);
                 }
             }
         } else {
-            for &queue in &queues {
-                let left = limit - out.len() as u64;
-                self.hand_out_untouched(receive, queue, left, until, &mut out);
+            for &queue in queues {
+                let left = end - out.len() as u64;
+                self.hand_out_untouched(receive, queue, left, until, out);
             }
         }
-        let left = limit - out.len() as u64;
-        self.hand_out_visible(receive, bit, &queues, left, until, true, &mut out);
-
-        if let (1, [only]) = (limit, &out[..]) {
-            match only.attempt > 1 {
-                true => self.retry_turn.insert((topic, group)),
-                false => self.retry_turn.remove(&(topic, group)),
-            };
-        }
-        if (out.len() as u64) < limit && !receive.filter.is_all() {
-            for &queue in &queues {
+        let left = end - out.len() as u64;
+        self.hand_out_visible(receive, bit, queues, left, until, true, out);
+        if ((out.len() as u64) < end || limit == 0) && !receive.filter.is_all() {
+            for &queue in queues {
                 self.classify(topic, group, queue);
             }
         }
-
-        self.counters.messages_out += out.len() as u64;
-        self.counters.retries_out += out.iter().filter(|hand_out| hand_out.attempt > 1).count() as u64;
-        self.renew_all(receive, &out);
-        out
     }
 
     /// What a poll with `auto_renew` was given stays invisible while its client lives.

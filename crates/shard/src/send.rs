@@ -1,12 +1,14 @@
 //! Storing messages.
 
 use crate::command::{Incoming, Output, Refused};
+use crate::priority::priority_of;
 use crate::shard::Shard;
 use martlet_model::{QueueId, QueueOffset, TopicId, UnixMillis};
 use martlet_store::{Op, Room, Shortage};
 
 impl<T> Shard<T> {
-    /// Appends messages: of a message group to its queue, all others to one queue, the topic's next in turn.
+    /// Appends messages: by priority to its queue, of a message group to its queue, all others to one queue, the topic's
+    /// next in turn.
     pub(crate) fn send(&mut self, topic: TopicId, messages: Vec<Incoming>, deadline: Option<UnixMillis>, token: T) {
         if deadline.is_some_and(|deadline| deadline < self.now) {
             return self.refuse_now(token, Refused::DeadlinePassed);
@@ -22,7 +24,11 @@ impl<T> Shard<T> {
         };
         let queues: Vec<QueueId> = messages
             .iter()
-            .map(|message| message.message_group.and_then(|group| entry.queue_for(group)).unwrap_or(queue))
+            .map(|message| match entry.facts.by_priority {
+                true => entry.level(priority_of(&message.record)),
+                false => message.message_group.and_then(|group| entry.queue_for(group)),
+            })
+            .map(|own| own.unwrap_or(queue))
             .collect();
         if messages.iter().any(|message| message.message_group.is_none()) {
             entry.next_send = entry.next_send.wrapping_add(1);

@@ -238,7 +238,7 @@ impl<T> Shard<T> {
             _ => None,
         });
         let fields = [Field::DeadLetterTopic(&origin), Field::DeadLetterMessageId(id.unwrap_or(""))];
-        let target = self.topics.get(&into).and_then(|topic| topic.send_queue());
+        let target = self.topics.get(&into).and_then(|topic| topic.queue_for_message(None, record));
         match (is_open, target, record::with_fields(record, &fields)) {
             (false, ..) => {}
             (true, Some(target), Ok(copy)) => {

@@ -7,6 +7,7 @@ use crate::dead::Resent;
 use crate::keys;
 use crate::load::{Load, LoadId, Loaded, scan_all};
 use crate::ordered::message_group_of;
+use crate::priority::{Levels, priority_of};
 use crate::progress::{Progress, SlotChange};
 use crate::queue::Queue;
 use crate::timers::Timers;
@@ -209,6 +210,7 @@ pub struct Shard<T> {
     pub(crate) attempts: Attempts,
     /// Whose last reply of a single message was a retry; the next one prefers a new message.
     pub(crate) retry_turn: BTreeSet<(TopicId, GroupId)>,
+    pub(crate) levels: Levels,
 
     pub(crate) polls: BTreeMap<(TopicId, GroupId), VecDeque<Poll<T>>>,
     pub(crate) poll_places: BTreeMap<PollId, (TopicId, GroupId)>,
@@ -329,6 +331,7 @@ impl<T> Shard<T> {
             expiry_of: BTreeMap::new(),
             deletion_paused: false,
             retry_turn: BTreeSet::new(),
+            levels: Levels::default(),
             next_sweeps: Vec::new(),
             next_parked: Vec::new(),
             timers: Timers::default(),
@@ -472,7 +475,9 @@ impl<T> Shard<T> {
             |handle: &ReceiptHandle| [Entity::Queue(handle.queue), Entity::Progress(handle.group, handle.queue)];
         match work {
             Work::Command(Command::Send { topic, messages, .. }) => {
-                if let Some(topic) = self.topics.get(topic) {
+                if self.topics.get(topic).is_some_and(|topic| topic.facts.by_priority) {
+                    touched.extend(self.queues_in_turn(*topic).iter().copied().map(Entity::Queue));
+                } else if let Some(topic) = self.topics.get(topic) {
                     let groups = messages.iter().filter_map(|message| message.message_group);
                     touched.extend(groups.filter_map(|group| topic.queue_for(group)).map(Entity::Queue));
                     touched.extend(topic.send_queue().map(Entity::Queue));
@@ -500,9 +505,10 @@ impl<T> Shard<T> {
                 let dead_letters = self.topics.get(&TopicId::dead_letters_of(*group));
                 touched.extend(dead_letters.iter().flat_map(|topic| topic.queues.iter().copied().map(Entity::Queue)));
             }
-            Work::DeadLetter { group, queue, into, .. } => {
+            Work::DeadLetter { group, queue, record, into, .. } => {
                 touched.extend([Entity::Queue(*queue), Entity::Progress(*group, *queue)]);
-                touched.extend(self.topics.get(into).and_then(Topic::send_queue).map(Entity::Queue));
+                let target = self.topics.get(into).and_then(|topic| topic.queue_for_message(None, record));
+                touched.extend(target.map(Entity::Queue));
             }
             Work::Command(Command::Unresolved { topic, index, .. }) => {
                 touched.extend(self.queue_at(*topic, *index).map(Entity::Queue));
@@ -517,7 +523,7 @@ impl<T> Shard<T> {
             Work::Resend { queue, record, into, .. } => {
                 touched.push(Entity::Queue(*queue));
                 let group = message_group_of(record);
-                let target = self.topics.get(into).and_then(|topic| topic.queue_for_message(group));
+                let target = self.topics.get(into).and_then(|topic| topic.queue_for_message(group, record));
                 touched.extend(target.map(Entity::Queue));
             }
             Work::Expire(queue) => touched.push(Entity::Queue(*queue)),
@@ -1007,8 +1013,16 @@ impl Topic {
         queue.or_else(|| self.queues.get(at(self.facts.write_queues)?)).copied()
     }
 
-    /// Where the next message of this message group goes, or the next one without a group.
-    pub fn queue_for_message(&self, group: Option<u64>) -> Option<QueueId> {
+    /// The queue of a message with this priority, in a topic whose queues are levels.
+    pub fn level(&self, priority: u32) -> Option<QueueId> {
+        self.queues.get(self.facts.write_queues.checked_sub(1)?.min(priority) as usize).copied()
+    }
+
+    /// Where this record goes, of this message group or the next one without a group.
+    pub fn queue_for_message(&self, group: Option<u64>, record: &[u8]) -> Option<QueueId> {
+        if self.facts.by_priority {
+            return self.level(priority_of(record));
+        }
         group.and_then(|group| self.queue_for(group)).or_else(|| self.send_queue())
     }
 

@@ -32,6 +32,8 @@ pub struct Message {
     pub sent: Sent,
     /// Hash of its message group.
     pub key: Option<u64>,
+    /// Its queue, where that goes by priority.
+    pub level: Option<u32>,
     pub place: Option<(u32, QueueOffset)>,
     pub queue: Option<QueueId>,
     /// Its delivery timestamp, and the timer it waits on once that is acknowledged.
@@ -431,6 +433,17 @@ impl Judge {
         })
     }
 
+    /// Whether a message is for certain visible to a group since before `now`, and was never handed to it.
+    pub fn is_untouched(&self, group: GroupId, number: usize, epoch: u32, now: UnixMillis) -> bool {
+        let message = &self.messages[number];
+        let track = self.tracks.get(&group).and_then(|tracks| tracks.get(&(number as u64)));
+        let known = track.is_none_or(|track| track.last.is_none() && !track.may_be_settled());
+        known
+            && matches!(message.sent, Sent::Yes { at, epoch: sent_in } if sent_in == epoch && at < now
+                && now.since(at) <= limits::RETENTION_MILLIS / 2)
+            && self.attempts_unread(group, message, epoch) == 0
+    }
+
     /// Whether all other messages of its message group are settled in this group, or later and never heard of.
     fn is_alone(&self, group: GroupId, number: usize, message: &Message) -> bool {
         let tracks = self.tracks.get(&group);
@@ -458,6 +471,7 @@ mod tests {
             length: 0,
             sent,
             key: None,
+            level: None,
             place: None,
             queue: None,
             due: None,

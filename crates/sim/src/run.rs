@@ -21,6 +21,7 @@ use std::task::{Context, Poll, Waker};
 
 mod clients;
 mod drain;
+mod levels;
 #[cfg(test)]
 mod tests;
 
@@ -83,7 +84,7 @@ enum Pending {
     Catalog,
     Send(Vec<MessageNumber>),
     Recall(MessageNumber),
-    Receive { client: usize, life: u32, group: GroupId, topic: TopicId, renewed_for: Option<u64> },
+    Receive { client: usize, life: u32, group: GroupId, topic: TopicId, renewed_for: Option<u64>, batch: u32 },
     Settle(Vec<(ReceiptHandle, MessageNumber)>),
     Change { handle: ReceiptHandle, number: MessageNumber, millis: i64, at: UnixMillis },
     Describe,
@@ -139,6 +140,8 @@ struct Run {
     loads: Vec<(LoadId, Load)>,
     next_token: u64,
     described: Option<(u64, u64)>,
+    /// Levels of a topic by priority that have something for a group and got nothing.
+    passed_over: BTreeMap<(GroupId, TopicId, u32), levels::PassedOver>,
 }
 
 /// Runs a future that never waits.
@@ -192,6 +195,7 @@ impl Run {
             loads: Vec::new(),
             next_token: 0,
             described: None,
+            passed_over: BTreeMap::new(),
         }
     }
 
@@ -359,6 +363,7 @@ impl Run {
             read_queues: queues,
             write_queues: queues,
             retention_millis: None,
+            by_priority: self.random.one_in(3),
         };
         Topic { facts }
     }
@@ -456,6 +461,7 @@ impl Run {
         }
         self.inbox.clear();
         self.pending.clear();
+        self.passed_over.clear();
         self.loads.clear();
         self.judge.crashed();
         for client in &mut self.clients {
@@ -653,6 +659,9 @@ impl Run {
                     if *message.place.get_or_insert(place) != place {
                         return Err(format!("message {number} is at {:?}, acknowledged at {place:?}", message.place));
                     }
+                    if message.level.is_some_and(|level| level != place.0) {
+                        return Err(format!("message {number} of level {:?} is at {place:?}", message.level));
+                    }
                     message.sent = Sent::Yes { at: self.now, epoch };
                 }
             }
@@ -676,13 +685,14 @@ impl Run {
             (Pending::Send(numbers), Output::Refused(_)) => {
                 numbers.into_iter().for_each(|number| self.judge.messages[number as usize].sent = Sent::No);
             }
-            (Pending::Receive { client, life, group, topic, renewed_for }, output) => {
+            (Pending::Receive { client, life, group, topic, renewed_for, batch }, output) => {
                 let vanished = self.clients.get(client).is_some_and(|client| client.life != life);
                 if let Some(client) = self.clients.get_mut(client).filter(|_| !vanished) {
                     client.polling = None;
                 }
                 if let Output::Delivered(hand_outs) = output {
                     self.in_order(group, &hand_outs, epoch)?;
+                    self.by_priority(group, topic, &hand_outs, batch, epoch)?;
                     for hand_out in &hand_outs {
                         self.delivered(client, group, topic, renewed_for, hand_out, epoch, reader)?;
                     }

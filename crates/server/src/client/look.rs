@@ -171,6 +171,9 @@ pub fn show(message: &v2::Message) {
             println!("{name:11} {value}");
         }
     }
+    if let Some(priority) = json.priority {
+        println!("priority    {priority}");
+    }
     if !json.keys.is_empty() {
         println!("keys        {}", json.keys.join(" "));
     }

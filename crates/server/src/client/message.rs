@@ -3,7 +3,7 @@
 //! | field | meaning |
 //! | --- | --- |
 //! | `body` | text; `body_base64` instead where it is not UTF-8 or is compressed |
-//! | `tag`, `keys`, `properties`, `message_group` | as sent |
+//! | `tag`, `keys`, `properties`, `message_group`, `priority` | as sent |
 //! | `body_encoding` | `gzip` if the body is compressed |
 //! | `topic`, `message_id`, `queue`, `offset`, `attempt`, `born_millis`, `store_millis` | facts of a delivery; ignored when sent again |
 
@@ -35,6 +35,8 @@ pub struct JsonMessage {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_group: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<i32>,
@@ -57,6 +59,7 @@ pub struct Draft {
     pub keys: Vec<String>,
     pub properties: BTreeMap<String, String>,
     pub message_group: Option<String>,
+    pub priority: Option<i32>,
 }
 
 /// A body as text, or else as base64.
@@ -89,6 +92,7 @@ impl JsonMessage {
             keys: message.keys,
             properties: message.properties,
             message_group: message.message_group,
+            priority: message.priority,
         })
     }
 
@@ -108,6 +112,7 @@ impl JsonMessage {
             keys: system.keys,
             properties: message.user_properties.clone(),
             message_group: system.message_group,
+            priority: system.priority,
             message_id: Some(system.message_id),
             queue: Some(system.queue_id),
             offset: system.queue_offset,
@@ -127,6 +132,9 @@ impl JsonMessage {
         );
         if let Some(attempt) = self.attempt.filter(|attempt| *attempt > 1) {
             text.push_str(&format!(" attempt={attempt}"));
+        }
+        if let Some(priority) = self.priority {
+            text.push_str(&format!(" priority={priority}"));
         }
         if let Some(tag) = &self.tag {
             text.push_str(&format!(" tag={tag}"));
@@ -162,14 +170,16 @@ mod tests {
                 queue_id: 3,
                 queue_offset: Some(17),
                 delivery_attempt: Some(2),
+                priority: Some(4),
                 ..Default::default()
             }),
             body: Bytes::from_static("grüße".as_bytes()),
         };
         let json = JsonMessage::of(&message);
-        assert_eq!(json.line(), "orders 3:17 attempt=2 tag=a key=k1 key=k2 colour=red  grüße");
+        assert_eq!(json.line(), "orders 3:17 attempt=2 priority=4 tag=a key=k1 key=k2 colour=red  grüße");
         let draft = JsonMessage::parse(&serde_json::to_string(&json).unwrap()).unwrap();
         assert_eq!((&draft.body, &draft.keys, draft.tag.as_deref()), (&message.body, &json.keys, Some("a")));
+        assert_eq!(draft.priority, Some(4));
 
         let binary = v2::Message { body: Bytes::from_static(&[0xFF, 0]), ..message };
         let draft = JsonMessage::parse(&serde_json::to_string(&JsonMessage::of(&binary)).unwrap()).unwrap();

@@ -154,6 +154,7 @@ fn spawn_source(
         keys: args.keys.clone(),
         properties: args.properties.iter().cloned().collect(),
         message_group: args.message_group.clone(),
+        priority: args.priority,
         ..Draft::default()
     };
     let (bodies, count) = (args.bodies.clone(), args.count);
@@ -188,6 +189,7 @@ fn read_lines(
             .map_err(|error| ClientError::Input(format!("standard input, line {}: {error}", number + 1)))?;
         draft.tag = draft.tag.or_else(|| common.tag.clone());
         draft.message_group = draft.message_group.or_else(|| common.message_group.clone());
+        draft.priority = draft.priority.or(common.priority);
         draft.keys.extend(common.keys.iter().cloned());
         for (key, value) in &common.properties {
             draft.properties.entry(key.clone()).or_insert_with(|| value.clone());
@@ -202,7 +204,11 @@ fn read_lines(
 }
 
 fn to_wire(topic: &str, draft: Draft, message_id: String) -> v2::Message {
-    let message_type = if draft.message_group.is_some() { v2::MessageType::Fifo } else { v2::MessageType::Normal };
+    let message_type = match (&draft.message_group, draft.priority) {
+        (Some(_), _) => v2::MessageType::Fifo,
+        (None, Some(_)) => v2::MessageType::Priority,
+        (None, None) => v2::MessageType::Normal,
+    };
     let encoding = if draft.compressed { v2::Encoding::Gzip } else { v2::Encoding::Identity };
     v2::Message {
         topic: Some(resource(topic)),
@@ -216,6 +222,7 @@ fn to_wire(topic: &str, draft: Draft, message_id: String) -> v2::Message {
             born_timestamp: Some(timestamp(unix_millis())),
             born_host: std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned()),
             message_group: draft.message_group,
+            priority: draft.priority,
             ..Default::default()
         }),
         body: draft.body,

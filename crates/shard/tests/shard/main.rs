@@ -13,6 +13,7 @@ mod handles;
 mod memory;
 mod ordered;
 mod ordered_faults;
+mod priority;
 mod refusals;
 mod renewal;
 mod resend;

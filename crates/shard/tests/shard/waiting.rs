@@ -73,7 +73,14 @@ fn a_queue_that_is_read_again_serves_polls_that_wait() {
     let mut world = World::new(1).topic("orders", 2).group("billing", max_attempts(4));
     let id = world.topic_id("orders");
     let read = |world: &mut World, read_queues: u32| {
-        let topic = TopicFacts { id, name: "orders".into(), read_queues, write_queues: 2, retention_millis: None };
+        let topic = TopicFacts {
+            id,
+            name: "orders".into(),
+            read_queues,
+            write_queues: 2,
+            retention_millis: None,
+            by_priority: false,
+        };
         assert_eq!(world.ask(|token| Command::ApplyTopic { topic, token }), Output::Done);
     };
     assert_eq!(world.receive("billing", invisible_secs(30)).len(), 0);

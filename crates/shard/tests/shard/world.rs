@@ -247,10 +247,24 @@ impl World {
     pub fn make_topic(&mut self, name: &str, queues: u32, retention_millis: Option<i64>) -> TopicId {
         let known = self.topics.get(name).map(|topic| topic.id);
         let id = known.unwrap_or_else(|| TopicId(self.take_id()));
-        let topic = TopicFacts { id, name: name.into(), read_queues: queues, write_queues: queues, retention_millis };
-        self.topics.insert(name.into(), topic.clone());
-        assert_eq!(self.ask(|token| Command::ApplyTopic { topic, token }), Output::Done);
+        let (read_queues, write_queues, by_priority) = (queues, queues, false);
+        let topic = TopicFacts { id, name: name.into(), read_queues, write_queues, retention_millis, by_priority };
+        self.apply_topic(topic);
         id
+    }
+
+    /// A topic whose queues are levels of priority.
+    pub fn topic_by_priority(mut self, name: &str, queues: u32) -> Self {
+        let id = TopicId(self.take_id());
+        let (read_queues, write_queues, retention_millis, by_priority) = (queues, queues, None, true);
+        let topic = TopicFacts { id, name: name.into(), read_queues, write_queues, retention_millis, by_priority };
+        self.apply_topic(topic);
+        self
+    }
+
+    fn apply_topic(&mut self, topic: TopicFacts) {
+        self.topics.insert(topic.name.to_string(), topic.clone());
+        assert_eq!(self.ask(|token| Command::ApplyTopic { topic, token }), Output::Done);
     }
 
     pub fn drop_topic(&mut self, name: &str) {
@@ -325,6 +339,20 @@ impl World {
     pub fn send_grouped(&mut self, topic: &str, messages: &[(&str, &str)]) -> Vec<(u32, u64)> {
         let topic = self.topics[topic].id;
         let messages = messages.iter().map(|(group, body)| incoming(body, None, Some(group))).collect();
+        match self.ask(|token| Command::Send { topic, messages, deadline: None, token }) {
+            Output::Sent(places) => places.into_iter().map(|(queue, offset)| (queue, offset.0)).collect(),
+            other => panic!("a send was answered with {other:?}"),
+        }
+    }
+
+    /// Sends messages with a priority, in one request; gives back queue number and offset of each.
+    pub fn send_by_priority(&mut self, topic: &str, messages: &[(i32, &str)]) -> Vec<(u32, u64)> {
+        let topic = self.topics[topic].id;
+        let incoming = |&(priority, body): &(i32, &str)| {
+            let record = record::with_fields(&message(body, None), &[Field::Priority(priority)]).unwrap();
+            Incoming { record, terms: Vec::new(), message_group: None }
+        };
+        let messages = messages.iter().map(incoming).collect();
         match self.ask(|token| Command::Send { topic, messages, deadline: None, token }) {
             Output::Sent(places) => places.into_iter().map(|(queue, offset)| (queue, offset.0)).collect(),
             other => panic!("a send was answered with {other:?}"),

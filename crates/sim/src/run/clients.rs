@@ -38,10 +38,11 @@ impl Client {
 
 impl Run {
     pub(super) fn produce(&mut self) {
-        let topic = self.topics[self.random.below(self.topics.len() as u64) as usize].facts.id;
+        let facts = self.topics[self.random.below(self.topics.len() as u64) as usize].facts.clone();
+        let topic = facts.id;
         let epoch = self.epoch();
         let count = if self.random.below(8) == 0 { 1 + self.random.below(12) } else { 1 };
-        let delayed = self.random.one_in(4);
+        let delayed = !facts.by_priority && self.random.one_in(4);
         let mut messages = Vec::new();
         let mut dues = Vec::new();
         let mut numbers = Vec::new();
@@ -51,8 +52,12 @@ impl Run {
             let length = self.random.below(if self.random.clone().below(20) == 0 { 3_000 } else { 100 }) as usize;
             let sent = Sent::UnderWay { epoch };
             // A few busy message groups, and messages of none.
-            let message_group = (!delayed && !self.random.one_in(4)).then(|| format!("key {}", self.random.below(5)));
+            let grouped = !delayed && !facts.by_priority && !self.random.one_in(4);
+            let message_group = grouped.then(|| format!("key {}", self.random.below(5)));
             let key = message_group.as_deref().map(martlet_shard::message_group);
+            // Some above the highest level.
+            let priority = facts.by_priority.then(|| self.random.below(5) as u32);
+            let level = priority.map(|priority| priority.min(facts.write_queues - 1));
             let due = delayed.then(|| self.now.plus(self.random_delay()));
             dues.push(due.unwrap_or_default());
             let (recall, timer) = (Recall::No, None);
@@ -62,6 +67,7 @@ impl Run {
                 length,
                 sent,
                 key,
+                level,
                 place: None,
                 queue: None,
                 due,
@@ -76,6 +82,9 @@ impl Run {
             }
             if let Some(group) = &message_group {
                 writer.field(Field::MessageGroup(group));
+            }
+            if let Some(priority) = priority {
+                writer.field(Field::Priority(priority as i32));
             }
             let terms = vec![martlet_shard::term(topic, b'i', &id)];
             messages.push(Incoming { record: writer.finish(&body(number, length)), terms, message_group: key });
@@ -184,13 +193,15 @@ impl Run {
             (group.facts.id, self.topics[group.topic].facts.id, group.filter_of(client.number).filter.clone());
         let auto_renew = client.number.is_multiple_of(2);
         let invisible_millis = if auto_renew { 60_000 } else { 10_000 + self.random.below(50_000) as i64 };
+        // Levels are passed over only where batches are small.
+        let small = self.topics[group.topic].facts.by_priority && self.random.one_in(2);
         let receive = ReceiveCommand {
             poll: PollId(self.next_token),
             client: ClientNumber(client.number),
             group: id,
             topic,
             filter,
-            batch_size: 1 + self.random.below(32) as u32,
+            batch_size: 1 + self.random.below(if small { 2 } else { 32 }) as u32,
             invisible_millis,
             auto_renew,
             until: self.now.plus(self.random.below(20_000) as i64),
@@ -200,7 +211,8 @@ impl Run {
         let renewed_for = auto_renew.then_some(client.number);
         self.clients[at].polling = Some((id, topic));
         self.clients[at].poll = receive.poll;
-        let pending = Pending::Receive { client: at, life: self.clients[at].life, group: id, topic, renewed_for };
+        let (life, batch) = (self.clients[at].life, receive.batch_size);
+        let pending = Pending::Receive { client: at, life, group: id, topic, renewed_for, batch };
         self.ask(pending, |token| Command::Receive { receive, token });
     }
 

@@ -63,7 +63,7 @@ impl Run {
             message_group_max: 32,
             attempt_id: None,
         };
-        let pending = Pending::Receive { client: DRAINER, life: 0, group, topic, renewed_for: None };
+        let pending = Pending::Receive { client: DRAINER, life: 0, group, topic, renewed_for: None, batch: 32 };
         self.ask(pending, |token| Command::Receive { receive, token });
     }
 

@@ -164,6 +164,9 @@ public final class Agent {
         if (input.has("deliver_at_ms")) {
             builder.setDeliveryTimestamp(input.get("deliver_at_ms").getAsLong());
         }
+        if (input.has("priority")) {
+            builder.setPriority(input.get("priority").getAsInt());
+        }
         if (input.has("properties")) {
             for (Map.Entry<String, JsonElement> property : input.getAsJsonObject("properties").entrySet()) {
                 builder.addProperty(property.getKey(), property.getValue().getAsString());
