@@ -368,7 +368,7 @@ pub fn by_priority(program: &Program) -> Result<()> {
     let Some(mut broker) = Broker::start_own("priority")? else { return Ok(()) };
     let (topic, group) = (unique("alarms"), unique("watch"));
     broker.create_topic_for("priority", &topic, 4)?;
-    broker.create_group(&group, "1s")?;
+    broker.create_group(&group, 17, "10s")?;
     let mut producer = Agent::ready(program, &broker, &topic, false, &["produce", "--stdin"])?;
     let priorities = [1, 0, 3, 9, 2, 0, 1, 3];
     for (number, priority) in priorities.into_iter().enumerate() {

@@ -105,6 +105,9 @@ impl Track {
     }
 }
 
+/// Where a hand-out is from, and for which group.
+type UnreadKey = (GroupId, TopicId, (u32, QueueOffset));
+
 /// The model.
 #[derive(Debug, Default)]
 pub struct Judge {
@@ -115,7 +118,7 @@ pub struct Judge {
     unheard: BTreeMap<(GroupId, u32), u32>,
     /// Hand-outs by place that could not be read, in one epoch and since the last one that was: given back, unless they had
     /// lapsed by then, which leaves an attempt that nobody heard of.
-    unread: BTreeMap<(GroupId, TopicId, (u32, QueueOffset)), (u32, u32)>,
+    unread: BTreeMap<UnreadKey, (u32, u32)>,
 }
 
 pub type Verdict = Result<(), String>;
