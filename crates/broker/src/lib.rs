@@ -8,6 +8,7 @@
 //! - `messages`: send, receive, settle: names to ids, commands to the shard, bodies read outside of it.
 //! - `delayed`: delayed messages and their recall.
 //! - `find`, `dead_letters`, `progress`: looking at messages without consuming them, resending, moving groups.
+//! - `pull`: consumers that keep their own place.
 //! - `clients`: who is connected; what a vanished client held goes back.
 //! - `agreement`: what members subscribe to, told to the shard; where they differ, reported.
 //! - `runtime`: the shard's thread, its clock and its inbox.
@@ -24,6 +25,7 @@ mod mailbox;
 mod messages;
 mod options;
 mod progress;
+mod pull;
 mod refusal;
 mod requests;
 mod runtime;
@@ -37,6 +39,7 @@ pub use martlet_shard::LATENESS_MILLIS;
 pub use messages::ReplyBudget;
 pub use options::{BrokerOptions, OpenError, OpenReport};
 pub use progress::{ResetQueue, ResetTo};
+pub use pull::{OffsetOf, PullRequest, Pulled};
 pub use refusal::Refusal;
 pub use requests::*;
 pub use stats::{Figures, GroupCount, TopicCount};

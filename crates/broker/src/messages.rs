@@ -64,10 +64,10 @@ fn expected_bytes(hand_outs: &VecDeque<HandOut>) -> usize {
 }
 
 /// Gives a poll up when the client goes away before it is answered.
-struct PollGuard<'a> {
-    shard: &'a ShardHandle,
-    poll: PollId,
-    answered: bool,
+pub(crate) struct PollGuard<'a> {
+    pub shard: &'a ShardHandle,
+    pub poll: PollId,
+    pub answered: bool,
 }
 
 impl Drop for PollGuard<'_> {

@@ -230,13 +230,7 @@ fn shown(message: &FoundMessage, store_host: &str) -> Result<v2::Message, Denied
     let frame = frames.finish().concat();
     let answer = v2::ReceiveMessageResponse::decode(frame.get(5..).unwrap_or_default());
     match answer.map(|answer| answer.content) {
-        Ok(Some(v2::receive_message_response::Content::Message(mut message))) => {
-            if let Some(system) = &mut message.system_properties {
-                system.receipt_handle = None;
-                system.delivery_attempt = None;
-            }
-            Ok(message)
-        }
+        Ok(Some(v2::receive_message_response::Content::Message(message))) => Ok(message),
         Ok(_) => Err(damaged("it has no content".into())),
         Err(error) => Err(damaged(error.to_string())),
     }

@@ -7,7 +7,7 @@
 //! - `transport`: gRPC over HTTP/2, made for small calls: no router, no boxed streams, one task per call.
 //! - [`proto`]: generated types and clients.
 //! - [`code`]: the one table from refusals to codes.
-//! - `service`: which call goes where. `producer`, `consumer`, `session`, `admin`, `catalog`, `inspect`: the calls.
+//! - `service`: which call goes where. `producer`, `consumer`, `pull`, `session`, `admin`, `catalog`, `inspect`: the calls.
 //! - `latency`: how long they take.
 //! - `message_in`, `message_out`: between messages of the wire and records.
 //! - [`fuzz`]: every decoder behind a function that takes bytes.
@@ -39,6 +39,7 @@ mod message_in;
 mod message_out;
 mod producer;
 pub mod proto;
+mod pull;
 mod route;
 mod server;
 mod service;

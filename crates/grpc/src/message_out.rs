@@ -1,12 +1,13 @@
 //! The answer to a poll, written straight from records into the frames that go to the socket.
 //!
-//! A frame is a `ReceiveMessageResponse`: first the status, then one message each, last the delivery timestamp. Small
+//! A frame is a `ReceiveMessageResponse`: first the status, then one message each, last the delivery timestamp; or a
+//! `PullMessageResponse`, which has the same fields but for the last, the offset to go on from. Small
 //! bodies are copied behind each other into one buffer; large ones stay where they are and become chunks of their own.
 
 use crate::proto::v2::{Code, DigestType, Encoding, MessageType, Status};
 use bytes::{BufMut, Bytes, BytesMut};
 use martlet_broker::DeliveredMessage;
-use martlet_model::UnixMillis;
+use martlet_model::{QueueOffset, UnixMillis};
 use martlet_model::record::{self, Field, RecordError, put_varint};
 use prost::Message;
 use sha1::{Digest, Sha1};
@@ -51,7 +52,17 @@ impl Frames {
         });
     }
 
-    /// One message. Nothing is written if its record cannot be read.
+    /// The last frame of a pull: where to go on.
+    pub(crate) fn next_offset(&mut self, next: QueueOffset) {
+        let length = varint_len(usize::try_from(next.0).unwrap_or(usize::MAX));
+        self.open.reserve(16);
+        self.open.put_u8(0);
+        self.open.put_u32((1 + length) as u32);
+        self.open.put_u8((3 << 3 | VARINT) as u8);
+        put_varint_into(&mut self.open, usize::try_from(next.0).unwrap_or(usize::MAX));
+    }
+
+    /// One message; handle and attempt only if it was handed out. Nothing is written if its record cannot be read.
     pub(crate) fn message(&mut self, message: &DeliveredMessage, store_host: &str) -> Result<(), RecordError> {
         let body_start = self.properties(message, store_host)?;
         let body = message.record.slice(body_start..);
@@ -162,10 +173,12 @@ impl Frames {
         text(system, 8, born_host.unwrap_or(""));
         time(system, 9, message.store_time);
         text(system, 10, store_host);
-        text(system, 12, &message.handle);
+        if !message.handle.is_empty() {
+            text(system, 12, &message.handle);
+            number(system, 16, u64::from(message.attempt.max(1)));
+        }
         number(system, 13, u64::from(message.queue));
         number(system, 14, message.offset.0);
-        number(system, 16, u64::from(message.attempt.max(1)));
         if dead_topic.is_some() || dead_id.is_some() {
             let (topic, id) = (dead_topic.unwrap_or(""), dead_id.unwrap_or(""));
             key_of(system, 20, LENGTH);

@@ -294,7 +294,11 @@ impl Front {
         match service {
             "apache.rocketmq.v2.MessagingService" => match method {
                 "Telemetry" => self.telemetry(&call, body, &mut respond).await,
-                "PullMessage" => self.pull_message(body, respond).await,
+                "PullMessage" => {
+                    if let Some(request) = self.only_message(body, &mut respond).await {
+                        self.pull_message(&call, request, &mut respond).await;
+                    }
+                }
                 _ => calls! {
                     "QueryRoute" => query_route -> v2::QueryRouteResponse,
                     "Heartbeat" => heartbeat -> v2::HeartbeatResponse,
@@ -364,19 +368,6 @@ impl Front {
         });
         read.map_err(|error| reply::fail(respond, &error)).ok()
     }
-
-    async fn pull_message(&self, body: RecvStream, mut respond: SendResponse<Bytes>) {
-        use v2::pull_message_response::Content;
-        if self.only_message::<v2::PullMessageRequest>(body, &mut respond).await.is_none() {
-            return;
-        }
-        let status = Denied::not_supported("PullMessage").status();
-        let answer = v2::PullMessageResponse { content: Some(Content::Status(status)) };
-        let frame = framed(answer.encoded_len(), |frame| {
-            let _ = answer.encode(frame);
-        });
-        let _ = reply::answer(&mut respond, [frame], &self.outbound).await;
-    }
 }
 
 /// Calls that later versions will answer.
@@ -391,9 +382,6 @@ macro_rules! not_supported {
 }
 
 not_supported! {
-    update_offset(v2::UpdateOffsetRequest) -> v2::UpdateOffsetResponse = "UpdateOffset",
-    get_offset(v2::GetOffsetRequest) -> v2::GetOffsetResponse = "GetOffset",
-    query_offset(v2::QueryOffsetRequest) -> v2::QueryOffsetResponse = "QueryOffset",
     sync_lite_subscription(v2::SyncLiteSubscriptionRequest) -> v2::SyncLiteSubscriptionResponse =
         "SyncLiteSubscription",
     change_log_level(v2::ChangeLogLevelRequest) -> v2::ChangeLogLevelResponse = "ChangeLogLevel",

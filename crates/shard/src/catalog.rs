@@ -95,6 +95,7 @@ impl<T> Shard<T> {
         self.retry_turn.retain(|key| key.0 != id);
         self.levels.forget(|key| key.0 == id);
         self.refuse_polls(|key| key.0 == id, &Refused::TopicGone);
+        self.refuse_waits(id);
     }
 
     pub(crate) fn keep_only(&mut self, topics: &BTreeSet<TopicId>, groups: &BTreeSet<GroupId>) {

@@ -302,6 +302,21 @@ pub enum Command<T> {
         /// For the reply.
         token: T,
     },
+    /// Waits until a message at this place of a queue or behind it may be read; answered by [`Output::Reached`].
+    AwaitOffset {
+        /// Names the wait for [`Command::CancelPoll`].
+        poll: PollId,
+        /// The topic.
+        topic: TopicId,
+        /// Number of the queue within it.
+        index: u32,
+        /// The place; one of the queue's or the next one.
+        from: QueueOffset,
+        /// When to answer all the same.
+        until: UnixMillis,
+        /// For the reply.
+        token: T,
+    },
     /// Drops the oldest messages of all queues until about so many bytes are free to reclaim.
     DropOldest {
         /// Bytes.
@@ -338,6 +353,9 @@ pub enum ResetTarget {
     Near(QueueOffset),
     /// This place, which must be one of the queue's or the next one it will take.
     Offset(QueueOffset),
+    /// Everything below this place is settled, which must not be behind the next one the queue will take. From there on
+    /// all is as it was, unless the group is ordered or its committed offset is ahead of the place: then it is a reset.
+    Commit(QueueOffset),
 }
 
 /// Why a message was not resent.
@@ -563,6 +581,13 @@ pub enum Output {
     Resent(Result<(TopicId, u32, QueueOffset), ResendError>),
     /// Per queue by number: where the group's committed offset was, and where it is.
     Reset(Vec<(u32, QueueOffset, QueueOffset)>),
+    /// The queue, and how far it may be read; not past the awaited place if the time was over before.
+    Reached {
+        /// The queue.
+        queue: QueueId,
+        /// Messages below it may be read.
+        max: QueueOffset,
+    },
     /// Not carried out.
     Refused(Refused),
 }

@@ -16,7 +16,7 @@
 //!
 //! Layout: [`command`] is the vocabulary; `keys` and `codec` say what lies in the store; `queue` and `progress` are the
 //! entities, `ordered` and `parked` what ordered groups add to the latter; `send`, `delay`, `receive`, `sequence`, `settle`,
-//! `subscriptions`, `catalog`, `retention` decide; `timers` keeps what is due by itself; `turn` is the loop around them.
+//! `subscriptions`, `catalog`, `retention`, `reset`, `pull` decide; `timers` keeps what is due by itself; `turn` is the loop around them.
 
 mod attempts;
 mod catalog;
@@ -31,6 +31,7 @@ mod ordered;
 mod parked;
 mod priority;
 mod progress;
+mod pull;
 mod queue;
 mod receive;
 mod reset;

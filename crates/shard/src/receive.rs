@@ -27,7 +27,7 @@ impl<T> Shard<T> {
         if !self.groups.contains_key(&receive.group) {
             return self.reply(token, Output::Refused(Refused::GroupGone));
         }
-        if self.poll_places.len() >= self.options.polls_max {
+        if self.poll_places.len() + self.waits.len() >= self.options.polls_max {
             return self.refuse_now(token, Refused::PollsFull { limit: self.options.polls_max });
         }
         let Some(filter_bit) = self.note_filter(key, &receive.filter) else {

@@ -1,6 +1,6 @@
 //! Moving a group to another place of a topic's queues.
 //!
-//! From then on the group is where it would be had it just arrived at the target: everything below is settled, everything
+//! After a reset the group is where it would be had it just arrived at the target: everything below is settled, everything
 //! from there on is delivered (again), attempts counted anew.
 //!
 //! | at the reset | afterwards |
@@ -9,6 +9,10 @@
 //! | the same from the target on | delivered again; its handle is superseded |
 //! | acked before, from the target on | delivered again |
 //! | on its way to the dead letters | not moved |
+//!
+//! A *commit* is what a consumer that keeps its own place says of it. It settles everything below the place the same way and
+//! leaves the rest as it is: in flight, acked or waiting. If the committed offset is ahead of the place, the consumer went
+//! back, and it is a reset; so it is in an ordered group, whose locks and parked messages begin anew.
 
 use crate::command::{Output, Refused, ResetTarget};
 use crate::shard::Shard;
@@ -44,15 +48,26 @@ impl<T> Shard<T> {
                     let refused = Refused::OffsetOutOfRange { index, offset, min, max };
                     return self.reply(token, Output::Refused(refused));
                 }
+                ResetTarget::Commit(offset) if offset > max => {
+                    let refused = Refused::OffsetOutOfRange { index, offset, min, max };
+                    return self.reply(token, Output::Refused(refused));
+                }
+                ResetTarget::Commit(offset) => offset.max(min),
                 ResetTarget::Offset(offset) => offset,
             };
-            places.push((id, index, to));
+            places.push((id, index, to, matches!(target, ResetTarget::Commit(_))));
         }
         let mut moved: Vec<(u32, QueueOffset, QueueOffset)> = Vec::with_capacity(places.len());
-        for (id, index, to) in places {
+        for (id, index, to, is_commit) in places {
+            let ordered = self.is_ordered(group);
             let Some(progress) = self.progress.get_mut(&(group, id)) else { continue };
-            moved.push((index, progress.committed(), to));
-            progress.reset(to);
+            let from = progress.committed();
+            if is_commit && !ordered && from <= to {
+                progress.skip_to(to);
+            } else {
+                progress.reset(to);
+            }
+            moved.push((index, from, if is_commit { progress.committed() } else { to }));
             self.note_changed(group, id);
         }
         self.stirred.insert((topic, group));

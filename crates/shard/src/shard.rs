@@ -9,6 +9,7 @@ use crate::load::{Load, LoadId, Loaded, scan_all};
 use crate::ordered::message_group_of;
 use crate::priority::{Levels, priority_of};
 use crate::progress::{Progress, SlotChange};
+use crate::pull::Waits;
 use crate::queue::Queue;
 use crate::timers::Timers;
 use bytes::Bytes;
@@ -215,6 +216,7 @@ pub struct Shard<T> {
     pub(crate) polls: BTreeMap<(TopicId, GroupId), VecDeque<Poll<T>>>,
     pub(crate) poll_places: BTreeMap<PollId, (TopicId, GroupId)>,
     pub(crate) poll_ends: BTreeSet<(UnixMillis, PollId)>,
+    pub(crate) waits: Waits<T>,
     /// Groups and topics whose polls may be served now.
     pub(crate) stirred: BTreeSet<(TopicId, GroupId)>,
 
@@ -319,6 +321,7 @@ impl<T> Shard<T> {
             polls: BTreeMap::new(),
             poll_places: BTreeMap::new(),
             poll_ends: BTreeSet::new(),
+            waits: Waits::default(),
             stirred: BTreeSet::new(),
             parked: BTreeMap::new(),
             loads: BTreeMap::new(),
@@ -375,7 +378,7 @@ impl<T> Shard<T> {
     /// Polls waiting, resident entities, open slots.
     pub fn sizes(&self) -> (usize, usize, usize) {
         let open = self.progress.values().map(Progress::open_slots).sum();
-        (self.poll_places.len(), self.queues.len() + self.progress.len(), open)
+        (self.poll_places.len() + self.waits.len(), self.queues.len() + self.progress.len(), open)
     }
 
     /// Open slots of the group and queue that has most of them in memory.
@@ -423,7 +426,7 @@ impl<T> Shard<T> {
             Command::Recall { topic, at, token } => self.recall(topic, at, token),
             Command::Receive { receive, token } => self.receive(receive, token),
             Command::CancelPoll { poll } => {
-                if self.take_poll(poll).is_none() {
+                if self.take_poll(poll).is_none() && !self.waits.cancel(poll) {
                     self.drop_parked_poll(poll);
                 }
             }
@@ -450,6 +453,9 @@ impl<T> Shard<T> {
             }
             Command::Resend { place, token } => self.resend(place, token),
             Command::Reset { group, topic, targets, token } => self.reset(group, topic, &targets, token),
+            Command::AwaitOffset { poll, topic, index, from, until, token } => {
+                self.await_offset(poll, (topic, index), from, until, token);
+            }
             Command::DropOldest { bytes } => self.drop_oldest(bytes),
             Command::Loaded { id, result } => self.loaded(id, result),
         }
@@ -510,7 +516,7 @@ impl<T> Shard<T> {
                 let target = self.topics.get(into).and_then(|topic| topic.queue_for_message(None, record));
                 touched.extend(target.map(Entity::Queue));
             }
-            Work::Command(Command::Unresolved { topic, index, .. }) => {
+            Work::Command(Command::Unresolved { topic, index, .. } | Command::AwaitOffset { topic, index, .. }) => {
                 touched.extend(self.queue_at(*topic, *index).map(Entity::Queue));
             }
             Work::Command(Command::Resend { place, .. }) => {
@@ -532,7 +538,7 @@ impl<T> Shard<T> {
         touched
     }
 
-    fn queue_at(&self, topic: TopicId, index: u32) -> Option<QueueId> {
+    pub(crate) fn queue_at(&self, topic: TopicId, index: u32) -> Option<QueueId> {
         self.topics.get(&topic)?.queues.get(index as usize).copied()
     }
 
@@ -732,7 +738,11 @@ impl<T> Shard<T> {
 
     /// A poll that waits for something to be loaded and that nobody waits for any more.
     fn drop_parked_poll(&mut self, poll: PollId) {
-        let is_it = |work: &mut Work<T>| matches!(work, Work::Command(Command::Receive { receive, .. }) if receive.poll == poll);
+        let is_it = |work: &mut Work<T>| match work {
+            Work::Command(Command::Receive { receive, .. }) => receive.poll == poll,
+            Work::Command(Command::AwaitOffset { poll: waiting, .. }) => *waiting == poll,
+            _ => false,
+        };
         for parked in self.parked.values_mut() {
             if parked.extract_if(.., is_it).next().is_some() {
                 return;
@@ -762,6 +772,7 @@ impl<T> Shard<T> {
                 | Command::DescribeSubscriptions { token, .. }
                 | Command::Unresolved { token, .. }
                 | Command::Resend { token, .. }
+                | Command::AwaitOffset { token, .. }
                 | Command::Reset { token, .. },
             )
             | Work::DescribeGroup { token, .. } => Some(token),
@@ -834,6 +845,7 @@ impl<T> Shard<T> {
                 self.replies.push((poll.token, Output::Delivered(Vec::new()), When::Now));
             }
         }
+        self.end_waits();
         while let Some(&(at, queue)) = self.expiries.first() {
             if at > self.now || pause_deletion {
                 break;
@@ -891,7 +903,7 @@ impl<T> Shard<T> {
         let expiry = self.expiries.first().map(|entry| entry.0);
         // While deletion pauses, look now and then whether it goes on.
         let expiry = expiry.map(|at| if self.deletion_paused { at.max(self.now.plus(PAUSED_MILLIS)) } else { at });
-        [due, poll, expiry, self.next_timer()].into_iter().flatten().min()
+        [due, poll, expiry, self.next_timer(), self.waits.first_end()].into_iter().flatten().min()
     }
 
     pub(crate) fn has_changes(&self) -> bool {
@@ -935,8 +947,9 @@ impl<T> Shard<T> {
             for (id, end) in ends {
                 let Some(queue) = self.queues.get_mut(&id) else { continue };
                 queue.durable = queue.durable.max(end);
-                let topic = queue.topic;
+                let (topic, durable) = (queue.topic, queue.durable);
                 self.stir_topic(topic);
+                self.reached(id, durable);
             }
         }
     }

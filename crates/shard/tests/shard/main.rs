@@ -14,6 +14,7 @@ mod memory;
 mod ordered;
 mod ordered_faults;
 mod priority;
+mod pull;
 mod refusals;
 mod renewal;
 mod resend;
