@@ -12,7 +12,7 @@ use crate::{
     TopicStatus,
 };
 use martlet_cluster::{Catalog, CatalogError, CatalogService, ChangeError, LocalCatalogStore};
-use martlet_model::group::DeliveryOrder;
+use martlet_model::group::{DeliveryOrder, StartFrom};
 use martlet_model::names::{self, DEAD_LETTER_PREFIX};
 use martlet_model::{DeadLetterPolicy, GroupConfig, GroupId, Permission, TopicConfig, TopicId, TopicType};
 use martlet_shard::{Command, Counters, DeadLetters, GroupFacts, Output, ShardOptions, TopicFacts};
@@ -189,6 +189,7 @@ impl Broker {
             backoff: group.retry.backoff.clone(),
             dead_letters,
             ordered: group.order == DeliveryOrder::Fifo,
+            since: group.start.since().map(martlet_model::UnixMillis),
         };
         self.ask(|token| Command::ApplyGroup { group: facts, token }).await.map(drop)
     }
@@ -324,12 +325,23 @@ impl Broker {
 
     /// Creates a group; one that exists and agrees is returned as it is.
     pub async fn create_group(&self, name: &str, settings: GroupSettings) -> Result<Arc<GroupConfig>, Refusal> {
+        let settings = self.with_start(settings);
         self.change_group(|catalog| catalog.create_group(name, &settings, wall_now(), false)).await
     }
 
     /// Changes what the settings say and keeps the rest.
     pub async fn update_group(&self, name: &str, settings: GroupSettings) -> Result<Arc<GroupConfig>, Refusal> {
+        let settings = self.with_start(settings);
         self.change_group(|catalog| catalog.update_group(name, &settings)).await
+    }
+
+    /// The latest message is the latest now, by the clock that messages are stored by.
+    fn with_start(&self, settings: GroupSettings) -> GroupSettings {
+        let start = settings.start.map(|start| match start {
+            StartFrom::Latest(_) => StartFrom::Latest(self.inner.shard.now().0),
+            other => other,
+        });
+        GroupSettings { start, ..settings }
     }
 
     async fn change_group(

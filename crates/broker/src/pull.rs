@@ -124,12 +124,7 @@ impl Broker {
     }
 
     /// The committed offset of a group in a queue; `None` if it has not begun there.
-    pub async fn committed_offset(
-        &self,
-        group: &str,
-        topic: &str,
-        queue: u32,
-    ) -> Result<Option<QueueOffset>, Refusal> {
+    pub async fn committed_offset(&self, group: &str, topic: &str, queue: u32) -> Result<Option<QueueOffset>, Refusal> {
         let topic = self.topic_to_look_into(topic)?;
         if queue >= topic.read_queues.max(topic.write_queues) {
             return Err(no_such_queue(queue));

@@ -146,6 +146,7 @@ impl Catalog {
             pattern: settings.pattern.unwrap_or_default(),
             retry: GroupSettings::default_retry(order),
             dead_letters: DeadLetterPolicy::default(),
+            start: Default::default(),
             created_millis: now.0,
             auto_created,
         };

@@ -1,5 +1,5 @@
 use crate::{Catalog, ChangeError, DecodeError, GroupSettings, TopicSettings};
-use martlet_model::group::{ConsumptionPattern, DeliveryOrder};
+use martlet_model::group::{ConsumptionPattern, DeliveryOrder, StartFrom};
 use martlet_model::{DeadLetterPolicy, Permission, RetryBackoff, TopicType, UnixMillis};
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -163,6 +163,26 @@ fn sample() -> Catalog {
     };
     catalog.create_group("g", &settings, NOW, false).unwrap();
     catalog
+}
+
+#[test]
+fn a_group_begins_where_it_is_told_to_and_latest_agrees_with_latest() {
+    let mut catalog = sample();
+    let begins = |start| GroupSettings { start: Some(start), ..GroupSettings::default() };
+    assert_eq!(catalog.group("g").unwrap().start, StartFrom::Earliest);
+    let made = catalog.create_group("late", &begins(StartFrom::Latest(5)), NOW, false).unwrap();
+    assert_eq!((made.start, made.start.since()), (StartFrom::Latest(5), Some(5)));
+    let again = catalog.create_group("late", &begins(StartFrom::Latest(9)), NOW, false).unwrap();
+    assert_eq!(again.start, StartFrom::Latest(5), "the same settings: it stays as it is");
+    let other = catalog.create_group("late", &begins(StartFrom::Time(5)), NOW, false);
+    assert!(matches!(other, Err(ChangeError::Exists { .. })), "{other:?}");
+    assert_eq!(Catalog::decode(7, &catalog.encode().unwrap()).unwrap(), catalog);
+    let updated = catalog.update_group("late", &begins(StartFrom::Latest(9))).unwrap();
+    assert_eq!(updated.start, StartFrom::Latest(9), "later than then");
+    for bad in [-1, 253_402_300_800_000] {
+        let refused = catalog.update_group("late", &begins(StartFrom::Time(bad)));
+        assert!(matches!(refused, Err(ChangeError::Setting { field: "start", .. })), "{refused:?}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! Source: product.md A2, B4, B10; semantics.md section 2.11.
 
 use crate::ChangeError;
-use martlet_model::group::{ConsumptionPattern, DeliveryOrder};
+use martlet_model::group::{ConsumptionPattern, DeliveryOrder, StartFrom};
 use martlet_model::names::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX};
 use martlet_model::{
     DeadLetterPolicy, GroupConfig, Permission, RetryBackoff, RetryPolicy, TopicConfig, TopicType, limits,
@@ -14,6 +14,9 @@ pub const TOPICS_MAX: usize = 20_000;
 pub const GROUPS_MAX: usize = 20_000;
 /// Shortest and longest retention of a topic, in milliseconds: a minute and ten years.
 pub const RETENTION_MILLIS_RANGE: (i64, i64) = (60_000, 3_650 * 86_400_000);
+
+/// Latest time a group may begin at: the end of the year 9999.
+pub const START_MILLIS_MAX: i64 = 253_402_300_799_999;
 
 const ATTEMPTS_LIMIT: u32 = 10_000;
 const BACKOFF_STEPS_MAX: usize = 64;
@@ -51,6 +54,8 @@ pub struct GroupSettings {
     pub backoff: Option<RetryBackoff>,
     /// After the last attempt.
     pub dead_letters: Option<DeadLetterPolicy>,
+    /// Where it begins in queues it has not received from yet; times from 0 to [`START_MILLIS_MAX`].
+    pub start: Option<StartFrom>,
 }
 
 fn refuse<T>(field: &'static str, value: impl ToString, rule: &'static str) -> Result<T, ChangeError> {
@@ -112,6 +117,7 @@ impl GroupSettings {
             && self.max_attempts.is_none_or(|attempts| attempts == group.retry.max_attempts)
             && self.backoff.as_ref().is_none_or(|backoff| *backoff == group.retry.backoff)
             && self.dead_letters.as_ref().is_none_or(|policy| *policy == group.dead_letters)
+            && self.start.is_none_or(|start| is_same_start(start, group.start))
     }
 
     /// Retries of a new group with this order.
@@ -162,8 +168,20 @@ impl GroupSettings {
             }
             group.dead_letters = policy.clone();
         }
+        if let Some(start) = self.start {
+            if start.since().is_some_and(|millis| !(0..=START_MILLIS_MAX).contains(&millis)) {
+                let millis = start.since().unwrap_or_default();
+                return refuse("start", format!("{millis} ms"), "is not a time from 1970 to 9999");
+            }
+            group.start = start;
+        }
         Ok(())
     }
+}
+
+/// `latest` is the same whenever it was set.
+fn is_same_start(wanted: StartFrom, found: StartFrom) -> bool {
+    wanted == found || matches!((wanted, found), (StartFrom::Latest(_), StartFrom::Latest(_)))
 }
 
 fn check_backoff(backoff: &RetryBackoff) -> Result<(), ChangeError> {

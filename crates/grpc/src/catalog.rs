@@ -9,7 +9,7 @@ use crate::settings;
 use martlet_broker::{
     ClientInfo, ClientRole, GroupSettings, ProgressStatus, QueueStatus, SubscriptionStatus, TopicSettings,
 };
-use martlet_model::group::{ConsumptionPattern, DeliveryOrder};
+use martlet_model::group::{ConsumptionPattern, DeliveryOrder, StartFrom};
 use martlet_model::{DeadLetterPolicy, GroupConfig, Permission, RetryBackoff, TopicConfig, TopicType, names};
 
 impl Front {
@@ -206,7 +206,12 @@ fn group_settings(settings: Option<v1::GroupSettings>) -> Result<GroupSettings, 
     if let Some(DeadLetterPolicy::Topic(topic)) = &dead_letters {
         names::check_topic(topic)?;
     }
-    Ok(GroupSettings { order, pattern, max_attempts, backoff, dead_letters })
+    let start = settings.start.and_then(|start| start.place).map(|place| match place {
+        v1::start_from::Place::Earliest(_) => StartFrom::Earliest,
+        v1::start_from::Place::Latest(_) => StartFrom::Latest(0),
+        v1::start_from::Place::TimeMillis(millis) => StartFrom::Time(millis),
+    });
+    Ok(GroupSettings { order, pattern, max_attempts, backoff, dead_letters, start })
 }
 
 fn topic_out(topic: &TopicConfig) -> v1::Topic {
@@ -279,6 +284,15 @@ fn group_out(group: &GroupConfig) -> v1::Group {
         dead_letters: Some(v1::DeadLetterPolicy { policy: Some(policy) }),
         created_millis: group.created_millis,
         auto_created: group.auto_created,
+        start: Some(v1::StartFrom {
+            place: Some(match group.start {
+                StartFrom::Earliest => v1::start_from::Place::Earliest(Default::default()),
+                StartFrom::Latest(since_millis) => {
+                    v1::start_from::Place::Latest(v1::start_from::Latest { since_millis })
+                }
+                StartFrom::Time(millis) => v1::start_from::Place::TimeMillis(millis),
+            }),
+        }),
     }
 }
 

@@ -7,8 +7,8 @@
 use crate::proto::v2::{Code, DigestType, Encoding, MessageType, Status};
 use bytes::{BufMut, Bytes, BytesMut};
 use martlet_broker::DeliveredMessage;
-use martlet_model::{QueueOffset, UnixMillis};
 use martlet_model::record::{self, Field, RecordError, put_varint};
+use martlet_model::{QueueOffset, UnixMillis};
 use prost::Message;
 use sha1::{Digest, Sha1};
 

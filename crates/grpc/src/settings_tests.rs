@@ -38,6 +38,7 @@ fn group(order: DeliveryOrder, retry: RetryPolicy) -> GroupConfig {
         pattern: Default::default(),
         retry,
         dead_letters: DeadLetterPolicy::default(),
+        start: Default::default(),
         created_millis: 0,
         auto_created: false,
     }

@@ -87,8 +87,7 @@ async fn get(client: &mut Client, group: &str) -> (Code, i64) {
 }
 
 async fn update(client: &mut Client, offset: i64) -> Code {
-    let request =
-        v2::UpdateOffsetRequest { group: resource("billing"), message_queue: queue("orders", 0), offset };
+    let request = v2::UpdateOffsetRequest { group: resource("billing"), message_queue: queue("orders", 0), offset };
     client.update_offset(from("puller", request)).await.unwrap().into_inner().status.unwrap().code()
 }
 

@@ -92,6 +92,34 @@ pub enum DeliveryOrder {
     Fifo,
 }
 
+/// Where a group begins in a queue that it has not received from yet. Times are milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StartFrom {
+    /// At the first message there is.
+    #[default]
+    Earliest,
+    /// Behind what was there when this was set, which was then: at the first message stored at that time or later.
+    Latest(i64),
+    /// At the first message stored at this time or later.
+    Time(i64),
+}
+
+impl StartFrom {
+    /// Whether that is the first message there is.
+    pub fn is_earliest(&self) -> bool {
+        *self == Self::Earliest
+    }
+
+    /// The time from which on messages are of interest; `None`: all of them.
+    pub fn since(&self) -> Option<i64> {
+        match self {
+            Self::Earliest => None,
+            Self::Latest(millis) | Self::Time(millis) => Some(*millis),
+        }
+    }
+}
+
 /// How the consumers of a group share messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -123,6 +151,9 @@ pub struct GroupConfig {
     /// After the last attempt.
     #[serde(default)]
     pub dead_letters: DeadLetterPolicy,
+    /// Where it begins.
+    #[serde(default, skip_serializing_if = "StartFrom::is_earliest")]
+    pub start: StartFrom,
     /// When it was created, milliseconds since the Unix epoch.
     #[serde(default)]
     pub created_millis: i64,

@@ -302,6 +302,13 @@ fn parse_place(text: &str) -> Result<PlaceArg, String> {
     }
 }
 
+fn parse_start(text: &str) -> Result<PlaceArg, String> {
+    match parse_place(text)? {
+        PlaceArg::Offset(_) => Err(format!("{text:?} is an offset, which means another message in each queue")),
+        place => Ok(place),
+    }
+}
+
 fn parse_time_arg(text: &str) -> Result<i64, String> {
     parse_time(text, crate::client::unix_millis())
 }
@@ -414,6 +421,10 @@ pub struct GroupSettingsArgs {
     /// Where a message goes after its last attempt: `group` for %DLQ%NAME, `discard`, or a topic [default: group]
     #[arg(long, value_name = "group|discard|TOPIC")]
     pub dead_letters: Option<String>,
+    /// Where it begins in queues it has not received from yet: `earliest`, `latest` (behind what is there now), a time such
+    /// as 2026-01-31T23:59:59Z, or how long ago, such as 10m [default: earliest]
+    #[arg(long, value_name = "PLACE", value_parser = parse_start)]
+    pub from: Option<PlaceArg>,
 }
 
 /// Waits in milliseconds.

@@ -130,7 +130,7 @@ pub fn decode_topic(id: TopicId, bytes: &[u8]) -> Result<(TopicFacts, Vec<QueueI
 }
 
 /// Key 3: format, name, attempts, dead letters (0 discard, else topic + 1), back-off (0 and a list, or 1 and its
-/// parameters), whether it is ordered (0 or 1; absent: 0).
+/// parameters), whether it is ordered (0 or 1; absent: 0), time it begins at + 1 (0 or absent: none).
 pub fn encode_group(facts: &GroupFacts) -> Vec<u8> {
     let mut bytes = vec![FORMAT];
     put_text(&mut bytes, &facts.name);
@@ -158,6 +158,7 @@ pub fn encode_group(facts: &GroupFacts) -> Vec<u8> {
         }
     }
     bytes.push(u8::from(facts.ordered));
+    put_varint(&mut bytes, facts.since.map_or(0, |since| since.0.max(0) as u64 + 1));
     bytes
 }
 
@@ -183,7 +184,9 @@ pub fn decode_group(id: GroupId, bytes: &[u8]) -> Result<GroupFacts, CodecError>
         _ => return Err(CodecError { what }),
     };
     let ordered = !from.done() && from.bytes(1)? == [1];
-    Ok(GroupFacts { id, name, max_attempts, backoff, dead_letters, ordered })
+    let since = if from.done() { 0 } else { from.u64()? };
+    let since = since.checked_sub(1).map(|millis| UnixMillis(i64::try_from(millis).unwrap_or(i64::MAX)));
+    Ok(GroupFacts { id, name, max_attempts, backoff, dead_letters, ordered, since })
 }
 
 /// Key 4: format, topic, index, last store time, number of marks, marks as (time, offset).

@@ -58,6 +58,9 @@ pub struct GroupFacts {
     pub dead_letters: DeadLetters,
     /// Whether messages of one message group are handed out in order. Never changes.
     pub ordered: bool,
+    /// In a queue it has not received from yet, it begins at the first message stored at this time or later; `None`: at
+    /// the first there is.
+    pub since: Option<UnixMillis>,
 }
 
 /// A message to be stored.

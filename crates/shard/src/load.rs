@@ -21,8 +21,8 @@ pub struct LoadId(pub u64);
 pub enum Load {
     /// A queue's image and bounds.
     Queue(QueueId),
-    /// A group's frontier and pages.
-    Progress(GroupId, QueueId),
+    /// A group's frontier and pages. If it has none: where it begins, by this time.
+    Progress(GroupId, QueueId, Option<UnixMillis>),
     /// One message, for a dead letter.
     Message(QueueId, QueueOffset),
     /// Which messages of a range match which of these filters.
@@ -34,8 +34,8 @@ pub enum Load {
         /// At most 64.
         filters: Vec<Arc<Filter>>,
     },
-    /// An ordered group's frontier, pages and parked messages.
-    OrderedProgress(GroupId, QueueId),
+    /// An ordered group's frontier, pages and parked messages; else the same.
+    OrderedProgress(GroupId, QueueId, Option<UnixMillis>),
     /// Which messages of a range match which of these filters, and of which message group they are.
     Keyed {
         /// The queue.
@@ -84,6 +84,8 @@ pub enum Loaded {
         frontier: Option<KeyState>,
         /// Keys 6.
         pages: Vec<(Bytes, KeyState)>,
+        /// Where to begin without a frontier.
+        start: QueueOffset,
     },
     /// For [`Load::Message`]; `None` if it was trimmed.
     Message(Option<StoredMessage>),
@@ -95,6 +97,8 @@ pub enum Loaded {
         frontier: Option<KeyState>,
         /// Keys 6.
         pages: Vec<(Bytes, KeyState)>,
+        /// Where to begin without a frontier.
+        start: QueueOffset,
         /// Keys 13, without the offsets. `None`: one of them cannot be read.
         parked: Option<Vec<StoredChunk>>,
     },
@@ -132,15 +136,21 @@ pub async fn execute<R: Reader>(reader: &R, load: &Load) -> Result<Loaded, ReadE
         Load::Queue(queue) => {
             Loaded::Queue { image: reader.get(&keys::queue(*queue)).await?, bounds: reader.bounds(*queue).await? }
         }
-        Load::Progress(group, queue) => Loaded::Progress {
-            frontier: reader.get(&keys::frontier(*group, *queue)).await?,
-            pages: scan_all(reader, keys::pages(*group, *queue)).await?,
-        },
-        Load::OrderedProgress(group, queue) => Loaded::OrderedProgress {
-            frontier: reader.get(&keys::frontier(*group, *queue)).await?,
-            pages: scan_all(reader, keys::pages(*group, *queue)).await?,
-            parked: parked_chunks(reader, keys::parked_in(*group, *queue)).await?,
-        },
+        Load::Progress(group, queue, since) => {
+            let frontier = reader.get(&keys::frontier(*group, *queue)).await?;
+            let start = start(reader, *queue, frontier.as_ref(), *since).await?;
+            Loaded::Progress { frontier, pages: scan_all(reader, keys::pages(*group, *queue)).await?, start }
+        }
+        Load::OrderedProgress(group, queue, since) => {
+            let frontier = reader.get(&keys::frontier(*group, *queue)).await?;
+            let start = start(reader, *queue, frontier.as_ref(), *since).await?;
+            Loaded::OrderedProgress {
+                frontier,
+                pages: scan_all(reader, keys::pages(*group, *queue)).await?,
+                start,
+                parked: parked_chunks(reader, keys::parked_in(*group, *queue)).await?,
+            }
+        }
         Load::Keyed { queue, range, filters } => Loaded::Keyed(keyed(reader, *queue, range.clone(), filters).await?),
         Load::Parked { group, queue, key, start } => {
             let state = reader.get(&keys::parked(*group, *queue, *key, *start)).await?;
@@ -172,6 +182,21 @@ pub async fn execute<R: Reader>(reader: &R, load: &Load) -> Result<Loaded, ReadE
             message: reader.messages(at.queue, at.offset..at.offset.next(), 1, 1).await?.pop(),
         },
     })
+}
+
+/// Where a group without a frontier begins.
+async fn start<R: Reader>(
+    reader: &R,
+    queue: QueueId,
+    frontier: Option<&KeyState>,
+    since: Option<UnixMillis>,
+) -> Result<QueueOffset, ReadError> {
+    match since {
+        Some(since) if frontier.is_none_or(|frontier| frontier.image.is_none()) => {
+            offset_at(reader, queue, since).await
+        }
+        _ => Ok(QueueOffset(0)),
+    }
 }
 
 async fn due<R: Reader>(

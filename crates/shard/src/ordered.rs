@@ -289,6 +289,11 @@ impl Ordered {
         }
     }
 
+    /// Chunks of parked messages that are being read.
+    pub fn reads(&self) -> impl Iterator<Item = LoadId> {
+        self.loading.values().copied()
+    }
+
     pub fn loading(&mut self, hash: u64, id: LoadId) {
         self.loading.insert(hash, id);
     }

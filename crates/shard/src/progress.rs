@@ -253,6 +253,12 @@ impl Progress {
         self.classifying = None;
     }
 
+    /// Reads under way that may bring something to hand out.
+    pub fn reads(&self) -> impl Iterator<Item = LoadId> {
+        let parked = self.ordered.iter().flat_map(|ordered| ordered.reads());
+        self.lent.into_iter().chain(self.classifying).chain(parked)
+    }
+
     /// Slots in flight: with a live handle, and not taken out as due.
     pub fn in_flight(&self) -> u64 {
         self.in_flight

@@ -54,6 +54,7 @@ impl<T> Shard<T> {
             self.polls.remove(&key);
         }
         self.poll_ends.remove(&(poll.receive.until, id));
+        self.forget_overdue(id);
         Some(poll)
     }
 

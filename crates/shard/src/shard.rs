@@ -217,6 +217,8 @@ pub struct Shard<T> {
     pub(crate) poll_places: BTreeMap<PollId, (TopicId, GroupId)>,
     pub(crate) poll_ends: BTreeSet<(UnixMillis, PollId)>,
     pub(crate) waits: Waits<T>,
+    /// Polls whose time is over and that are answered after these reads.
+    overdue: BTreeMap<PollId, Vec<LoadId>>,
     /// Groups and topics whose polls may be served now.
     pub(crate) stirred: BTreeSet<(TopicId, GroupId)>,
 
@@ -322,6 +324,7 @@ impl<T> Shard<T> {
             poll_places: BTreeMap::new(),
             poll_ends: BTreeSet::new(),
             waits: Waits::default(),
+            overdue: BTreeMap::new(),
             stirred: BTreeSet::new(),
             parked: BTreeMap::new(),
             loads: BTreeMap::new(),
@@ -553,8 +556,13 @@ impl<T> Shard<T> {
             parked.insert(Vec::new());
             let load = match entity {
                 Entity::Queue(queue) => Load::Queue(queue),
-                Entity::Progress(group, queue) if self.is_ordered(group) => Load::OrderedProgress(group, queue),
-                Entity::Progress(group, queue) => Load::Progress(group, queue),
+                Entity::Progress(group, queue) => {
+                    let since = self.groups.get(&group).and_then(|group| group.since);
+                    match self.is_ordered(group) {
+                        true => Load::OrderedProgress(group, queue, since),
+                        false => Load::Progress(group, queue, since),
+                    }
+                }
             };
             self.want(load, Purpose::Entity(entity));
         }
@@ -698,23 +706,23 @@ impl<T> Shard<T> {
                 let groups: Vec<_> = self.progress.keys().filter(|key| key.1 == id).map(|key| key.0).collect();
                 groups.into_iter().for_each(|group| self.clamp(group, id));
             }
-            (Entity::Progress(group, queue), Loaded::OrderedProgress { frontier, pages, parked }) => {
-                self.keep(entity, Loaded::Progress { frontier, pages })?;
+            (Entity::Progress(group, queue), Loaded::OrderedProgress { frontier, pages, start, parked }) => {
+                self.keep(entity, Loaded::Progress { frontier, pages, start })?;
                 let chunks = parked.ok_or("parked messages cannot be read")?;
                 if let Some(progress) = self.progress.get_mut(&(group, queue)) {
                     progress.restore_parked(&chunks);
                 }
                 self.clamp(group, queue);
             }
-            (Entity::Progress(group, queue), Loaded::Progress { frontier, pages }) => {
+            (Entity::Progress(group, queue), Loaded::Progress { frontier, pages, start }) => {
                 let progress = match frontier.and_then(|state| state.image) {
                     Some(bytes) => {
                         let next = codec::decode_frontier(&bytes).map_err(|error| error.to_string())?;
                         Progress::load(group, queue, next, &pages).map_err(|error| error.to_string())?
                     }
-                    // A new group starts at the first message that is there.
+                    // A new group starts at the first message that is there, unless it says otherwise.
                     None => {
-                        let mut progress = Progress::new(group, queue, QueueOffset(0));
+                        let mut progress = Progress::new(group, queue, start);
                         progress.mark_created();
                         self.touched.insert((group, queue));
                         self.ops.push(Op::Put {
@@ -841,10 +849,11 @@ impl<T> Shard<T> {
             if at > self.now {
                 break;
             }
-            if let Some(poll) = self.take_poll(poll) {
-                self.replies.push((poll.token, Output::Delivered(Vec::new()), When::Now));
-            }
+            self.poll_ends.pop_first();
+            let reads = self.reads_for(poll);
+            self.overdue.insert(poll, reads);
         }
+        self.end_overdue();
         self.end_waits();
         while let Some(&(at, queue)) = self.expiries.first() {
             if at > self.now || pause_deletion {
@@ -854,6 +863,32 @@ impl<T> Shard<T> {
             self.handle(Work::Expire(queue));
         }
         self.fire_timers();
+    }
+
+    /// Reads under way that may find something for a poll.
+    fn reads_for(&self, poll: PollId) -> Vec<LoadId> {
+        let Some(&(topic, group)) = self.poll_places.get(&poll) else { return Vec::new() };
+        let queues = self.topics.get(&topic).map_or(&[][..], Topic::read_queues);
+        queues.iter().filter_map(|&queue| self.progress.get(&(group, queue))).flat_map(Progress::reads).collect()
+    }
+
+    /// Polls whose time is over end without a message once what was being read for them has been read. What is read
+    /// later they do not wait for.
+    fn end_overdue(&mut self) {
+        let loads = &self.loads;
+        let read = self.overdue.iter().filter(|(_, reads)| !reads.iter().any(|id| loads.contains_key(id)));
+        let over: Vec<PollId> = read.map(|(&poll, _)| poll).collect();
+        for poll in over {
+            self.overdue.remove(&poll);
+            if let Some(poll) = self.take_poll(poll) {
+                self.replies.push((poll.token, Output::Delivered(Vec::new()), When::Now));
+            }
+        }
+    }
+
+    /// A poll is answered or given up.
+    pub(crate) fn forget_overdue(&mut self, poll: PollId) {
+        self.overdue.remove(&poll);
     }
 
     /// Slots whose time has come.

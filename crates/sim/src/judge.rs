@@ -373,7 +373,7 @@ impl Judge {
     }
 
     /// Whether a message is for certain neither settled nor dropped.
-    fn is_unsettled(
+    pub fn is_unsettled(
         &self,
         group: GroupId,
         number: MessageNumber,
@@ -387,9 +387,9 @@ impl Judge {
         }
         let unread = self.attempts_unread(group, &self.messages[number as usize], epoch);
         match self.tracks.get(&group).and_then(|tracks| tracks.get(&number)) {
+            Some(track) if track.may_be_settled() => false,
             // Hand-outs that nobody heard of may have survived a crash, the last one too.
             None | Some(Track { last: None, .. }) => sent_in == epoch && unread < max_attempts,
-            Some(track) if track.may_be_settled() => false,
             Some(Track { last: Some(last), .. }) => last.epoch == epoch && last.attempt + unread < max_attempts,
         }
     }

@@ -9,6 +9,7 @@
 //! - nothing is delivered that was not sent, or before it is durable; bodies are compared,
 //! - a message has at most one live handle per group within an epoch, and a live one is accepted,
 //! - attempts grow by one, and go back only across a crash,
+//! - what a consumer that keeps its own place has committed past is not delivered to its group again,
 //! - nothing is delivered before it is due, or after it was recalled; at rest nothing that is due still waits,
 //! - no poll waits while there is a visible message for it,
 //! - at the end the backlog is zero, dead letters are there once, and deletion leaves nothing in the store.
@@ -69,6 +70,8 @@ pub struct Report {
     pub acked: u64,
     /// Delayed messages that were stopped.
     pub recalled: u64,
+    /// Commits of consumers that keep their own place.
+    pub committed: u64,
     /// Dead letters found at the end.
     pub dead_letters: u64,
     /// Hash of everything that was answered, in order.
@@ -85,6 +88,7 @@ impl Report {
         self.delivered += other.delivered;
         self.acked += other.acked;
         self.recalled += other.recalled;
+        self.committed += other.committed;
         self.dead_letters += other.dead_letters;
         self.hash ^= other.hash;
     }

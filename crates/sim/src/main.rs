@@ -107,10 +107,10 @@ fn main() -> ExitCode {
 }
 
 fn summary(report: &Report, begun: Instant) {
-    let Report { seeds, steps, faults, sent, delivered, acked, recalled, dead_letters, hash } = report;
+    let Report { seeds, steps, faults, sent, delivered, acked, recalled, committed, dead_letters, hash } = report;
     let seconds = begun.elapsed().as_secs_f64();
     println!("{seeds} seeds, {steps} steps, {} faults in {seconds:.1} s ({faults})", faults.total());
     println!(
-        "  {sent} sent, {delivered} delivered, {acked} acked, {recalled} recalled, {dead_letters} dead letters, hash {hash:016x}"
+        "  {sent} sent, {delivered} delivered, {acked} acked, {recalled} recalled, {committed} commits, {dead_letters} dead letters, hash {hash:016x}"
     );
 }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 mod clients;
+mod commits;
 mod drain;
 mod levels;
 #[cfg(test)]
@@ -88,6 +89,7 @@ enum Pending {
     Settle(Vec<(ReceiptHandle, MessageNumber)>),
     Change { handle: ReceiptHandle, number: MessageNumber, millis: i64, at: UnixMillis },
     Describe,
+    Commit { group: GroupId, past: QueueOffset, below: Vec<MessageNumber> },
 }
 
 /// FNV-1a over everything that is said.
@@ -226,7 +228,8 @@ impl Run {
                 self.strike(fault)?;
             }
             4..=14 => self.recall(),
-            15..=249 => self.produce(),
+            15..=17 => self.commit(),
+            18..=249 => self.produce(),
             250..=699 => {
                 let client = self.random.below(self.clients.len() as u64) as usize;
                 self.act(client);
@@ -382,6 +385,7 @@ impl Run {
                 false => DeadLetters::Topic(TopicId::dead_letters_of(id)),
             },
             ordered: self.random.one_in(2),
+            since: None,
         };
         let member = |filter, tags| MemberFilter { filter: Arc::new(filter), tags };
         let tags = |tags: &[&str]| Filter::Tags(TagFilter::AnyOf(tags.iter().map(|&tag| tag.to_owned()).collect()));
@@ -730,6 +734,12 @@ impl Run {
             (Pending::Describe, Output::Progress(figures, dead_letters)) => {
                 let left = figures.iter().map(|figure| figure.ready + figure.in_flight + figure.waiting_retry).sum();
                 self.described = Some((left, dead_letters));
+            }
+            (Pending::Commit { group, past, below }, Output::Reset(moved)) => {
+                self.committed(group, past, below, Some(&moved))?;
+            }
+            (Pending::Commit { group, past, below }, Output::Refused(_)) => {
+                self.committed(group, past, below, None)?;
             }
             (_, output) => return Err(format!("{token} was answered with {output:?}")),
         }

@@ -18,7 +18,11 @@ fn a_few_hundred_seeds_keep_every_promise() {
     }
     println!("{all:?}");
     assert!(
-        all.sent > 10_000 && all.delivered > all.sent / 2 && all.dead_letters > 0 && all.recalled > 0,
+        all.sent > 10_000
+            && all.delivered > all.sent / 2
+            && all.dead_letters > 0
+            && all.recalled > 0
+            && all.committed > 0,
         "too little happened: {all:?}"
     );
 }

@@ -4,11 +4,12 @@ use super::table::{print, print_json, right, table};
 use super::topic::created;
 use super::{ClientError, Connection, REQUEST_TIMEOUT, accepted, call_failed, request};
 use crate::cli::{BackoffArg, GroupAction, GroupSettingsArgs, OrderArg, PatternArg, PlaceArg};
-use crate::duration::show_millis;
+use crate::duration::{show_millis, show_time};
 use martlet_grpc::proto::{v1, v2};
 use serde_json::{Value, json};
 use v1::backoff::Strategy;
 use v1::dead_letter_policy::Policy;
+use v1::start_from::Place;
 
 /// Runs one of them.
 pub async fn run(action: GroupAction) -> Result<(), ClientError> {
@@ -178,6 +179,7 @@ fn describe(answer: &v1::DescribeGroupResponse, as_json: bool) {
     println!("attempts      {}", max_attempts(&group));
     println!("back-off      {}", backoff(&group));
     println!("dead letters  {} ({} there now)", dead_letters(&group), answer.dead_letters);
+    println!("begins        {}", start(&group));
     println!("created       {}", created(group.created_millis, group.auto_created));
     println!("backlog       {total}");
     for subscription in &answer.subscriptions {
@@ -281,6 +283,13 @@ fn wire(settings: &GroupSettingsArgs, order: Option<OrderArg>, pattern: Option<P
         };
         v1::DeadLetterPolicy { policy: Some(policy) }
     });
+    let place = settings.from.and_then(|from| match from {
+        PlaceArg::Earliest => Some(Place::Earliest(v1::start_from::Earliest {})),
+        PlaceArg::Latest => Some(Place::Latest(v1::start_from::Latest::default())),
+        PlaceArg::Time(millis) => Some(Place::TimeMillis(millis)),
+        // Refused before.
+        PlaceArg::Offset(_) => None,
+    });
     v1::GroupSettings {
         order: order.map(|order| {
             i32::from(match order {
@@ -296,6 +305,7 @@ fn wire(settings: &GroupSettingsArgs, order: Option<OrderArg>, pattern: Option<P
         }),
         retry,
         dead_letters,
+        start: place.map(|place| v1::StartFrom { place: Some(place) }),
     }
 }
 
@@ -361,6 +371,32 @@ fn dead_letters(group: &v1::Group) -> String {
     }
 }
 
+/// Where it begins.
+fn start(group: &v1::Group) -> String {
+    match group.start.as_ref().and_then(|start| start.place.as_ref()) {
+        Some(Place::Latest(latest)) => format!("latest (of {})", show_time(latest.since_millis)),
+        Some(Place::TimeMillis(millis)) => show_time(*millis),
+        Some(Place::Earliest(_)) | None => "earliest".to_owned(),
+    }
+}
+
+fn start_name(group: &v1::Group) -> &'static str {
+    match group.start.as_ref().and_then(|start| start.place.as_ref()) {
+        Some(Place::Latest(_)) => "latest",
+        Some(Place::TimeMillis(_)) => "time",
+        Some(Place::Earliest(_)) | None => "earliest",
+    }
+}
+
+/// The time it begins at; absent: at the first message there is.
+fn start_millis(group: &v1::Group) -> Option<i64> {
+    match group.start.as_ref()?.place.as_ref()? {
+        Place::Latest(latest) => Some(latest.since_millis),
+        Place::TimeMillis(millis) => Some(*millis),
+        Place::Earliest(_) => None,
+    }
+}
+
 fn to_json(group: &v1::Group) -> Value {
     json!({
         "name": group.name,
@@ -369,6 +405,8 @@ fn to_json(group: &v1::Group) -> Value {
         "max_attempts": max_attempts(group),
         "backoff": backoff(group),
         "dead_letters": dead_letters(group),
+        "from": start_name(group),
+        "from_millis": start_millis(group),
         "created_millis": group.created_millis,
         "auto_created": group.auto_created,
     })

@@ -60,6 +60,7 @@ fn snapshot() -> Snapshot {
                 pattern: ConsumptionPattern::Clustering,
                 retry: RetryPolicy::default(),
                 dead_letters: DeadLetterPolicy::GroupTopic,
+                start: Default::default(),
                 created_millis: 0,
                 auto_created: false,
             },

@@ -21,6 +21,7 @@ mod resend;
 mod reset;
 mod retention;
 mod retries;
+mod start;
 mod timers;
 mod waiting;
 mod world;

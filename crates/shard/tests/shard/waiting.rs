@@ -94,3 +94,49 @@ fn a_queue_that_is_read_again_serves_polls_that_wait() {
     read(&mut world, 2);
     assert_eq!(bodies(&mut world, poll).len(), 1);
 }
+
+#[test]
+fn a_poll_without_waiting_time_gets_what_one_read_finds_for_it() {
+    let mut world =
+        World::new(1).topic("orders", 1).group("billing", max_attempts(4)).group("ordered", max_attempts(4).in_order());
+    world.send_tagged("orders", "red", "r");
+    world.send_tagged("orders", "green", "g");
+    let at_once = || invisible_secs(30).without_waiting();
+    let filtered = world.poll("billing", at_once().tags("green"));
+    let ordered = world.poll("ordered", at_once());
+    world.settle();
+    assert_eq!(bodies(&mut world, filtered), ["g"]);
+    assert_eq!(bodies(&mut world, ordered), ["r", "g"]);
+    // What is left matches nobody: the poll is answered all the same, and at once.
+    let none = world.poll("billing", at_once().tags("green"));
+    world.settle();
+    assert!(bodies(&mut world, none).is_empty());
+    assert_eq!(world.shard().shard().sizes().0, 0);
+}
+
+#[test]
+fn a_poll_without_waiting_time_waits_for_one_read_and_no_more() {
+    let mut world = World::new(1).topic("orders", 1).group("billing", max_attempts(4));
+    let reds: Vec<String> = (0..1_024).map(|n| n.to_string()).collect();
+    let wanted = world.begin_send("orders", &reds.iter().map(String::as_str).collect::<Vec<_>>(), Some("red"));
+    world.settle();
+    assert!(matches!(world.answer_to(wanted), Some(Output::Sent(_))));
+    world.send_tagged("orders", "green", "g");
+    let at_once = || invisible_secs(30).without_waiting().tags("green");
+    let first = world.poll("billing", at_once());
+    world.settle();
+    assert!(bodies(&mut world, first).is_empty(), "the read found nothing, and there are more to look at");
+    let second = world.poll("billing", at_once());
+    world.settle();
+    assert_eq!(bodies(&mut world, second), ["g"]);
+    // A read that does not end keeps the poll; one that fails ends it.
+    world.send_tagged("orders", "green", "h");
+    world.holds_loads = true;
+    let held = world.poll("billing", at_once());
+    world.turn([]);
+    world.advance_millis(10);
+    assert!(world.received(held).is_none(), "it is being read for");
+    world.holds_loads = false;
+    world.settle();
+    assert_eq!(bodies(&mut world, held), ["h"]);
+}

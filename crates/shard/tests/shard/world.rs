@@ -34,15 +34,28 @@ pub struct GroupSpec {
     discard: bool,
     dead_letters: Option<&'static str>,
     ordered: bool,
+    since: Option<UnixMillis>,
 }
 
 pub fn max_attempts(max_attempts: u32) -> GroupSpec {
-    GroupSpec { max_attempts, backoff: RetryBackoff::default(), discard: false, dead_letters: None, ordered: false }
+    GroupSpec {
+        max_attempts,
+        backoff: RetryBackoff::default(),
+        discard: false,
+        dead_letters: None,
+        ordered: false,
+        since: None,
+    }
 }
 
 impl GroupSpec {
     pub fn in_order(self) -> Self {
         Self { ordered: true, ..self }
+    }
+
+    /// Begins at what is stored at this time or later.
+    pub fn since(self, since: UnixMillis) -> Self {
+        Self { since: Some(since), ..self }
     }
 
     pub fn discarding(self) -> Self {
@@ -285,8 +298,8 @@ impl World {
             true => DeadLetters::Discard,
             false => DeadLetters::Topic(into.unwrap_or(TopicId::dead_letters_of(id))),
         };
-        let GroupSpec { max_attempts, backoff, ordered, .. } = spec;
-        let group = GroupFacts { id, name: name.into(), max_attempts, backoff, dead_letters, ordered };
+        let GroupSpec { max_attempts, backoff, ordered, since, .. } = spec;
+        let group = GroupFacts { id, name: name.into(), max_attempts, backoff, dead_letters, ordered, since };
         self.groups.insert(name.into(), group.clone());
         assert_eq!(self.ask(|token| Command::ApplyGroup { group, token }), Output::Done);
         id
