@@ -93,14 +93,16 @@ func stop(c client) {
 }
 
 type input struct {
-	Body       string            `json:"body"`
-	BodyHex    *string           `json:"body_hex"`
-	Tag        *string           `json:"tag"`
-	Group      *string           `json:"message_group"`
-	DeliverAt  *int64            `json:"deliver_at_ms"`
-	Recall     bool              `json:"recall"`
-	Keys       []string          `json:"keys"`
-	Properties map[string]string `json:"properties"`
+	Body      string  `json:"body"`
+	BodyHex   *string `json:"body_hex"`
+	Tag       *string `json:"tag"`
+	Group     *string `json:"message_group"`
+	DeliverAt *int64  `json:"deliver_at_ms"`
+	Recall    bool    `json:"recall"`
+	// Transaction says what to do once the half message is sent: commit, rollback or silent.
+	Transaction string            `json:"transaction"`
+	Keys        []string          `json:"keys"`
+	Properties  map[string]string `json:"properties"`
 }
 
 func (in *input) message(topic string) (*rmq.Message, error) {
@@ -130,7 +132,11 @@ func (in *input) message(topic string) (*rmq.Message, error) {
 
 func produce(o *options) error {
 	producer, err := start(o, func() (rmq.Producer, error) {
-		return rmq.NewProducer(o.config(), rmq.WithTopics(o.topic))
+		options := []rmq.ProducerOption{rmq.WithTopics(o.topic)}
+		if o.transactional {
+			options = append(options, rmq.WithTransactionChecker(&rmq.TransactionChecker{Check: check}))
+		}
+		return rmq.NewProducer(o.config(), options...)
 	})
 	if err != nil {
 		return err
@@ -143,9 +149,26 @@ func produce(o *options) error {
 				return err
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-			receipts, err := producer.Send(ctx, m)
+			var receipts []*rmq.SendReceipt
+			var transaction rmq.Transaction
+			if in.Transaction != "" {
+				transaction = producer.BeginTransaction()
+				receipts, err = producer.SendWithTransaction(ctx, m, transaction)
+			} else {
+				receipts, err = producer.Send(ctx, m)
+			}
 			cancel()
 			if err == nil {
+				switch in.Transaction {
+				case "commit":
+					err = transaction.Commit()
+				case "rollback":
+					err = transaction.RollBack()
+				}
+				if err != nil {
+					// The check will find out.
+					failed("end_failed", err)
+				}
 				emit(event{"event": "sent", "id": receipts[0].MessageID, "index": index})
 				if in.Recall {
 					recall(producer, o.topic, receipts[0].RecallHandle)
@@ -190,6 +213,19 @@ func recall(producer rmq.Producer, topic, handle string) {
 		failed("recall_failed", err)
 	} else {
 		emit(event{"event": "recalled", "id": id})
+	}
+}
+
+// check answers what became of a transaction whose end the broker never heard: its message says so itself.
+func check(m *rmq.MessageView) rmq.TransactionResolution {
+	emit(event{"event": "checked", "id": m.GetMessageId()})
+	switch m.GetProperties()["outcome"] {
+	case "commit":
+		return rmq.COMMIT
+	case "rollback":
+		return rmq.ROLLBACK
+	default:
+		return rmq.UNKNOWN
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 // options is the agents' common command line; conformance/README.md describes it.
 type options struct {
 	command, endpoint, topic, group, filter string
-	tls, stdin, failAll                     bool
+	tls, stdin, failAll, transactional      bool
 	count, batch, cache                     int
 	failFirst, failEvery                    int
 	invisible, changeInvisible              time.Duration
@@ -28,6 +28,7 @@ func parse(args []string) (*options, error) {
 	flags.StringVar(&o.filter, "filter", "*", "tag expression")
 	flags.BoolVar(&o.tls, "tls", false, "use TLS")
 	flags.BoolVar(&o.stdin, "stdin", false, "messages come from standard input")
+	flags.BoolVar(&o.transactional, "transactional", false, "messages are transactional")
 	flags.BoolVar(&o.failAll, "fail-all", false, "fail every delivery")
 	flags.IntVar(&o.count, "count", 0, "messages")
 	flags.IntVar(&o.batch, "batch", 16, "messages per receive")

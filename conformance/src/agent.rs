@@ -43,6 +43,10 @@ pub struct Draft {
     /// Priority, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
+    /// What becomes of its transaction once the half message is sent: `commit`, `rollback` or `silent`. What a producer that is
+    /// asked says is in the property `outcome`: `commit`, `rollback` or nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<String>,
     /// Keys.
     pub keys: BTreeSet<String>,
     /// User properties.
@@ -123,6 +127,16 @@ pub enum Event {
     RecallFailed {
         /// The client's own words.
         message: String,
+    },
+    /// The end of a transaction had no good answer.
+    EndFailed {
+        /// The client's own words.
+        message: String,
+    },
+    /// The producer was asked how a transaction ended, and answered.
+    Checked {
+        /// Message id.
+        id: String,
     },
     /// A send failed; the agent tries again.
     SendFailed {

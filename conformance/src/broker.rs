@@ -26,6 +26,8 @@ struct Own {
     binary: PathBuf,
     folder: TempDir,
     admin: String,
+    /// Settings of its own.
+    flags: Vec<String>,
     child: Option<Child>,
 }
 
@@ -35,12 +37,17 @@ impl Broker {
     /// # Errors
     /// When it cannot be built or started.
     pub fn start() -> Result<Broker> {
+        Broker::start_with(&[])
+    }
+
+    fn start_with(flags: &[&str]) -> Result<Broker> {
         if let Ok(endpoint) = std::env::var("CONFORMANCE_ENDPOINT") {
             return Ok(Broker { endpoint, own: None });
         }
         let folder = TempDir::new().map_err(io("creating a temporary folder"))?;
         let (endpoint, admin) = (free_address()?, free_address()?);
-        let mut broker = Broker { endpoint, own: Some(Own { binary: binary()?, folder, admin, child: None }) };
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let mut broker = Broker { endpoint, own: Some(Own { binary: binary()?, folder, admin, flags, child: None }) };
         broker.spawn()?;
         Ok(broker)
     }
@@ -50,11 +57,19 @@ impl Broker {
     /// # Errors
     /// When it cannot be built or started.
     pub fn start_own(what: &str) -> Result<Option<Broker>> {
+        Broker::start_own_with(what, &[])
+    }
+
+    /// The same, with settings of its own: flags of the broker.
+    ///
+    /// # Errors
+    /// When it cannot be built or started.
+    pub fn start_own_with(what: &str, flags: &[&str]) -> Result<Option<Broker>> {
         if std::env::var_os("CONFORMANCE_ENDPOINT").is_some() {
             skip(what, "needs a broker of its own, and CONFORMANCE_ENDPOINT names another");
             return Ok(None);
         }
-        Broker::start().map(Some)
+        Broker::start_with(flags).map(Some)
     }
 
     /// `host:port` of the gRPC listener.
@@ -109,6 +124,24 @@ impl Broker {
         };
         let arguments = ["topic", "create", name, "--type", kind, "--queues", &queues, "--endpoint", &self.endpoint];
         run(martlet(&own.binary).args(arguments))
+    }
+
+    /// Transactions of a topic that have not ended. `None` for a broker that is not ours.
+    ///
+    /// # Errors
+    /// When the broker does not say.
+    pub fn transactions(&self, topic: &str) -> Result<Option<usize>> {
+        let Some(own) = &self.own else { return Ok(None) };
+        let mut command = martlet(&own.binary);
+        command.args(["transaction", "list", "--topic", topic, "--json", "--endpoint", &self.endpoint]);
+        let output = command.stdin(Stdio::null()).output().map_err(io(format!("{command:?}")))?;
+        match output.status.success() {
+            true => Ok(Some(String::from_utf8_lossy(&output.stdout).matches("\"transaction_id\"").count())),
+            false => Err(HarnessError::Command {
+                what: format!("{command:?}"),
+                output: String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+            }),
+        }
     }
 
     /// Creates a consumer group; attempts and back-off (such as `1s,2s`) reach only a broker of ours.
@@ -184,7 +217,7 @@ impl Broker {
             OpenOptions::new().create(true).append(true).open(&log_path).map_err(io("opening the broker's log"))?;
         let errors = log.try_clone().map_err(io("opening the broker's log"))?;
         let mut command = martlet(&own.binary);
-        command.arg("--data").arg(own.folder.path().join("data"));
+        command.arg("--data").arg(own.folder.path().join("data")).args(&own.flags);
         command.args(["--grpc-listen", &self.endpoint, "--admin-listen", &own.admin]);
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
         let child = own.child.insert(command.spawn().map_err(io(format!("starting {command:?}")))?);

@@ -55,6 +55,12 @@ impl Language {
         self != Language::Nodejs
     }
 
+    /// Whether the published client opens its stream anew soon after the broker was away. That of Go (5.1.4) waits for the next time it
+    /// sends its settings, up to five minutes (`defaultClientSession.startUp`).
+    pub fn opens_its_stream_again(self) -> bool {
+        self == Language::Java
+    }
+
     /// Whether the published client can recall a delayed message.
     pub fn has_recall(self) -> bool {
         self != Language::Rust

@@ -1,7 +1,7 @@
 //! The published Go client.
 
 use martlet_conformance::language::{Language, Program};
-use martlet_conformance::{Result, checks};
+use martlet_conformance::{Result, checks, transactions};
 
 fn with(check: impl FnOnce(&Program) -> Result<()>) -> Result<()> {
     Language::Go.program()?.map_or(Ok(()), |program| check(&program))
@@ -65,4 +65,9 @@ fn push_consumer_gets_message_groups_in_order_through_a_kill() -> Result<()> {
 #[test]
 fn delayed_messages_come_when_due_through_a_kill_and_a_recalled_one_never() -> Result<()> {
     with(checks::delayed)
+}
+
+#[test]
+fn transactions_end_as_their_producer_says_through_a_kill_of_the_broker_and_of_the_producer() -> Result<()> {
+    with(transactions::end_to_end)
 }

@@ -1,7 +1,7 @@
 //! The published Java client.
 
 use martlet_conformance::language::{Language, Program};
-use martlet_conformance::{Result, checks};
+use martlet_conformance::{Result, checks, transactions};
 
 fn with(check: impl FnOnce(&Program) -> Result<()>) -> Result<()> {
     Language::Java.program()?.map_or(Ok(()), |program| check(&program))
@@ -70,4 +70,9 @@ fn delayed_messages_come_when_due_through_a_kill_and_a_recalled_one_never() -> R
 #[test]
 fn the_highest_priority_comes_first_also_after_a_kill() -> Result<()> {
     with(checks::by_priority)
+}
+
+#[test]
+fn transactions_end_as_their_producer_says_through_a_kill_of_the_broker_and_of_the_producer() -> Result<()> {
+    with(transactions::end_to_end)
 }

@@ -29,6 +29,7 @@ fn message(id: &str, body: &[u8]) -> NewMessage {
         message_id: id.into(),
         keys: vec![id.into()],
         deliver_at: None,
+        immunity_millis: None,
         record: writer.finish(body),
     }
 }

@@ -15,7 +15,7 @@ use martlet_cluster::{Catalog, CatalogError, CatalogService, ChangeError, LocalC
 use martlet_model::group::{DeliveryOrder, StartFrom};
 use martlet_model::names::{self, DEAD_LETTER_PREFIX};
 use martlet_model::{DeadLetterPolicy, GroupConfig, GroupId, Permission, TopicConfig, TopicId, TopicType};
-use martlet_shard::{Command, Counters, DeadLetters, GroupFacts, Output, ShardOptions, TopicFacts};
+use martlet_shard::{Command, Counters, DeadLetters, GroupFacts, Output, ShardOptions, TopicFacts, TransactionCheck};
 use martlet_store::Store as _;
 use martlet_store::local::{LocalReader, LocalStore, Options as StoreOptions};
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 /// While an index is rebuilt at the start, progress is told this often.
 const REBUILD_TOLD_EVERY: Duration = Duration::from_secs(1);
@@ -46,6 +46,8 @@ pub(crate) struct Inner {
     pub reply_budget: Arc<Semaphore>,
     pub reply_bytes: usize,
     pub closing: AtomicBool,
+    /// Checks of transactions, until a protocol takes them.
+    pub checks: Mutex<Option<mpsc::Receiver<TransactionCheck>>>,
     threads: Mutex<Option<Threads>>,
     rest: Arc<Rest>,
 }
@@ -90,9 +92,13 @@ impl Broker {
             retention_millis: options.retention_millis,
             open_slots_max: options.open_slots_max,
             polls_max: options.polls_max,
+            transaction_immunity_millis: options.transaction_immunity_millis,
+            transaction_check_interval_millis: options.transaction_check_interval_millis,
+            transaction_checks_max: options.transaction_checks_max,
             ..ShardOptions::default()
         };
-        let (shard, epoch, shard_thread) = ShardHandle::start(store, shard_options, bell, recovery.last_time)?;
+        let (checks, waiting_checks) = mpsc::channel(crate::transactions::CHECKS_WAITING_MAX);
+        let (shard, epoch, shard_thread) = ShardHandle::start(store, shard_options, bell, recovery.last_time, checks)?;
         let snapshot = catalog.snapshot();
         let report = OpenReport { recovery, epoch, topics: snapshot.topics().len(), groups: snapshot.groups().len() };
         let (reply_budget, reply_bytes) = reply_budget(options.reply_bytes);
@@ -109,6 +115,7 @@ impl Broker {
                 reply_budget,
                 reply_bytes,
                 closing: AtomicBool::new(false),
+                checks: Mutex::new(Some(waiting_checks)),
                 threads: Mutex::new(None),
                 rest: rest.clone(),
             }),
@@ -294,8 +301,8 @@ impl Broker {
                     })
                     .collect();
                 let waiting = self.inner.shard.figures().waiting.iter().find(|(id, _)| *id == config.id).copied();
-                let delayed = waiting.map_or(0, |(_, waiting)| waiting.delayed);
-                Ok(TopicStatus { config: (*config).clone(), queues, delayed })
+                let waiting = waiting.map(|(_, waiting)| waiting).unwrap_or_default();
+                Ok(TopicStatus { config: (*config).clone(), queues, waiting })
             }
             other => Err(self.unexpected(other, name, "")),
         }

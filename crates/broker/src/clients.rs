@@ -3,7 +3,7 @@
 use crate::{ClientInfo, ClientRole, Refusal};
 use martlet_model::limits;
 use martlet_shard::ClientNumber;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,32 @@ pub(crate) struct Clients {
 struct State {
     by_id: BTreeMap<Arc<str>, Client>,
     next: u64,
+    /// Who publishes a topic.
+    producers: BTreeMap<String, BTreeSet<Arc<str>>>,
+    /// Goes round among them.
+    turn: usize,
+}
+
+impl State {
+    fn forget(&mut self, id: &str) -> Option<Client> {
+        let client = self.by_id.remove(id)?;
+        self.publishes(&client.info, false);
+        Some(client)
+    }
+
+    fn publishes(&mut self, info: &ClientInfo, does: bool) {
+        let ClientRole::Producer { topics } = &info.role else { return };
+        for topic in topics {
+            if does {
+                self.producers.entry(topic.clone()).or_default().insert(info.client_id.clone());
+            } else if let Some(ids) = self.producers.get_mut(topic) {
+                ids.remove(&info.client_id);
+                if ids.is_empty() {
+                    self.producers.remove(topic);
+                }
+            }
+        }
+    }
 }
 
 impl Clients {
@@ -44,9 +70,11 @@ impl Clients {
     pub fn seen(&self, info: ClientInfo) -> Result<(), Refusal> {
         let mut state = self.state();
         if let Some(client) = state.by_id.get_mut(&info.client_id) {
-            client.info = info;
+            let before = std::mem::replace(&mut client.info, info.clone());
             client.seen = Instant::now();
             client.told = client.seen;
+            state.publishes(&before, false);
+            state.publishes(&info, true);
             return Ok(());
         }
         if state.by_id.len() >= self.max {
@@ -55,6 +83,7 @@ impl Clients {
         state.next += 1;
         let number = ClientNumber(state.next);
         let now = Instant::now();
+        state.publishes(&info, true);
         state.by_id.insert(info.client_id.clone(), Client { info, number, seen: now, told: now });
         Ok(())
     }
@@ -95,7 +124,7 @@ impl Clients {
 
     /// Forgets a client.
     pub fn gone(&self, id: &str) -> Option<ClientNumber> {
-        self.state().by_id.remove(id).map(|client| client.number)
+        self.state().forget(id).map(|client| client.number)
     }
 
     /// Forgets those not seen for too long.
@@ -109,13 +138,22 @@ impl Clients {
             .map(|(id, client)| (id.clone(), client.number))
             .collect();
         for (id, _) in &expired {
-            state.by_id.remove(id);
+            state.forget(id);
         }
         expired
     }
 
     pub fn all(&self) -> Vec<ClientInfo> {
         self.state().by_id.values().map(|client| client.info.clone()).collect()
+    }
+
+    /// Clients that publish a topic, another one first each time.
+    pub fn producers_of(&self, topic: &str, most: usize) -> Vec<Arc<str>> {
+        let mut state = self.state();
+        state.turn = state.turn.wrapping_add(1);
+        let Some(ids) = state.producers.get(topic) else { return Vec::new() };
+        let first = state.turn % ids.len().max(1);
+        ids.iter().cycle().skip(first).take(most.min(ids.len())).cloned().collect()
     }
 
     /// Consumers of one group.

@@ -14,10 +14,10 @@ impl Broker {
     /// What a sender is told of messages that were placed.
     pub(crate) fn sent_later(&self, topic: TopicId, placed: &[Placed]) -> Vec<SentMessage> {
         let sent = |placed: &Placed| match *placed {
-            Placed::Now(queue, offset) => SentMessage { queue, offset, recall_handle: None },
+            Placed::Now(queue, offset) => SentMessage { queue, offset, ..SentMessage::default() },
             Placed::Later(at) => {
                 let handle = self.producer_handle(ProducerHandleKind::Recall, topic, at.due, at.queue, at.offset);
-                SentMessage { queue: 0, offset: at.offset, recall_handle: Some(handle) }
+                SentMessage { offset: at.offset, recall_handle: Some(handle), ..SentMessage::default() }
             }
         };
         placed.iter().map(sent).collect()

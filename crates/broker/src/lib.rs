@@ -7,6 +7,7 @@
 //! - `broker`: the catalog's side: topics, groups, figures.
 //! - `messages`: send, receive, settle: names to ids, commands to the shard, bodies read outside of it.
 //! - `delayed`: delayed messages and their recall.
+//! - `transactions`: half messages, their ends, and the checks that producers are sent.
 //! - `find`, `dead_letters`, `progress`: looking at messages without consuming them, resending, moving groups.
 //! - `pull`: consumers that keep their own place.
 //! - `clients`: who is connected; what a vanished client held goes back.
@@ -30,12 +31,13 @@ mod refusal;
 mod requests;
 mod runtime;
 mod stats;
+mod transactions;
 
 pub use agreement::{Disagreement, disagreements};
 pub use broker::Broker;
 pub use dead_letters::{DeadLetterAt, DeadLetterList, Resent};
 pub use find::{FOUND_MAX, FindCursor, FindRequest, Found, FoundMessage, PeekFrom, Peeked, Wanted};
-pub use martlet_shard::LATENESS_MILLIS;
+pub use martlet_shard::{HalfPlace, LATENESS_MILLIS, TransactionCheck};
 pub use messages::ReplyBudget;
 pub use options::{BrokerOptions, OpenError, OpenReport};
 pub use progress::{ResetQueue, ResetTo};
@@ -43,3 +45,4 @@ pub use pull::{OffsetOf, PullRequest, Pulled};
 pub use refusal::Refusal;
 pub use requests::*;
 pub use stats::{Figures, GroupCount, TopicCount};
+pub use transactions::{OpenTransaction, TransactionList};

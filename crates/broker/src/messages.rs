@@ -2,6 +2,7 @@
 
 use crate::delayed;
 use crate::runtime::{NotTaken, ShardHandle, Token, Wall};
+use crate::transactions;
 use crate::{Broker, DeliveredMessage, ReceiveRequest, Received, Refusal, SendRequest, SentMessage};
 use martlet_model::handle::ReceiptHandle;
 use martlet_model::{GroupId, QueueOffset, TopicConfig, TopicId, limits};
@@ -97,13 +98,15 @@ impl Broker {
     pub async fn send(&self, request: SendRequest) -> Result<Vec<SentMessage>, Refusal> {
         let topic = self.topic(&request.topic).await?;
         check_sendable(&topic, &request)?;
+        let transactional = transactions::check_alone(&request.messages)?;
+        let immunity = request.messages.iter().find_map(|message| message.immunity_millis);
         let bytes: Vec<usize> = request.messages.iter().map(|message| message.record.len()).collect();
         let deadline = request.deadline.map(|at| {
             let left = at.saturating_duration_since(Instant::now()).as_millis();
             self.inner.shard.now().plus(i64::try_from(left).unwrap_or(i64::MAX))
         });
         let dues: Vec<_> = request.messages.iter().map(|message| message.deliver_at).collect();
-        let messages: Vec<Incoming> = request
+        let mut messages: Vec<Incoming> = request
             .messages
             .into_iter()
             .map(|message| {
@@ -114,12 +117,14 @@ impl Broker {
                 Incoming { record: message.record, terms, message_group }
             })
             .collect();
-        let sending = self.ask(|token| match dues.iter().any(Option::is_some) {
-            true => {
+        let half = if transactional { messages.pop() } else { None };
+        let sending = self.ask(|token| match half {
+            Some(half) => transactions::half_command(topic.id, half, immunity, deadline, token),
+            None if dues.iter().any(Option::is_some) => {
                 let messages = delayed::scheduled(messages, &dues);
                 Command::Schedule { topic: topic.id, messages, deadline, token }
             }
-            false => Command::Send { topic: topic.id, messages, deadline, token },
+            None => Command::Send { topic: topic.id, messages, deadline, token },
         });
         let output = match request.deadline {
             Some(deadline) => match tokio::time::timeout_at(deadline.into(), sending).await {
@@ -132,13 +137,18 @@ impl Broker {
             Output::Sent(places) => {
                 let stats = self.inner.stats.topic(&topic.name);
                 bytes.iter().for_each(|&bytes| stats.sent(bytes));
-                let sent = |(queue, offset)| SentMessage { queue, offset, recall_handle: None };
+                let sent = |(queue, offset)| SentMessage { queue, offset, ..SentMessage::default() };
                 Ok(places.into_iter().map(sent).collect())
             }
             Output::Scheduled(placed) => {
                 let stats = self.inner.stats.topic(&topic.name);
                 bytes.iter().for_each(|&bytes| stats.sent(bytes));
                 Ok(self.sent_later(topic.id, &placed))
+            }
+            Output::Half(place, began) => {
+                let stats = self.inner.stats.topic(&topic.name);
+                bytes.iter().for_each(|&bytes| stats.sent(bytes));
+                Ok(vec![self.sent_half(topic.id, place, began)])
             }
             other => Err(self.unexpected(other, &topic.name, "")),
         }

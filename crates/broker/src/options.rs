@@ -38,6 +38,12 @@ pub struct BrokerOptions {
     pub delay_max_millis: i64,
     /// Whether topics of type MIXED may be made.
     pub mixed_topics: bool,
+    /// How long after the sending of a half message nobody is asked about it, unless the message says so.
+    pub transaction_immunity_millis: i64,
+    /// Time between two checks of a transaction.
+    pub transaction_check_interval_millis: i64,
+    /// Checks of a transaction, after which it is given up.
+    pub transaction_checks_max: u32,
 }
 
 impl BrokerOptions {
@@ -60,6 +66,9 @@ impl BrokerOptions {
             reply_bytes: 64 << 20,
             delay_max_millis: martlet_model::limits::DELAY_MILLIS_MAX,
             mixed_topics: false,
+            transaction_immunity_millis: martlet_model::limits::TRANSACTION_IMMUNITY_MILLIS,
+            transaction_check_interval_millis: martlet_model::limits::TRANSACTION_CHECK_INTERVAL_MILLIS,
+            transaction_checks_max: martlet_model::limits::TRANSACTION_CHECKS_MAX,
         }
     }
 }

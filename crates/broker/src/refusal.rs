@@ -78,6 +78,24 @@ pub enum Refusal {
         /// What is wrong with it.
         reason: String,
     },
+    /// A transaction id that is not one of this shard and topic.
+    #[error("{reason}")]
+    TransactionId {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The transaction ended before, the other way.
+    #[error("transaction is not ended: {reason}")]
+    TransactionOver {
+        /// How it ended.
+        reason: String,
+    },
+    /// Nothing is known of the transaction any more, or its message is not there.
+    #[error("transaction cannot be ended: {reason}")]
+    TransactionGone {
+        /// What happened to it.
+        reason: String,
+    },
     /// The message to be recalled does not wait any more.
     #[error("message is not recalled: {reason}")]
     NotWaiting {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 pub use martlet_cluster::{GroupSettings, TopicSettings};
 use martlet_model::{Filter, GroupConfig, MessageType, QueueOffset, TopicConfig, UnixMillis};
+pub use martlet_shard::Waiting;
 use std::sync::Arc;
 
 /// A message on its way in. The protocol has checked the message's own limits and written the record.
@@ -16,6 +17,8 @@ pub struct NewMessage {
     pub keys: Vec<String>,
     /// Not to be delivered before, at most [`crate::BrokerOptions::delay_max_millis`] ahead; also in the record.
     pub deliver_at: Option<UnixMillis>,
+    /// Of a transactional message: how long after its sending nobody is asked about it; `None`: the broker's own time.
+    pub immunity_millis: Option<i64>,
     /// The record, see `martlet_model::record`.
     pub record: Bytes,
 }
@@ -32,7 +35,7 @@ pub struct SendRequest {
 }
 
 /// Where a sent message is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SentMessage {
     /// Number of the queue within the topic; 0 for a message that waits.
     pub queue: u32,
@@ -40,6 +43,8 @@ pub struct SentMessage {
     pub offset: QueueOffset,
     /// Stops the message as long as it waits for its delivery timestamp.
     pub recall_handle: Option<String>,
+    /// Ends the transaction of a half message.
+    pub transaction_id: Option<String>,
 }
 
 /// A poll for messages.
@@ -152,8 +157,8 @@ pub struct TopicStatus {
     pub config: TopicConfig,
     /// Its queues.
     pub queues: Vec<QueueStatus>,
-    /// Messages that wait for their delivery timestamp.
-    pub delayed: u64,
+    /// Messages that wait for something other than a consumer, as of at most a second ago.
+    pub waiting: Waiting,
 }
 
 /// A group's progress in one queue.

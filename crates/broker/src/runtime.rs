@@ -9,7 +9,9 @@ use crate::options::OpenError;
 use crate::stats::ShardFigures;
 use martlet_model::handle::{HandleKey, ReceiptHandle};
 use martlet_model::{GroupId, UnixMillis};
-use martlet_shard::{ClockNotice, Command, HandOut, Load, LoadId, Loaded, Output, ShardClock, ShardLoop, ShardOptions};
+use martlet_shard::{
+    ClockNotice, Command, HandOut, Load, LoadId, Loaded, Output, ShardClock, ShardLoop, ShardOptions, TransactionCheck,
+};
 use martlet_store::{ReadError, Store};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -17,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// Commands that may wait for the shard.
 const INBOX_MAX: usize = 65_536;
@@ -138,6 +140,7 @@ impl ShardHandle {
         options: ShardOptions,
         bell: Bell,
         last_durable: UnixMillis,
+        checks: mpsc::Sender<TransactionCheck>,
     ) -> Result<(Self, u32, JoinHandle<S>), OpenError> {
         let wall = Wall { start: Instant::now() };
         let clock = ShardClock::start(Wall::now(), last_durable, wall.steady());
@@ -150,8 +153,8 @@ impl ShardHandle {
         let figures = Arc::new(Mutex::new(opened));
         let inbox = bell.0;
         let handle = Self { inbox: inbox.clone(), shard: number, epoch, key, figures: Arc::clone(&figures), wall };
-        let runner =
-            Runner { shard, clock, inbox: inbox.clone(), figures, wall, pending: Vec::new(), handle: handle.clone() };
+        let (pending, handed) = (Vec::new(), handle.clone());
+        let runner = Runner { shard, clock, inbox: inbox.clone(), figures, wall, pending, handle: handed, checks };
         let thread = std::thread::Builder::new()
             .name("martlet-shard".into())
             .spawn(move || runner.run())
@@ -261,6 +264,8 @@ struct Runner<S: Store> {
     /// Loads that were not answered at the first poll.
     pending: Vec<(LoadId, Reading)>,
     handle: ShardHandle,
+    /// Where checks of transactions go.
+    checks: mpsc::Sender<TransactionCheck>,
 }
 
 impl<S: Store> Runner<S> {
@@ -311,6 +316,10 @@ impl<S: Store> Runner<S> {
             }
             unwritten_since = self.shard.has_open_batch().then(|| unwritten_since.unwrap_or_else(Instant::now));
             self.release(turn.replies);
+            // One for which there is no room is not counted, and comes again after the interval.
+            for check in turn.checks {
+                let _ = self.checks.try_send(check);
+            }
             if let Some(failure) = turn.failed {
                 return self.stop(&failure.to_string());
             }

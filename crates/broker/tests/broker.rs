@@ -16,6 +16,7 @@ fn message(id: &str, tag: &str, body: &[u8]) -> NewMessage {
         message_id: id.into(),
         keys: vec![],
         deliver_at: None,
+        immunity_millis: None,
         record: writer.finish(body),
     }
 }

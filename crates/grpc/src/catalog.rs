@@ -55,7 +55,9 @@ impl Front {
             topic: Some(topic_out(&status.config)),
             queues: status.queues.iter().map(queue_out).collect(),
             broker: self.broker.broker_name().to_owned(),
-            delayed: status.delayed,
+            delayed: status.waiting.delayed,
+            half: status.waiting.halves,
+            given_up: status.waiting.given_up,
         })
     }
 

@@ -23,12 +23,15 @@ pub fn code(refusal: &Refusal) -> Code {
         | Refusal::HandleSuperseded => Code::InvalidReceiptHandle,
         Refusal::ProducerHandle { .. } => Code::BadRequest,
         // The one of the codes for "there is none" that clients know for a message.
-        Refusal::NotWaiting { .. } => Code::MessageNotFound,
+        Refusal::NotWaiting { .. } | Refusal::TransactionGone { .. } => Code::MessageNotFound,
+        Refusal::TransactionId { .. } => Code::InvalidTransactionId,
         Refusal::Busy { .. } | Refusal::DiskFull { .. } => Code::TooManyRequests,
         Refusal::OutcomeUnknown => Code::ProxyTimeout,
         Refusal::ShardStopped { .. } | Refusal::ShuttingDown => Code::HaNotAvailable,
         Refusal::ReadFailed { .. } | Refusal::Catalog { .. } => Code::InternalServerError,
-        Refusal::Exists { .. } | Refusal::NotResent { .. } => Code::PreconditionFailed,
+        Refusal::Exists { .. } | Refusal::NotResent { .. } | Refusal::TransactionOver { .. } => {
+            Code::PreconditionFailed
+        }
         Refusal::OffsetOutOfRange { .. } => Code::IllegalOffset,
         Refusal::Setting { .. } => Code::BadRequest,
         Refusal::NotSupported { .. } => Code::NotImplemented,
@@ -120,6 +123,9 @@ mod tests {
             (Refusal::HandleSuperseded, Code::InvalidReceiptHandle),
             (Refusal::ProducerHandle { reason: "handle".into() }, Code::BadRequest),
             (Refusal::NotWaiting { reason: text() }, Code::MessageNotFound),
+            (Refusal::TransactionId { reason: "id".into() }, Code::InvalidTransactionId),
+            (Refusal::TransactionOver { reason: text() }, Code::PreconditionFailed),
+            (Refusal::TransactionGone { reason: text() }, Code::MessageNotFound),
             (Refusal::Busy { what: "polls", limit: 1 }, Code::TooManyRequests),
             (Refusal::DiskFull { free: 0, needed: 1 }, Code::TooManyRequests),
             (Refusal::OutcomeUnknown, Code::ProxyTimeout),

@@ -209,7 +209,7 @@ impl Front {
     }
 }
 
-fn shown(message: &FoundMessage, store_host: &str) -> Result<v2::Message, Denied> {
+pub(crate) fn shown(message: &FoundMessage, store_host: &str) -> Result<v2::Message, Denied> {
     let damaged = |reason: String| {
         let (topic, queue, offset) = (&message.topic, message.queue, message.offset.0);
         let text = format!("the message at offset {offset} of queue {queue} of {topic} cannot be shown: {reason}");
@@ -236,7 +236,7 @@ fn shown(message: &FoundMessage, store_host: &str) -> Result<v2::Message, Denied
     }
 }
 
-fn count(field: &str, number: u32, default: u32) -> Result<usize, Denied> {
+pub(crate) fn count(field: &str, number: u32, default: u32) -> Result<usize, Denied> {
     match number {
         0 => Ok(default as usize),
         _ if number as usize <= FOUND_MAX => Ok(number as usize),

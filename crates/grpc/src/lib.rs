@@ -7,7 +7,7 @@
 //! - `transport`: gRPC over HTTP/2, made for small calls: no router, no boxed streams, one task per call.
 //! - [`proto`]: generated types and clients.
 //! - [`code`]: the one table from refusals to codes.
-//! - `service`: which call goes where. `producer`, `consumer`, `pull`, `session`, `admin`, `catalog`, `inspect`: the calls.
+//! - `service`: which call goes where. `producer`, `consumer`, `pull`, `session`, `transactions`, `admin`, `catalog`, `inspect`: the calls.
 //! - `latency`: how long they take.
 //! - `message_in`, `message_out`: between messages of the wire and records.
 //! - [`fuzz`]: every decoder behind a function that takes bytes.
@@ -24,7 +24,7 @@
 //! - Outbound: an answer that does not fit into its client's window is counted against [`Limits::outbound_bytes`] and
 //!   dropped after 30 s without progress; messages in it go back to the broker. Message bodies are counted by the
 //!   broker's own reply budget until they are written.
-//! - Sessions: [`Limits::clients_max`], 64 commands each.
+//! - Sessions: [`Limits::clients_max`], 64 commands each; messages in checks of transactions that wait have 16 MiB in all.
 
 mod admin;
 mod call;
@@ -47,7 +47,8 @@ mod session;
 mod sessions;
 mod settings;
 mod time;
-pub mod transport;
+pub mod transactions;
+mod transport;
 
 pub use latency::RpcLatency;
 pub use listener::tls::TlsOptions;

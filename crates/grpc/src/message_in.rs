@@ -9,8 +9,6 @@ use martlet_broker::NewMessage;
 use martlet_model::record::{Field, RecordWriter};
 use martlet_model::{MessageType, UnixMillis, limits, names};
 
-/// Longest time until the first transaction check, in milliseconds.
-const RECOVERY_MILLIS_MAX: i64 = 3_600_000;
 /// Longest lite topic, in bytes.
 const LITE_TOPIC_BYTES_MAX: usize = 64;
 /// Longest trace context and born host, in bytes. The reference has no limit.
@@ -137,10 +135,11 @@ pub(crate) fn accept(
             }
         },
     };
+    let immunity = system.orphaned_transaction_recovery_duration.as_ref().and_then(time::millis);
     if let Some(recovery) = &system.orphaned_transaction_recovery_duration
-        && time::millis(recovery).is_none_or(|millis| millis > RECOVERY_MILLIS_MAX)
+        && immunity.is_none_or(|millis| millis > limits::TRANSACTION_IMMUNITY_MILLIS_MAX)
     {
-        let (seconds, max) = (recovery.seconds, RECOVERY_MILLIS_MAX / 1000);
+        let (seconds, max) = (recovery.seconds, limits::TRANSACTION_IMMUNITY_MILLIS_MAX / 1000);
         let text = format_args!("orphaned_transaction_recovery_duration of {seconds} s is not from 0 to {max} s");
         return deny(Code::BadRequest, text);
     }
@@ -223,6 +222,7 @@ pub(crate) fn accept(
         message_id: std::mem::take(&mut system.message_id),
         keys: std::mem::take(&mut system.keys),
         deliver_at: delivery.map(UnixMillis),
+        immunity_millis: immunity.filter(|_| message_type == MessageType::Transaction),
         record: writer.finish(&message.body),
     })
 }

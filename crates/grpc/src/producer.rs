@@ -57,7 +57,7 @@ impl Front {
                 message_id,
                 offset: i64::try_from(sent.offset.0).unwrap_or(i64::MAX),
                 recall_handle: sent.recall_handle.unwrap_or_default(),
-                ..Default::default()
+                transaction_id: sent.transaction_id.unwrap_or_default(),
             })
             .collect();
         Ok(v2::SendMessageResponse { status: Some(code::ok()), entries })
@@ -74,8 +74,11 @@ impl Front {
                 return Err(conflict.into());
             }
             let what = match found {
-                MessageType::Normal | MessageType::Fifo | MessageType::Delay | MessageType::Priority => continue,
-                MessageType::Transaction => "sending TRANSACTION messages",
+                MessageType::Normal
+                | MessageType::Fifo
+                | MessageType::Delay
+                | MessageType::Transaction
+                | MessageType::Priority => continue,
                 MessageType::Lite => "sending LITE messages",
             };
             return Err(Denied::not_supported(what));
@@ -98,17 +101,5 @@ impl Front {
         }
         let message_id = self.broker.recall(&topic, &request.recall_handle).await?;
         Ok(v2::RecallMessageResponse { status: Some(code::ok()), message_id })
-    }
-
-    pub(crate) async fn end_transaction(
-        &self,
-        call: &Call,
-        request: v2::EndTransactionRequest,
-    ) -> Result<v2::EndTransactionResponse, Denied> {
-        call.client_id()?;
-        if message_in::is_blank(&request.transaction_id) {
-            return Err(Denied::new(Code::InvalidTransactionId, "transaction_id is blank"));
-        }
-        Err(Denied::not_supported("EndTransaction"))
     }
 }

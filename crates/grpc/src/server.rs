@@ -128,6 +128,7 @@ pub fn serve(broker: Broker, options: GrpcOptions) -> Result<GrpcServer, ServeEr
         count => count,
     };
     let (stop, stopped) = watch::channel(false);
+    let mut checks = broker.take_checks();
     let advertise = options.advertise.map(|(host, port)| (host, if port == 0 { local_addr.port() } else { port }));
     let front = Arc::new(Front::new(broker, advertise, options.limits, stopped.clone()));
     let complaints = Arc::new(Complaints::default());
@@ -137,6 +138,7 @@ pub fn serve(broker: Broker, options: GrpcOptions) -> Result<GrpcServer, ServeEr
     for (number, inbox) in outboxes.into_iter().enumerate() {
         let worker = Worker { front: front.clone(), tls: tls.clone(), complaints: complaints.clone() };
         let accepting = accepting.take();
+        let checks = checks.take();
         let stopped = stopped.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Worker)?;
         let thread = std::thread::Builder::new()
@@ -145,6 +147,10 @@ pub fn serve(broker: Broker, options: GrpcOptions) -> Result<GrpcServer, ServeEr
                 runtime.block_on(async move {
                     if let Some((socket, inboxes)) = accepting {
                         tokio::spawn(accept(socket, inboxes, worker.clone(), stopped.clone()));
+                    }
+                    if let Some(checks) = checks {
+                        let sending = worker.front.clone().send_checks(checks, stopped.clone(), local_addr.to_string());
+                        tokio::spawn(sending);
                     }
                     worker.run(inbox, stopped).await;
                 });

@@ -191,6 +191,8 @@ refused!(
     v1::ListDeadLettersResponse,
     v1::ResendDeadLettersResponse,
     v1::ResetOffsetResponse,
+    v1::ListTransactionsResponse,
+    v1::ResolveTransactionResponse,
 );
 
 impl Refused for v2::ChangeLogLevelResponse {
@@ -349,6 +351,8 @@ impl Front {
                 "ListDeadLetters" => list_dead_letters -> v1::ListDeadLettersResponse,
                 "ResendDeadLetters" => resend_dead_letters -> v1::ResendDeadLettersResponse,
                 "ResetOffset" => reset_offset -> v1::ResetOffsetResponse,
+                "ListTransactions" => list_transactions -> v1::ListTransactionsResponse,
+                "ResolveTransaction" => resolve_transaction -> v1::ResolveTransactionResponse,
             },
             _ => unknown(&mut respond, path),
         }

@@ -4,7 +4,7 @@ use crate::call::Call;
 use crate::code::{self, Denied};
 use crate::proto::v2::{self, ClientType, Code, TelemetryCommand, settings::PubSub, telemetry_command::Command};
 use crate::service::Front;
-use crate::sessions::COMMANDS_WAITING_MAX;
+use crate::sessions::{COMMANDS_WAITING_MAX, WaitingCommand};
 use crate::settings;
 use crate::time;
 use crate::transport::frames::{FrameReader, framed};
@@ -72,7 +72,7 @@ impl Front {
         client_id: &Arc<str>,
         number: u64,
     ) -> End {
-        let (sender, mut commands) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let (sender, mut commands) = mpsc::channel::<WaitingCommand>(COMMANDS_WAITING_MAX);
         let mut reader = FrameReader::new(body, self.inbound.clone(), COMMAND_BYTES_MAX);
         loop {
             let frame = tokio::select! {
@@ -81,7 +81,7 @@ impl Front {
                     Ok(None) => return End::Finished,
                     Err(error) => return End::Failed(error),
                 },
-                Some(command) = commands.recv() => match send(answer, &command).await {
+                Some(waiting) = commands.recv() => match send(answer, &waiting.command).await {
                     Ok(()) => continue,
                     Err(gone) => return gone.into(),
                 },
@@ -125,7 +125,7 @@ impl Front {
         call: &Call,
         client_id: &Arc<str>,
         settings: v2::Settings,
-        stream: (u64, mpsc::Sender<TelemetryCommand>),
+        stream: (u64, mpsc::Sender<WaitingCommand>),
     ) -> Result<TelemetryCommand, Denied> {
         let role = settings::role(&settings)?;
         let group = match &role {

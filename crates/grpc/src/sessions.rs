@@ -10,17 +10,28 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Commands that wait for one client's stream.
 pub(crate) const COMMANDS_WAITING_MAX: usize = 64;
+/// Bytes of messages in commands that wait, over all clients.
+const COMMAND_BYTES_WAITING_MAX: usize = 16 << 20;
+/// They are counted in units of this many bytes.
+const COMMAND_UNIT: usize = 1024;
 /// What clients wait for an answer unless they say otherwise.
 const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
+
+/// A command on its way to a client's stream, and its share of the bytes that may wait.
+#[derive(Debug)]
+pub(crate) struct WaitingCommand {
+    pub(crate) command: TelemetryCommand,
+    _share: Option<OwnedSemaphorePermit>,
+}
 
 #[derive(Debug)]
 struct Session {
     request_timeout: Duration,
-    stream: Option<(u64, mpsc::Sender<TelemetryCommand>)>,
+    stream: Option<(u64, mpsc::Sender<WaitingCommand>)>,
     seen: Instant,
 }
 
@@ -30,11 +41,13 @@ pub(crate) struct Sessions {
     map: Mutex<(HashMap<Arc<str>, Session>, usize)>,
     next_stream: AtomicU64,
     clients_max: usize,
+    command_bytes: Arc<Semaphore>,
 }
 
 impl Sessions {
     pub(crate) fn new(clients_max: usize) -> Self {
-        Self { map: Mutex::default(), next_stream: AtomicU64::new(1), clients_max }
+        let command_bytes = Arc::new(Semaphore::new(COMMAND_BYTES_WAITING_MAX / COMMAND_UNIT));
+        Self { map: Mutex::default(), next_stream: AtomicU64::new(1), clients_max, command_bytes }
     }
 
     /// A number for a new stream.
@@ -47,7 +60,7 @@ impl Sessions {
         &self,
         client_id: &Arc<str>,
         request_timeout: Option<Duration>,
-        stream: (u64, mpsc::Sender<TelemetryCommand>),
+        stream: (u64, mpsc::Sender<WaitingCommand>),
         now: Instant,
     ) -> Result<(), Denied> {
         let mut guard = lock(&self.map);
@@ -97,7 +110,29 @@ impl Sessions {
     pub(crate) fn command(&self, client_id: &str, command: TelemetryCommand) -> bool {
         let guard = lock(&self.map);
         let stream = guard.0.get(client_id).and_then(|session| session.stream.as_ref());
-        stream.is_some_and(|(_, sender)| sender.try_send(command).is_ok())
+        stream.is_some_and(|(_, sender)| sender.try_send(WaitingCommand { command, _share: None }).is_ok())
+    }
+
+    /// Whether one of these clients has a stream.
+    pub(crate) fn any_listens(&self, ids: &[Arc<str>]) -> bool {
+        let guard = lock(&self.map);
+        ids.iter().any(|id| guard.0.get(id).is_some_and(|session| session.stream.is_some()))
+    }
+
+    /// Sends a command with so many bytes of message to the first of these clients that can take it. `false`: none can.
+    pub(crate) fn command_any(&self, ids: &[Arc<str>], command: TelemetryCommand, bytes: usize) -> bool {
+        let units = u32::try_from(bytes.div_ceil(COMMAND_UNIT)).unwrap_or(u32::MAX);
+        let Ok(share) = self.command_bytes.clone().try_acquire_many_owned(units) else { return false };
+        let mut waiting = WaitingCommand { command, _share: Some(share) };
+        let guard = lock(&self.map);
+        let streams = ids.iter().filter_map(|id| guard.0.get(id)?.stream.as_ref());
+        for (_, sender) in streams {
+            match sender.try_send(waiting) {
+                Ok(()) => return true,
+                Err(mpsc::error::TrySendError::Full(back) | mpsc::error::TrySendError::Closed(back)) => waiting = back,
+            }
+        }
+        false
     }
 }
 

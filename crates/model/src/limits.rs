@@ -42,6 +42,15 @@ pub const OPEN_SLOTS_MAX: usize = 100_000;
 pub const RETENTION_MILLIS: i64 = 72 * 3_600_000;
 /// Latest delivery timestamp, in milliseconds from the message's arrival (40 days). The reference's proxy takes a day.
 pub const DELAY_MILLIS_MAX: i64 = 40 * 86_400_000;
+/// How long after the sending of a half message no producer is asked about its transaction, unless the message says so, in
+/// milliseconds.
+pub const TRANSACTION_IMMUNITY_MILLIS: i64 = 6_000;
+/// Longest such time that a message may ask for, in milliseconds.
+pub const TRANSACTION_IMMUNITY_MILLIS_MAX: i64 = 3_600_000;
+/// Time between two checks of a transaction, in milliseconds.
+pub const TRANSACTION_CHECK_INTERVAL_MILLIS: i64 = 30_000;
+/// Checks of a transaction, after which it is given up.
+pub const TRANSACTION_CHECKS_MAX: u32 = 15;
 /// Queues of an auto-created topic.
 pub const TOPIC_QUEUES_DEFAULT: u32 = 8;
 /// Most queues of one topic and shard. Our own limit.

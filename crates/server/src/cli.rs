@@ -17,7 +17,8 @@ const EXAMPLES: &str = "Examples:\n  \
     martlet receive orders --group billing      receive and acknowledge what is there\n  \
     martlet group describe billing              see how far a group is\n  \
     martlet message find --topic orders --key 4711   look at messages without consuming them\n  \
-    martlet dead-letter resend billing --all    put back what a group gave up";
+    martlet dead-letter resend billing --all    put back what a group gave up\n  \
+    martlet transaction list --given-up         see which transactions nobody ended";
 
 /// The whole command line.
 pub fn command() -> Command {
@@ -77,6 +78,9 @@ pub enum Action {
     /// List, show or resend what a consumer group gave up
     #[command(subcommand)]
     DeadLetter(DeadLetterAction),
+    /// List transactions that nobody ended, commit or roll back one of them
+    #[command(subcommand)]
+    Transaction(TransactionAction),
     /// Send messages
     Send(SendArgs),
     /// Receive messages and acknowledge them
@@ -369,6 +373,38 @@ pub enum MessageAction {
         #[command(flatten)]
         target: Target,
     },
+}
+
+/// Transactions that were neither committed nor rolled back.
+#[derive(Debug, Subcommand)]
+pub enum TransactionAction {
+    /// List them, with the ids that end them
+    List {
+        /// Only those whose message is for this topic
+        #[arg(long)]
+        topic: Option<String>,
+        /// Only those of which producers are not asked any more
+        #[arg(long)]
+        given_up: bool,
+        /// Most transactions
+        #[arg(short = 'n', long)]
+        count: Option<u64>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Put the message of a transaction into its topic
+    Commit(EndArgs),
+    /// Drop the message of a transaction
+    Rollback(EndArgs),
+}
+
+/// Which transaction to end.
+#[derive(Debug, Args)]
+pub struct EndArgs {
+    /// Its id, as `transaction list` shows it
+    pub transaction_id: String,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 /// Subcommands of `martlet dead-letter`.

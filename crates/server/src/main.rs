@@ -55,6 +55,7 @@ fn command(matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
             cli::Action::Group(action) => client::group::run(action).await,
             cli::Action::Message(action) => client::look::run(action).await,
             cli::Action::DeadLetter(action) => client::dead_letter::run(action).await,
+            cli::Action::Transaction(action) => client::transaction::run(action).await,
             cli::Action::Send(args) => client::send::run(args).await,
             cli::Action::Receive(args) => client::receive::run(args).await,
             // Needs no connection, and was done above.

@@ -279,6 +279,14 @@ impl Snapshot {
         count("martlet_recalled_messages", "Delayed messages recalled before they were due", counters.recalled);
         let dropped = "Delayed messages dropped because their topic was deleted or repair dropped them from the log";
         count("martlet_timer_dropped_messages", dropped, counters.timers_dropped);
+        count("martlet_half_messages_in", "Half messages stored", counters.halves_in);
+        count("martlet_transactions_committed", "Transactions committed", counters.committed);
+        count("martlet_transactions_rolled_back", "Transactions rolled back", counters.rolled_back);
+        let checks = "Times a producer was asked how a transaction ended";
+        count("martlet_transaction_checks", checks, counters.transaction_checks);
+        count("martlet_transactions_given_up", "Transactions given up after their last check", counters.given_up);
+        let dropped = "Half messages dropped by retention, with their topic, or by repair";
+        count("martlet_half_messages_dropped", dropped, counters.halves_dropped);
         let full = "Polls that met a group and queue at its limit of open slots";
         count("martlet_open_slots_full", full, counters.open_slots_full);
         let seconds = martlet_broker::LATENESS_MILLIS.iter().map(|&bound| bound as f64 / 1000.0);
@@ -293,6 +301,17 @@ impl Snapshot {
             let labels = vec![("topic", topic.clone())];
             let value = Value::Gauge(waiting.delayed as f64);
             families.add("rocketmq_timing_messages", "Messages that wait for their delivery timestamp", labels, value);
+            let labels = || vec![("topic", topic.clone())];
+            let half = Value::Gauge(waiting.halves as f64);
+            families.add(
+                "rocketmq_half_messages",
+                "Messages that wait for the end of their transaction",
+                labels(),
+                half,
+            );
+            let given_up = Value::Gauge(waiting.given_up as f64);
+            let help = "Half messages of which producers are not asked any more";
+            families.add("martlet_half_messages_given_up", help, labels(), given_up);
         }
         let figures = &self.figures;
         for (group, topic, count) in &figures.dead_letters {

@@ -102,6 +102,9 @@ fn open(config: &Config, folder: &Path) -> Result<(Broker, OpenReport), RunError
         open_slots_max: config.open_slots_max as usize,
         delay_max_millis: i64::from(config.delay_max_hours) * 3_600_000,
         mixed_topics: config.mixed_topics,
+        transaction_immunity_millis: i64::from(config.transaction_immunity_seconds) * 1_000,
+        transaction_check_interval_millis: i64::from(config.transaction_check_interval_seconds) * 1_000,
+        transaction_checks_max: config.transaction_checks_max,
         disk_watermark: f64::from(config.disk_watermark_percent) / 100.0,
         ..BrokerOptions::new(folder)
     };

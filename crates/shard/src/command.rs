@@ -85,6 +85,49 @@ pub struct TimerAt {
     pub offset: QueueOffset,
 }
 
+/// Where a half message lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HalfPlace {
+    /// Its bucket, a hidden queue.
+    pub queue: QueueId,
+    /// The place there.
+    pub offset: QueueOffset,
+}
+
+/// A half message whose transaction has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Half {
+    /// Where it goes when it is committed.
+    pub topic: TopicId,
+    /// When it was sent.
+    pub began: UnixMillis,
+    /// When a producer is asked next; of one that was given up, when retention drops it.
+    pub due: UnixMillis,
+    /// How long after the sending nobody was to be asked.
+    pub immunity_millis: i64,
+    /// Checks that producers were sent.
+    pub checks: u32,
+    /// Nobody is asked any more.
+    pub given_up: bool,
+    /// The client's message id.
+    pub message_id: String,
+}
+
+/// A producer of this topic is to be asked how a transaction ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransactionCheck {
+    /// The topic.
+    pub topic: TopicId,
+    /// Its half message.
+    pub place: HalfPlace,
+    /// When that was sent.
+    pub began: UnixMillis,
+    /// When the next check is due; tells this check from others.
+    pub due: UnixMillis,
+    /// This one's number, from 1.
+    pub number: u32,
+}
+
 /// A message that is not to be delivered before its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scheduled {
@@ -191,6 +234,35 @@ pub enum Command<T> {
         at: TimerAt,
         /// For the reply.
         token: T,
+    },
+    /// Stores a half message: seen by nobody until its transaction is committed. Answered by [`Output::Half`].
+    SendHalf {
+        /// Where it goes then.
+        topic: TopicId,
+        /// The record.
+        record: Bytes,
+        /// How long nobody is asked about it; `None`: the shard's own time.
+        immunity_millis: Option<i64>,
+        /// Refused if the turn starts after this.
+        deadline: Option<UnixMillis>,
+        /// For the reply.
+        token: T,
+    },
+    /// Ends a transaction; answered by [`Output::Ended`].
+    EndTransaction {
+        /// The topic of its message.
+        topic: TopicId,
+        /// Its half message.
+        place: HalfPlace,
+        /// Commit, or else roll back.
+        commit: bool,
+        /// For the reply.
+        token: T,
+    },
+    /// A producer was sent this check: it counts. No reply.
+    Checked {
+        /// Which.
+        check: TransactionCheck,
     },
     /// Polls; answered by [`Output::Delivered`].
     Receive {
@@ -436,6 +508,23 @@ pub enum RecallError {
     Recalled,
 }
 
+/// Why a transaction does not end as asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EndError {
+    /// It ended before, the other way.
+    #[error("it was {} before", if *committed { "committed" } else { "rolled back" })]
+    Ended {
+        /// Which way.
+        committed: bool,
+    },
+    /// Nothing is known of it.
+    #[error("it does not wait any more: it ended, or was dropped, longer ago than the topic keeps messages")]
+    Unknown,
+    /// The message was dropped from the log by repair.
+    #[error("its message is not in the log any more")]
+    Lost,
+}
+
 /// Where a message came to lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placed {
@@ -450,6 +539,10 @@ pub enum Placed {
 pub struct Waiting {
     /// For their delivery timestamp.
     pub delayed: u64,
+    /// For the end of their transaction.
+    pub halves: u64,
+    /// Of these, those that producers are not asked about any more.
+    pub given_up: u64,
 }
 
 /// Why a command was refused as a whole.
@@ -562,6 +655,10 @@ pub enum Output {
     Scheduled(Vec<Placed>),
     /// Stopped: the message's id, empty if it has none.
     Recalled(Result<String, RecallError>),
+    /// Stored apart: where, and when.
+    Half(HalfPlace, UnixMillis),
+    /// The transaction has ended as asked, now or before.
+    Ended(Result<(), EndError>),
     /// Handed out; empty when the poll ended without a message.
     Delivered(Vec<HandOut>),
     /// One answer per handle.
@@ -637,4 +734,16 @@ pub struct Counters {
     pub lateness: [u64; LATENESS_MILLIS.len() + 1],
     /// Sum of that, in milliseconds.
     pub lateness_sum: u64,
+    /// Half messages stored.
+    pub halves_in: u64,
+    /// Of these, those that were committed.
+    pub committed: u64,
+    /// Of these, those that were rolled back.
+    pub rolled_back: u64,
+    /// Of these, those that were given up after their last check; they may be committed or rolled back later.
+    pub given_up: u64,
+    /// Of these, those that retention dropped, whose topic was deleted or that were dropped from the log by repair.
+    pub halves_dropped: u64,
+    /// Checks that producers were sent.
+    pub transaction_checks: u64,
 }

@@ -32,7 +32,7 @@ pub(crate) fn terms_of(topic: TopicId, record: &[u8]) -> Vec<Term> {
         .collect()
 }
 
-fn message_id(record: &[u8]) -> Option<&str> {
+pub(crate) fn message_id(record: &[u8]) -> Option<&str> {
     record::find(record, |field| match field {
         Field::MessageId(id) => Some(id),
         _ => None,
@@ -60,20 +60,25 @@ impl<T> Shard<T> {
                 placed.push(Placed::Now(queue, offset));
                 continue;
             }
-            let (queue, offset, keep_until) = self.take_bucket_place(due);
-            let at = TimerAt { due, queue, offset };
-            // Found by what it is called only once it is in its topic.
-            self.ops.push(Op::Append { queue, offset, record: message.record, terms: Vec::new(), keep_until });
-            self.add_timer(at, Timer::Deliver(topic));
-            self.count_waiting(topic, |waiting| waiting.delayed += 1);
-            self.counters.timers_in += 1;
-            placed.push(Placed::Later(at));
+            placed.push(Placed::Later(self.delay_until(topic, due, message.record)));
         }
         self.reply(token, Output::Scheduled(placed));
     }
 
+    /// Keeps a message until it is due.
+    pub(crate) fn delay_until(&mut self, topic: TopicId, due: UnixMillis, record: Bytes) -> TimerAt {
+        let (queue, offset, keep_until) = self.take_bucket_place(due);
+        let at = TimerAt { due, queue, offset };
+        // Found by what it is called only once it is in its topic.
+        self.ops.push(Op::Append { queue, offset, record, terms: Vec::new(), keep_until });
+        self.add_timer(at, Timer::Deliver(topic));
+        self.count_waiting(topic, |waiting| waiting.delayed += 1);
+        self.counters.timers_in += 1;
+        at
+    }
+
     /// Why nothing can be sent to a topic.
-    fn refuses_send(&self, topic: TopicId, deadline: Option<UnixMillis>) -> Option<Refused> {
+    pub(crate) fn refuses_send(&self, topic: TopicId, deadline: Option<UnixMillis>) -> Option<Refused> {
         if deadline.is_some_and(|deadline| deadline < self.now) {
             return Some(Refused::DeadlinePassed);
         }
@@ -88,7 +93,7 @@ impl<T> Shard<T> {
     }
 
     /// Appends to the queue that the message belongs in, which is resident.
-    fn append_in_turn(&mut self, topic: TopicId, message: Incoming) -> Option<(u32, QueueOffset)> {
+    pub(crate) fn append_in_turn(&mut self, topic: TopicId, message: Incoming) -> Option<(u32, QueueOffset)> {
         let entry = self.topics.get_mut(&topic)?;
         let queue = entry.queue_for_message(None, &message.record)?;
         entry.next_send = entry.next_send.wrapping_add(1);
@@ -101,27 +106,30 @@ impl<T> Shard<T> {
         queues.map_or(&[], |topic| &topic.queues[..(topic.facts.write_queues as usize).min(topic.queues.len())])
     }
 
+    /// Delayed messages on their way out.
+    fn delivering(&self) -> Vec<(TimerAt, TopicId)> {
+        let delivering = self.timers.firing.iter().filter_map(|(&at, timer)| match timer {
+            Timer::Deliver(topic) => Some((at, *topic)),
+            Timer::Check(_) | Timer::Forget(_) => None,
+        });
+        delivering.collect()
+    }
+
     /// Has the messages read that are due.
     pub(crate) fn read_due(&mut self) {
-        let gone: Vec<TimerAt> = self
-            .timers
-            .firing
-            .iter()
-            .filter(|(_, Timer::Deliver(topic))| !self.topics.contains_key(topic))
-            .map(|(&at, _)| at)
-            .collect();
-        for at in gone {
+        let (delivering, gone): (Vec<_>, Vec<_>) =
+            self.delivering().into_iter().partition(|(_, topic)| self.topics.contains_key(topic));
+        for (at, _) in gone {
             self.counters.timers_dropped += 1;
             self.remove_timer(at);
         }
-        if self.timers.firing.is_empty() {
+        if delivering.is_empty() {
             return;
         }
         if self.room != Room::Open {
-            let all: Vec<TimerAt> = self.timers.firing.keys().copied().collect();
-            return self.timers_again(all);
+            return self.timers_again(delivering.into_iter().map(|(at, _)| at));
         }
-        let mut places: Vec<_> = self.timers.firing.keys().map(|at| (at.queue, at.offset)).collect();
+        let mut places: Vec<_> = delivering.iter().map(|(at, _)| (at.queue, at.offset)).collect();
         places.sort_unstable();
         self.want_after_batch(Load::Due(places), Purpose::Due);
     }
@@ -129,14 +137,12 @@ impl<T> Shard<T> {
     /// They have been read, or some of them.
     pub(crate) fn due_loaded(&mut self, found: Option<Vec<(QueueId, QueueOffset, Option<Bytes>)>>) {
         let Some(found) = found else {
-            let all: Vec<TimerAt> = self.timers.firing.keys().copied().collect();
-            return self.timers_again(all);
+            return self.timers_again(self.delivering().into_iter().map(|(at, _)| at));
         };
         let mut records: BTreeMap<_, _> =
             found.into_iter().map(|(queue, offset, record)| ((queue, offset), record)).collect();
         let mut by_topic: BTreeMap<TopicId, Vec<(TimerAt, Bytes)>> = BTreeMap::new();
-        let firing: Vec<(TimerAt, Timer)> = self.timers.firing.iter().map(|(&at, &timer)| (at, timer)).collect();
-        for (at, Timer::Deliver(topic)) in firing {
+        for (at, topic) in self.delivering() {
             match records.remove(&(at.queue, at.offset)) {
                 Some(Some(record)) => by_topic.entry(topic).or_default().push((at, record)),
                 // Dropped from the log by repair.

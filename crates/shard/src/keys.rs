@@ -12,15 +12,17 @@
 //! | 8 | prefix | nothing: keys below that prefix are being deleted | until none is left |
 //! | 9 | due time, bucket, offset | timer: what is to happen then, and the topic it is for | until it has happened |
 //! | 10 | 0, hour | bucket of the messages due in that hour: queue number | until the hour is over and all are out |
-//! | 10 | 1, hour | bucket of the half messages of that hour: queue number | until all of them are ended |
+//! | 10 | 1, hour | bucket of the half messages of that hour: queue number, how many have not ended | until all have ended |
 //! | 10 | 2, topic | how many messages of the topic wait | when that changes |
+//! | 11 | bucket, offset | half message: topic, times, checks, message id | until its transaction ends |
+//! | 12 | bucket, offset | how that transaction ended | as long as the topic keeps messages |
 //! | 13 | group, queue, hash of a message group, offset | parked messages from that offset on: [`crate::parked`] | deltas, until none is left |
 //! | 14 | group, topic, hash of the filter | subscription: filter, last seen | while live; anew every 10 minutes |
 //! | 16 | queue, page | dead letters that were resent: a bit for each of 1024 offsets | with each resend |
 //!
 //! Numbers are written as one length byte and that many big-endian bytes without leading zeros: short, and in order.
 
-use crate::command::TimerAt;
+use crate::command::{HalfPlace, TimerAt};
 use bytes::Bytes;
 use martlet_model::{GroupId, QueueId, QueueOffset, TopicId, UnixMillis};
 use std::ops::Range;
@@ -35,9 +37,14 @@ pub const CONSUMER: u8 = 7;
 pub const SWEEP: u8 = 8;
 pub const TIMER: u8 = 9;
 pub const BUCKET: u8 = 10;
+pub const HALF: u8 = 11;
+pub const OUTCOME: u8 = 12;
 pub const PARKED: u8 = 13;
 pub const SUBSCRIPTION: u8 = 14;
 pub const RESENT: u8 = 16;
+
+/// Sub-kind of key 10: buckets of half messages.
+pub const HALVES: u64 = 1;
 
 fn key(kind: u8, numbers: &[u64]) -> Bytes {
     let mut key = Vec::with_capacity(1 + numbers.len() * 4);
@@ -143,6 +150,28 @@ pub fn timer_of(key: &[u8]) -> Option<TimerAt> {
 
 pub fn bucket(of: u64, hour: u64) -> Bytes {
     key(BUCKET, &[of, hour])
+}
+
+pub fn half(place: HalfPlace) -> Bytes {
+    key(HALF, &[place.queue.0, place.offset.0])
+}
+
+/// The half messages from this one on.
+pub fn halves_from(place: Option<HalfPlace>) -> Range<Bytes> {
+    let all = kind(HALF);
+    place.map_or(all.start, half)..all.end
+}
+
+/// Reads a half message's key back.
+pub fn half_of(key: &[u8]) -> Option<HalfPlace> {
+    match (key.first(), numbers(key)?.as_slice()) {
+        (Some(&HALF), &[queue, offset]) => Some(HalfPlace { queue: QueueId(queue), offset: QueueOffset(offset) }),
+        _ => None,
+    }
+}
+
+pub fn outcome(place: HalfPlace) -> Bytes {
+    key(OUTCOME, &[place.queue.0, place.offset.0])
 }
 
 /// All keys of one kind.

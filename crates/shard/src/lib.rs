@@ -15,8 +15,9 @@
 //! - No poll waits while there is a visible message for it, open slots permitting.
 //!
 //! Layout: [`command`] is the vocabulary; `keys` and `codec` say what lies in the store; `queue` and `progress` are the
-//! entities, `ordered` and `parked` what ordered groups add to the latter; `send`, `delay`, `receive`, `sequence`, `settle`,
-//! `subscriptions`, `catalog`, `retention`, `reset`, `pull` decide; `timers` keeps what is due by itself; `turn` is the loop around them.
+//! entities, `ordered` and `parked` what ordered groups add to the latter; `send`, `delay`, `transactions`, `receive`, `sequence`, `settle`,
+//! `subscriptions`, `catalog`, `retention`, `reset`, `pull` decide; `timers` keeps what is due by itself, `halves` the half messages; `turn` is the loop
+//! around them.
 
 mod attempts;
 mod catalog;
@@ -25,6 +26,7 @@ mod codec;
 pub mod command;
 mod dead;
 mod delay;
+mod halves;
 mod keys;
 mod load;
 mod ordered;
@@ -42,14 +44,17 @@ mod settle;
 mod shard;
 mod subscriptions;
 mod timers;
+mod transactions;
 mod turn;
 
 pub use clock::{ClockNotice, ShardClock};
 pub use command::{
-    ClientNumber, Command, Counters, DeadLetterPlace, DeadLetters, GroupFacts, HandOut, Incoming, LATENESS_MILLIS,
-    Output, Placed, PollId, ProgressFigures, QueueFigures, RecallError, ReceiveCommand, Refused, ResendError,
-    ResetTarget, Scheduled, SettleError, SubscriptionFigures, TimerAt, TopicFacts, Waiting,
+    ClientNumber, Command, Counters, DeadLetterPlace, DeadLetters, EndError, GroupFacts, Half, HalfPlace, HandOut,
+    Incoming, LATENESS_MILLIS, Output, Placed, PollId, ProgressFigures, QueueFigures, RecallError, ReceiveCommand,
+    Refused, ResendError, ResetTarget, Scheduled, SettleError, SubscriptionFigures, TimerAt, TopicFacts,
+    TransactionCheck, Waiting,
 };
+pub use halves::{HalfFound, halves};
 pub use load::{Load, LoadId, Loaded, execute, offset_at};
 pub use ordered::{message_group, message_group_of};
 pub use parked::StoredChunk;

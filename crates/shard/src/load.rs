@@ -1,7 +1,8 @@
 //! What the shard asks its caller to read from the store. The caller runs [`execute`] wherever it likes and gives the
 //! result back as a command.
 
-use crate::command::TimerAt;
+use crate::command::{HalfPlace, TimerAt};
+use crate::halves::{self, HalfFound};
 use crate::keys;
 use crate::ordered::message_group_of;
 use crate::parked::{self, StoredChunk};
@@ -66,6 +67,13 @@ pub enum Load {
     Due(Vec<(QueueId, QueueOffset)>),
     /// A timer, and the message it is about.
     Timer(TimerAt),
+    /// How a transaction stands.
+    Half {
+        /// Its half message.
+        place: HalfPlace,
+        /// Whether the message itself is wanted.
+        with_message: bool,
+    },
 }
 
 /// What was found.
@@ -121,6 +129,8 @@ pub enum Loaded {
         /// Its message, if that is still there.
         message: Option<StoredMessage>,
     },
+    /// For [`Load::Half`]. `None`: a newer broker wrote it.
+    Half(Option<HalfFound>),
 }
 
 /// Bytes of messages that one [`Load::Due`] brings, or one message.
@@ -181,6 +191,7 @@ pub async fn execute<R: Reader>(reader: &R, load: &Load) -> Result<Loaded, ReadE
             there: reader.get(&keys::timer(*at)).await?.is_some_and(|state| state.image.is_some()),
             message: reader.messages(at.queue, at.offset..at.offset.next(), 1, 1).await?.pop(),
         },
+        Load::Half { place, with_message } => Loaded::Half(halves::find(reader, *place, *with_message).await?),
     })
 }
 

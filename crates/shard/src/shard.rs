@@ -4,6 +4,7 @@ use crate::attempts::Attempts;
 use crate::codec::{self, CodecError, QueueImage, ShardImage};
 use crate::command::*;
 use crate::dead::Resent;
+use crate::halves::{HalfBuckets, HalfFound};
 use crate::keys;
 use crate::load::{Load, LoadId, Loaded, scan_all};
 use crate::ordered::message_group_of;
@@ -12,6 +13,7 @@ use crate::progress::{Progress, SlotChange};
 use crate::pull::Waits;
 use crate::queue::Queue;
 use crate::timers::Timers;
+use crate::transactions::HalfJob;
 use bytes::Bytes;
 use martlet_model::handle::{DeliveryNumber, HandleKey, ReceiptHandle};
 use martlet_model::{Filter, GroupId, QueueId, QueueOffset, TopicId, UnixMillis, limits};
@@ -21,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// How often to look whether deletion by age goes on again.
-const PAUSED_MILLIS: i64 = 60_000;
+pub(crate) const PAUSED_MILLIS: i64 = 60_000;
 
 /// How a shard is set up.
 #[derive(Clone, Debug)]
@@ -40,6 +42,12 @@ pub struct ShardOptions {
     pub hand_outs_wait: bool,
     /// Entities kept in memory; beyond it clean ones are dropped.
     pub resident_max: usize,
+    /// How long after the sending of a half message nobody is asked about its transaction, unless the message says so.
+    pub transaction_immunity_millis: i64,
+    /// Time between two checks of a transaction.
+    pub transaction_check_interval_millis: i64,
+    /// Checks of a transaction, after which it is given up.
+    pub transaction_checks_max: u32,
 }
 
 impl Default for ShardOptions {
@@ -52,6 +60,9 @@ impl Default for ShardOptions {
             polls_max: 100_000,
             hand_outs_wait: false,
             resident_max: 100_000,
+            transaction_immunity_millis: limits::TRANSACTION_IMMUNITY_MILLIS,
+            transaction_check_interval_millis: limits::TRANSACTION_CHECK_INTERVAL_MILLIS,
+            transaction_checks_max: limits::TRANSACTION_CHECKS_MAX,
         }
     }
 }
@@ -105,6 +116,11 @@ pub(crate) enum Work<T> {
     Fire {
         topic: TopicId,
         messages: Vec<(TimerAt, Bytes)>,
+    },
+    /// Do what is to be done with a half message; queues of its topic are resident now.
+    Half {
+        place: HalfPlace,
+        found: Box<HalfFound>,
     },
 }
 
@@ -192,6 +208,7 @@ pub(crate) enum Purpose<T> {
         offset: QueueOffset,
         token: T,
     },
+    Half(HalfPlace),
 }
 
 /// One shard. `T` is what callers recognise their replies by.
@@ -238,9 +255,14 @@ pub struct Shard<T> {
     /// Next expiry of each queue with messages, both ways; resident or not.
     pub(crate) expiries: BTreeSet<(UnixMillis, QueueId)>,
     pub(crate) expiry_of: BTreeMap<QueueId, UnixMillis>,
-    deletion_paused: bool,
+    pub(crate) deletion_paused: bool,
 
     pub(crate) timers: Timers,
+    pub(crate) halves: HalfBuckets,
+    /// What is to happen to half messages of which it is being read how they stand.
+    pub(crate) half_jobs: BTreeMap<HalfPlace, Vec<HalfJob<T>>>,
+    /// To be sent to producers once the open batch is durable.
+    pub(crate) checks: Vec<TransactionCheck>,
     /// Recalls whose timers are being read.
     pub(crate) recalls: BTreeMap<TimerAt, Vec<T>>,
     /// Loads to be asked for once the open batch is in the store.
@@ -298,7 +320,7 @@ impl<T> Shard<T> {
         for (key, _) in scan_all(reader, keys::kind(keys::SWEEP)).await? {
             shard.want_sweep(key.slice(1..));
         }
-        shard.timers = Timers::open(reader).await?;
+        shard.timers = Timers::open(reader, &mut shard.halves).await?;
         for (key, state) in scan_all(reader, keys::kind(keys::RESENT)).await? {
             shard.resent.load(&key, &state.image.unwrap_or_default())?;
         }
@@ -341,6 +363,9 @@ impl<T> Shard<T> {
             next_sweeps: Vec::new(),
             next_parked: Vec::new(),
             timers: Timers::default(),
+            halves: HalfBuckets::default(),
+            half_jobs: BTreeMap::new(),
+            checks: Vec::new(),
             recalls: BTreeMap::new(),
             after_batch: Vec::new(),
             ops: Vec::new(),
@@ -405,6 +430,7 @@ impl<T> Shard<T> {
             }
             Work::Expire(queue) => self.expire(queue),
             Work::Fire { topic, messages } => self.fire(topic, messages),
+            Work::Half { place, found } => self.work_on_half(place, *found),
         }
     }
 
@@ -427,6 +453,13 @@ impl<T> Shard<T> {
             Command::Send { topic, messages, deadline, token } => self.send(topic, messages, deadline, token),
             Command::Schedule { topic, messages, deadline, token } => self.schedule(topic, messages, deadline, token),
             Command::Recall { topic, at, token } => self.recall(topic, at, token),
+            Command::SendHalf { topic, record, immunity_millis, deadline, token } => {
+                self.send_half(topic, record, immunity_millis, deadline, token);
+            }
+            Command::EndTransaction { topic, place, commit, token } => {
+                self.half_job(place, HalfJob::End { topic, commit, token });
+            }
+            Command::Checked { check } => self.half_job(check.place, HalfJob::Checked(check.due)),
             Command::Receive { receive, token } => self.receive(receive, token),
             Command::CancelPoll { poll } => {
                 if self.take_poll(poll).is_none() && !self.waits.cancel(poll) {
@@ -495,6 +528,7 @@ impl<T> Shard<T> {
             Work::Command(Command::Schedule { topic, .. }) | Work::Fire { topic, .. } => {
                 touched.extend(self.queues_in_turn(*topic).iter().copied().map(Entity::Queue));
             }
+            Work::Half { found, .. } => touched.extend(self.queues_of_commit(found).into_iter().map(Entity::Queue)),
             Work::Command(Command::Receive { receive, .. }) => {
                 touched.extend(self.touched_by_poll(receive.topic, receive.group));
             }
@@ -682,6 +716,11 @@ impl<T> Shard<T> {
             (Purpose::Timers, _) => self.timers_scanned(None),
             (Purpose::Due, Ok(Loaded::Due(found))) => self.due_loaded(Some(found)),
             (Purpose::Due, _) => self.due_loaded(None),
+            (Purpose::Half(place), Ok(Loaded::Half(found))) => self.half_loaded(place, found),
+            (Purpose::Half(place), result) => {
+                let reason = result.err().map_or_else(String::new, |error| error.to_string());
+                self.half_unknown(place, &reason);
+            }
             (Purpose::Recall { topic, at }, Ok(Loaded::Timer { there, message })) => {
                 self.recall_loaded(topic, at, Ok((there, message)));
             }
@@ -769,6 +808,7 @@ impl<T> Shard<T> {
             }
             Work::Expire(queue) => return self.set_expiry(queue, Some(self.now.plus(PAUSED_MILLIS))),
             Work::Fire { messages, .. } => return self.timers_again(messages.into_iter().map(|(at, _)| at)),
+            Work::Half { place, .. } => return self.half_unknown(place, reason),
             Work::Command(
                 Command::Send { token, .. }
                 | Command::Schedule { token, .. }

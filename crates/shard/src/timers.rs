@@ -10,10 +10,12 @@
 //! - A load that must see what the open batch writes is asked for when that batch goes to the store (`after_batch`).
 
 use crate::codec::CodecError;
-use crate::command::{TimerAt, Waiting};
+use crate::command::{HalfPlace, TimerAt, Waiting};
+use crate::halves::HalfBuckets;
 use crate::keys;
 use crate::load::{Load, scan_all};
 use crate::shard::{Purpose, Shard};
+use crate::transactions::HalfJob;
 use bytes::Bytes;
 use martlet_model::record::{put_varint, take_varint};
 use martlet_model::{QueueId, QueueOffset, TopicId, UnixMillis};
@@ -38,13 +40,21 @@ pub(crate) const HOUR_MILLIS: i64 = 3_600_000;
 pub enum Timer {
     /// The message goes to its topic.
     Deliver(TopicId),
+    /// A producer of the topic is asked how the transaction of a half message ended.
+    Check(TopicId),
+    /// The end of a transaction is remembered no longer.
+    Forget(TopicId),
 }
 
 impl Timer {
-    /// Value of key 9: kind (1 deliver), topic (varint).
+    /// Value of key 9: kind (1 deliver, 2 check, 3 forget), topic (varint).
     fn encode(self) -> Bytes {
-        let Self::Deliver(topic) = self;
-        let mut bytes = vec![1];
+        let (kind, topic) = match self {
+            Self::Deliver(topic) => (1, topic),
+            Self::Check(topic) => (2, topic),
+            Self::Forget(topic) => (3, topic),
+        };
+        let mut bytes = vec![kind];
         put_varint(&mut bytes, u64::from(topic.0));
         Bytes::from(bytes)
     }
@@ -54,6 +64,8 @@ impl Timer {
         let topic = TopicId(u32::try_from(take_varint(bytes, &mut at)?).ok()?);
         match bytes.first()? {
             1 => Some(Self::Deliver(topic)),
+            2 => Some(Self::Check(topic)),
+            3 => Some(Self::Forget(topic)),
             _ => None,
         }
     }
@@ -113,7 +125,7 @@ fn after(at: TimerAt) -> TimerAt {
 
 impl Timers {
     /// Reads the buckets, the counts and the next timers.
-    pub async fn open<R: Reader>(reader: &R) -> Result<Self, crate::OpenError> {
+    pub async fn open<R: Reader>(reader: &R, halves: &mut HalfBuckets) -> Result<Self, crate::OpenError> {
         let mut timers = Self::default();
         let bad = |what| CodecError { what };
         for (key, state) in scan_all(reader, keys::kind(keys::BUCKET)).await? {
@@ -126,10 +138,13 @@ impl Timers {
                     let next = reader.bounds(queue).await?.unwrap_or_default().end;
                     timers.buckets.insert(hour, Bucket { queue, next });
                 }
+                Some(&[keys::HALVES, hour]) => halves.load(reader, hour, &image).await?,
                 Some(&[COUNTS, topic]) => {
                     let topic = TopicId(u32::try_from(topic).map_err(|_| bad("count of waiting messages"))?);
                     let delayed = number().ok_or(bad("count of waiting messages"))?;
-                    timers.waiting.insert(topic, Waiting { delayed });
+                    // Not there where nothing but delayed messages was known.
+                    let (halves, given_up) = (number().unwrap_or(0), number().unwrap_or(0));
+                    timers.waiting.insert(topic, Waiting { delayed, halves, given_up });
                 }
                 _ => return Err(bad("bucket").into()),
             }
@@ -322,18 +337,29 @@ impl<T> Shard<T> {
     pub(crate) fn fire_timers(&mut self) {
         if self.timers.firing.is_empty() && self.now >= self.timers.not_before {
             let mut taken = 0;
+            let (mut checks, mut forgotten) = (Vec::new(), Vec::new());
             while let Some(entry) = self.timers.near.first_entry().filter(|entry| entry.key().due <= self.now) {
                 let (at, timer) = entry.remove_entry();
                 self.timers.firing.insert(at, timer);
+                match timer {
+                    Timer::Deliver(_) => {}
+                    Timer::Check(_) => checks.push(at),
+                    Timer::Forget(_) => forgotten.push(at),
+                }
                 taken += 1;
                 if taken == crate::delay::DUE_MAX {
                     break;
                 }
             }
+            forgotten.into_iter().for_each(|at| self.forget_outcome(at));
+            for at in checks {
+                self.half_job(HalfPlace { queue: at.queue, offset: at.offset }, HalfJob::Due(at));
+            }
             if taken > 0 {
                 self.read_due();
             }
         }
+        self.halves.finish(self.now, &mut self.ops);
         while let Some((hour, bucket)) = self.timers.take_finished(self.now) {
             self.ops.push(Op::Forget { queue: bucket.queue });
             self.ops.push(Op::Remove { key: keys::bucket(DELAYED, hour) });
@@ -355,17 +381,20 @@ impl<T> Shard<T> {
     }
 
     pub(crate) fn next_timer(&self) -> Option<UnixMillis> {
-        self.timers.next_due(self.now)
+        [self.timers.next_due(self.now), self.halves.next_end(self.now)].into_iter().flatten().min()
     }
 
     /// Writes the counts that changed.
     pub(crate) fn flush_waiting(&mut self) {
+        self.halves.flush(self.options.retention_millis, &mut self.ops);
         for topic in std::mem::take(&mut self.timers.recounted) {
             let key = keys::bucket(COUNTS, u64::from(topic.0));
             match self.timers.waiting.get(&topic).filter(|waiting| **waiting != Waiting::default()) {
                 Some(waiting) => {
                     let mut image = Vec::new();
-                    put_varint(&mut image, waiting.delayed);
+                    [waiting.delayed, waiting.halves, waiting.given_up]
+                        .into_iter()
+                        .for_each(|count| put_varint(&mut image, count));
                     self.ops.push(Op::Put { key, image: Bytes::from(image), keep_until: None });
                 }
                 None => {

@@ -3,7 +3,7 @@
 //! The caller owns the thread and the clock. One turn: look how far durability came and release what waited for it,
 //! apply the commands that have arrived, do what is due, hand the store the batch if it is ready for one.
 
-use crate::command::{Command, Output};
+use crate::command::{Command, Output, TransactionCheck};
 use crate::load::{Load, LoadId};
 use crate::shard::{OpenError, Shard, ShardOptions, When, Work};
 use martlet_model::{Histogram, HistogramFigures, UnixMillis};
@@ -21,6 +21,8 @@ pub struct Turn<T> {
     pub replies: Vec<(T, Output)>,
     /// To be read by [`crate::execute`] and given back as [`Command::Loaded`].
     pub loads: Vec<(LoadId, Load)>,
+    /// To be sent to a producer each; what reached one is given back as [`Command::Checked`].
+    pub checks: Vec<TransactionCheck>,
     /// Call again at this time at the latest.
     pub next_wakeup: Option<UnixMillis>,
     /// The store failed: nothing more will ever become durable. Waiting replies will never come; drop them.
@@ -35,6 +37,8 @@ pub struct ShardLoop<S: Store, T> {
     open: Vec<(T, Output)>,
     /// Batches under way, and what waits for them.
     waiting: VecDeque<(Ticket, Vec<(T, Output)>)>,
+    /// Checks of transactions that rest on them.
+    waiting_checks: VecDeque<(Ticket, Vec<TransactionCheck>)>,
     durable_batches: u64,
     hold: bool,
     lazy: bool,
@@ -53,6 +57,7 @@ impl<S: Store, T> ShardLoop<S, T> {
             store,
             open: Vec::new(),
             waiting: VecDeque::new(),
+            waiting_checks: VecDeque::new(),
             durable_batches: 0,
             hold: false,
             lazy: false,
@@ -146,6 +151,10 @@ impl<S: Store, T> ShardLoop<S, T> {
                 durable += 1;
             }
         }
+        let mut checks = Vec::new();
+        while self.waiting_checks.front().is_some_and(|(ticket, _)| *ticket <= progress.durable) {
+            checks.extend(self.waiting_checks.pop_front().into_iter().flat_map(|(_, checks)| checks));
+        }
         self.durable_batches += durable;
         self.epoch_is_durable |= durable > 0;
         self.shard.now = self.shard.now.max(now);
@@ -168,6 +177,7 @@ impl<S: Store, T> ShardLoop<S, T> {
         Turn {
             replies: released,
             loads: std::mem::take(&mut self.shard.wanted),
+            checks,
             next_wakeup: self.shard.next_wakeup(),
             failed: None,
         }
@@ -180,6 +190,9 @@ impl<S: Store, T> ShardLoop<S, T> {
                 self.batch_messages.observe(ops.iter().filter(|op| matches!(op, Op::Append { .. })).count() as u64);
                 self.batch_replies.observe(self.open.len() as u64);
                 let ticket = self.store.commit(Batch { time: self.shard.now, ops });
+                if !self.shard.checks.is_empty() {
+                    self.waiting_checks.push_back((ticket, std::mem::take(&mut self.shard.checks)));
+                }
                 self.waiting.push_back((ticket, std::mem::take(&mut self.open)));
             }
             return;
@@ -196,6 +209,6 @@ impl<S: Store, T> ShardLoop<S, T> {
         while self.waiting.front().is_some_and(|(ticket, _)| *ticket <= progress.durable) {
             replies.extend(self.waiting.pop_front().into_iter().flat_map(|(_, replies)| replies));
         }
-        Turn { replies, loads: Vec::new(), next_wakeup: None, failed: progress.failed }
+        Turn { replies, loads: Vec::new(), checks: Vec::new(), next_wakeup: None, failed: progress.failed }
     }
 }

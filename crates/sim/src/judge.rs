@@ -2,6 +2,7 @@
 //!
 //! It knows nothing of queues, pages and batches. What a crash may or may not have taken it holds for possible both ways.
 
+use crate::transactions::Transaction;
 use martlet_model::handle::{DeliveryNumber, ReceiptHandle};
 use martlet_model::{GroupId, QueueId, QueueOffset, TopicId, UnixMillis, limits};
 use martlet_shard::{HandOut, RecallError, SettleError, TimerAt};
@@ -19,7 +20,9 @@ pub enum Sent {
     Yes { at: UnixMillis, epoch: u32 },
     /// A crash took the answer.
     Perhaps,
-    /// Refused.
+    /// Acknowledged as a half message, and neither committed nor rolled back as far as anybody heard.
+    Half,
+    /// Refused, or rolled back.
     No,
 }
 
@@ -40,6 +43,7 @@ pub struct Message {
     pub due: Option<UnixMillis>,
     pub timer: Option<TimerAt>,
     pub recall: Recall,
+    pub transaction: Option<Transaction>,
 }
 
 /// How far the recall of a message has come.
@@ -163,7 +167,8 @@ impl Judge {
             Sent::UnderWay { epoch: sent_in } if sent_in == epoch => {
                 return Err(format!("message {number} was handed out before it was acknowledged"));
             }
-            Sent::No => return Err(format!("message {number} was refused and handed out")),
+            Sent::No => return Err(format!("message {number} was refused or rolled back, and handed out")),
+            Sent::Half => return Err(format!("message {number} was handed out before its transaction was committed")),
             _ => {}
         }
         if message.due.is_some_and(|due| due > now) {
@@ -171,6 +176,9 @@ impl Judge {
         }
         if message.recall == Recall::Stopped {
             return Err(format!("message {number} was recalled and is handed out"));
+        }
+        if let Some(transaction) = message.transaction.as_mut().filter(|transaction| transaction.perhaps_committed()) {
+            transaction.outcome = Some(true);
         }
         let place = (hand_out.queue_index, hand_out.offset);
         if *message.place.get_or_insert(place) != place {
@@ -316,7 +324,7 @@ impl Judge {
         let (heard, since) = match (last, self.messages[number as usize].sent) {
             (Some(last), _) => (last.attempt, last.epoch),
             (None, Sent::Yes { epoch, .. } | Sent::UnderWay { epoch }) => (0, epoch),
-            (None, Sent::Perhaps | Sent::No) => (0, 0),
+            (None, Sent::Perhaps | Sent::Half | Sent::No) => (0, 0),
         };
         let unheard: u32 = self.unheard.range((group, since)..=(group, u32::MAX)).map(|(_, count)| count).sum();
         heard + unheard >= max_attempts
@@ -327,6 +335,15 @@ impl Judge {
         for message in &mut self.messages {
             if let Recall::UnderWay(_) = message.recall {
                 message.recall = Recall::Perhaps;
+            }
+            if let Some(transaction) = &mut message.transaction {
+                transaction.crashed();
+                match message.sent {
+                    // Nobody knows what to commit.
+                    Sent::UnderWay { .. } => message.sent = Sent::No,
+                    Sent::Half if transaction.perhaps_committed() => message.sent = Sent::Perhaps,
+                    _ => {}
+                }
             }
             if let Sent::UnderWay { .. } = message.sent {
                 message.sent = Sent::Perhaps;
@@ -454,7 +471,8 @@ impl Judge {
         others.filter(|(_, other)| other.topic == message.topic && other.key == message.key).all(|(other, at)| {
             match tracks.and_then(|tracks| tracks.get(&(other as u64))) {
                 Some(track) => track.settled,
-                None => at.sent == Sent::No || at.place > message.place,
+                // Of one that nobody was handed yet it is not known what it is behind.
+                None => matches!(at.sent, Sent::No | Sent::Half) || message.place.is_some() && at.place > message.place,
             }
         })
     }
@@ -480,6 +498,7 @@ mod tests {
             due: None,
             timer: None,
             recall: Recall::No,
+            transaction: None,
         };
         let mut judge = Judge { messages: vec![message], ..Judge::default() };
         judge.unheard(group, 2);

@@ -11,14 +11,17 @@
 //! - attempts grow by one, and go back only across a crash,
 //! - what a consumer that keeps its own place has committed past is not delivered to its group again,
 //! - nothing is delivered before it is due, or after it was recalled; at rest nothing that is due still waits,
+//! - a half message is handed out only once a commit was answered, or a crash took the answer; however often its transaction is
+//!   ended, one end counts and the others are told so; checks come neither early nor after the end,
 //! - no poll waits while there is a visible message for it,
 //! - at the end the backlog is zero, dead letters are there once, and deletion leaves nothing in the store.
 //!
-//! Layout: `run` plays clients, clock and faults; `judge` is the model; [`faults`] names and counts what goes wrong.
+//! Layout: `run` plays clients, clock and faults; `judge` and `transactions` are the model; [`faults`] names and counts what goes wrong.
 
 pub mod faults;
 mod judge;
 mod run;
+mod transactions;
 
 pub use faults::{Fault, FaultCounts};
 pub use run::run;
@@ -70,6 +73,14 @@ pub struct Report {
     pub acked: u64,
     /// Delayed messages that were stopped.
     pub recalled: u64,
+    /// Half messages acknowledged.
+    pub halves: u64,
+    /// Ends of transactions that were answered OK.
+    pub ended: u64,
+    /// Ends of transactions that were refused: ended the other way before.
+    pub ends_refused: u64,
+    /// Checks of transactions.
+    pub checks: u64,
     /// Commits of consumers that keep their own place.
     pub committed: u64,
     /// Dead letters found at the end.
@@ -88,6 +99,10 @@ impl Report {
         self.delivered += other.delivered;
         self.acked += other.acked;
         self.recalled += other.recalled;
+        self.halves += other.halves;
+        self.ended += other.ended;
+        self.ends_refused += other.ends_refused;
+        self.checks += other.checks;
         self.committed += other.committed;
         self.dead_letters += other.dead_letters;
         self.hash ^= other.hash;

@@ -25,6 +25,7 @@ mod drain;
 mod levels;
 #[cfg(test)]
 mod tests;
+mod transactions;
 
 use clients::Client;
 
@@ -85,6 +86,8 @@ enum Pending {
     Catalog,
     Send(Vec<MessageNumber>),
     Recall(MessageNumber),
+    Half(MessageNumber),
+    End { number: MessageNumber, commit: bool },
     Receive { client: usize, life: u32, group: GroupId, topic: TopicId, renewed_for: Option<u64>, batch: u32 },
     Settle(Vec<(ReceiptHandle, MessageNumber)>),
     Change { handle: ReceiptHandle, number: MessageNumber, millis: i64, at: UnixMillis },
@@ -228,8 +231,9 @@ impl Run {
                 self.strike(fault)?;
             }
             4..=14 => self.recall(),
-            15..=17 => self.commit(),
-            18..=249 => self.produce(),
+            15..=44 => self.end_some(),
+            45..=47 => self.commit(),
+            48..=249 => self.produce(),
             250..=699 => {
                 let client = self.random.below(self.clients.len() as u64) as usize;
                 self.act(client);
@@ -484,7 +488,12 @@ impl Run {
             return Err(format!("time went back from {:?} to {now:?}", report.last_time));
         }
         self.now = now;
-        let options = ShardOptions { resident_max: self.resident_max, ..ShardOptions::default() };
+        let options = ShardOptions {
+            resident_max: self.resident_max,
+            transaction_check_interval_millis: transactions::INTERVAL_MILLIS,
+            transaction_checks_max: transactions::CHECKS_MAX,
+            ..ShardOptions::default()
+        };
         let shard = at_once(ShardLoop::open(store, options, now)).ok_or("opening waits")?;
         self.shard = Some(shard.map_err(|error| format!("the shard does not open: {error}"))?);
         Ok(())
@@ -571,6 +580,11 @@ impl Run {
         let epoch = shard.shard().epoch();
         self.loads.extend(turn.loads);
         self.next_wakeup = turn.next_wakeup;
+        for check in &turn.checks {
+            let _ = write!(self.hash, "{check:?}");
+            self.say(|| format!("{check:?}"));
+        }
+        self.check_all(turn.checks, epoch)?;
         for (token, output) in turn.replies {
             let _ = write!(self.hash, "{token} {output:?}");
             self.say(|| format!("{token} {output:?}"));
@@ -681,6 +695,12 @@ impl Run {
                     message.sent = Sent::Yes { at: self.now, epoch };
                 }
             }
+            (Pending::Half(number), Output::Half(place, _)) => self.half_sent(number, place),
+            (Pending::Half(number), Output::Refused(_)) => {
+                self.judge.messages[number as usize].sent = Sent::No;
+            }
+            (Pending::End { number, commit }, Output::Ended(answer)) => self.ended(number, commit, Some(answer))?,
+            (Pending::End { number, commit }, Output::Refused(_)) => self.ended(number, commit, None)?,
             (Pending::Recall(number), Output::Recalled(answer)) => {
                 self.report.recalled += u64::from(answer.is_ok());
                 self.judge.recalled(number, Some(answer), self.now)?;

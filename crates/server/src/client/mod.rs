@@ -8,6 +8,7 @@ pub mod receive;
 pub mod send;
 pub mod table;
 pub mod topic;
+pub mod transaction;
 
 use martlet_grpc::proto::v2::messaging_service_client::MessagingServiceClient;
 use martlet_grpc::proto::{v1, v2};

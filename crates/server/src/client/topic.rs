@@ -86,6 +86,8 @@ fn describe(answer: &v1::DescribeTopicResponse, as_json: bool) {
         let mut value = to_json(&topic);
         value["broker"] = json!(answer.broker);
         value["delayed"] = json!(answer.delayed);
+        value["half"] = json!(answer.half);
+        value["given_up"] = json!(answer.given_up);
         value["queues"] = answer
             .queues
             .iter()
@@ -111,6 +113,10 @@ fn describe(answer: &v1::DescribeTopicResponse, as_json: bool) {
     println!("broker      {}", answer.broker);
     if answer.delayed > 0 {
         println!("delayed     {} messages wait for their delivery timestamp", answer.delayed);
+    }
+    if answer.half > 0 {
+        let (half, given_up) = (answer.half, answer.given_up);
+        println!("half        {half} messages wait for the end of their transaction, {given_up} of them given up");
     }
     println!();
     let mut table = table(&["queue", "min offset", "max offset", "messages", "newest"]);

@@ -37,7 +37,7 @@ fn snapshot() -> Snapshot {
             notices: vec![("index_rebuilt", 1)],
             dead_letters: vec![("billing".into(), "orders".into(), 9)],
             counters: counters(),
-            waiting: vec![("later".into(), martlet_shard::Waiting { delayed: 11 })],
+            waiting: vec![("later".into(), martlet_shard::Waiting { delayed: 11, halves: 4, given_up: 1 })],
             waiting_polls: 5,
             resident_entities: 6,
             open_slots: 7,

@@ -7,3 +7,4 @@ mod commands;
 mod looking;
 mod process;
 mod start_and_stop;
+mod transactions;

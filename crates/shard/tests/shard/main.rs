@@ -23,5 +23,6 @@ mod retention;
 mod retries;
 mod start;
 mod timers;
+mod transactions;
 mod waiting;
 mod world;

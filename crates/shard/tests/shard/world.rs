@@ -6,7 +6,7 @@ use martlet_model::record::{self, Field, RecordWriter};
 use martlet_model::{Filter, GroupId, RetryBackoff, TopicId, UnixMillis};
 use martlet_shard::{
     ClientNumber, Command, DeadLetters, GroupFacts, HandOut, Incoming, LoadId, Loaded, Output, PollId, ProgressFigures,
-    QueueFigures, ReceiveCommand, Refused, SettleError, ShardLoop, ShardOptions, TopicFacts, execute,
+    QueueFigures, ReceiveCommand, Refused, SettleError, ShardLoop, ShardOptions, TopicFacts, TransactionCheck, execute,
 };
 use martlet_store::{ReadError, Reader, Store};
 use std::collections::BTreeMap;
@@ -196,6 +196,8 @@ pub struct World {
     loads: Vec<(LoadId, Result<Loaded, ReadError>)>,
     pub holds_loads: bool,
     polled_by: BTreeMap<u64, GroupId>,
+    /// Checks of transactions that the shard asked for, oldest first.
+    pub checks: Vec<TransactionCheck>,
 }
 
 impl World {
@@ -218,6 +220,7 @@ impl World {
             loads: Vec::new(),
             holds_loads: false,
             polled_by: BTreeMap::new(),
+            checks: Vec::new(),
         };
         world.open(MemoryStore::new());
         world
@@ -567,6 +570,7 @@ impl World {
         let (now, paused) = (self.now, self.pauses_deletion);
         let turn = self.shard_mut().turn(now, paused, loaded.into_iter().chain(commands));
         let reader = self.reader();
+        self.checks.extend(turn.checks);
         self.loads.extend(turn.loads.iter().map(|(id, load)| (*id, at_once(execute(&reader, load)))));
         for (token, output) in turn.replies {
             assert!(self.answers.insert(token, output).is_none(), "a command is answered once");

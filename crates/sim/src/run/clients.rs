@@ -2,6 +2,7 @@
 
 use super::{Pending, Run, TAGS};
 use crate::judge::{Message, MessageNumber, Recall, Sent, body};
+use crate::transactions::Transaction;
 use martlet_model::handle::ReceiptHandle;
 use martlet_model::record::{Field, RecordWriter};
 use martlet_model::{GroupId, TopicId, UnixMillis};
@@ -41,7 +42,8 @@ impl Run {
         let facts = self.topics[self.random.below(self.topics.len() as u64) as usize].facts.clone();
         let topic = facts.id;
         let epoch = self.epoch();
-        let count = if self.random.below(8) == 0 { 1 + self.random.below(12) } else { 1 };
+        let transactional = !facts.by_priority && self.random.one_in(6);
+        let count = if !transactional && self.random.below(8) == 0 { 1 + self.random.below(12) } else { 1 };
         let delayed = !facts.by_priority && self.random.one_in(4);
         let mut messages = Vec::new();
         let mut dues = Vec::new();
@@ -61,6 +63,7 @@ impl Run {
             let due = delayed.then(|| self.now.plus(self.random_delay()));
             dues.push(due.unwrap_or_default());
             let (recall, timer) = (Recall::No, None);
+            let transaction = transactional.then(|| Transaction::new(self.now));
             self.judge.messages.push(Message {
                 topic,
                 tag,
@@ -73,6 +76,7 @@ impl Run {
                 due,
                 timer,
                 recall,
+                transaction,
             });
             let mut writer = RecordWriter::with_capacity(length + 32);
             let id = number.to_string();
@@ -86,11 +90,28 @@ impl Run {
             if let Some(priority) = priority {
                 writer.field(Field::Priority(priority as i32));
             }
+            if let Some(due) = due.filter(|_| transactional) {
+                writer.field(Field::DeliveryTimestamp(due.0));
+            }
             let terms = vec![martlet_shard::term(topic, b'i', &id)];
             messages.push(Incoming { record: writer.finish(&body(number, length)), terms, message_group: key });
             numbers.push(number);
         }
         let deadline = (self.random.below(50) == 0).then(|| self.now.plus(-1));
+        if transactional {
+            for (number, message) in numbers.into_iter().zip(messages) {
+                let record = message.record;
+                let immunity_millis = None;
+                self.ask(Pending::Half(number), |token| Command::SendHalf {
+                    topic,
+                    record,
+                    immunity_millis,
+                    deadline,
+                    token,
+                });
+            }
+            return;
+        }
         self.ask(Pending::Send(numbers), |token| match delayed {
             true => {
                 let messages =

@@ -23,6 +23,8 @@ impl Run {
             self.vanish(at);
         }
         self.pump()?;
+        self.end_all()?;
+        self.pump()?;
         for round in 0..ROUNDS {
             let before = self.report.delivered;
             self.subscribe(false);
@@ -127,7 +129,8 @@ impl Run {
         }
         self.pump()?;
         // What waits for topics that were deleted goes when it would have been due, its bucket when that hour is over. A client
-        // whose clock had jumped ahead of the shard's meant a time that many days later.
+        // whose clock had jumped ahead of the shard's meant a time that many days later. Outcomes of transactions are forgotten
+        // when the retention is over.
         self.monotonic += DELAY_MILLIS_MAX as i64 + 6 * 24 * 3_600_000;
         self.pump()?;
         let Some(reader) = self.reader() else { return Ok(()) };

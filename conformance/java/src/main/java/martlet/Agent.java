@@ -30,6 +30,8 @@ import org.apache.rocketmq.client.apis.message.MessageBuilder;
 import org.apache.rocketmq.client.apis.message.MessageView;
 import org.apache.rocketmq.client.apis.producer.Producer;
 import org.apache.rocketmq.client.apis.producer.SendReceipt;
+import org.apache.rocketmq.client.apis.producer.Transaction;
+import org.apache.rocketmq.client.apis.producer.TransactionResolution;
 
 /** Drives the published Java client on the harness's behalf. */
 public final class Agent {
@@ -88,14 +90,17 @@ public final class Agent {
     }
 
     private void produce() throws Exception {
-        try (var producer = start(() -> PROVIDER.newProducerBuilder()
-                .setClientConfiguration(configuration).setTopics(options.topic()).build())) {
+        try (var producer = start(() -> {
+            var builder = PROVIDER.newProducerBuilder().setClientConfiguration(configuration).setTopics(options.topic());
+            return (options.transactional() ? builder.setTransactionChecker(this::check) : builder).build();
+        })) {
             int index = 0;
             if (options.stdin()) {
                 BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
                 for (String line = in.readLine(); line != null; line = in.readLine()) {
                     JsonObject input = JsonParser.parseString(line).getAsJsonObject();
-                    SendReceipt receipt = send(producer, index++, message(input));
+                    String transaction = input.has("transaction") ? input.get("transaction").getAsString() : "";
+                    SendReceipt receipt = send(producer, index++, message(input), transaction);
                     if (input.has("recall") && input.get("recall").getAsBoolean()) {
                         recall(producer, receipt.getRecallHandle());
                     }
@@ -104,7 +109,7 @@ public final class Agent {
                 for (; index < options.count(); index++) {
                     JsonObject input = new JsonObject();
                     input.addProperty("body", "message " + index);
-                    send(producer, index, message(input));
+                    send(producer, index, message(input), "");
                 }
             }
         }
@@ -120,11 +125,18 @@ public final class Agent {
         }
     }
 
-    private SendReceipt send(Producer producer, int index, Message message) throws Exception {
+    private SendReceipt send(Producer producer, int index, Message message, String end) throws Exception {
         while (true) {
             JsonObject event;
             try {
-                SendReceipt receipt = producer.send(message);
+                SendReceipt receipt;
+                if (end.isEmpty()) {
+                    receipt = producer.send(message);
+                } else {
+                    Transaction transaction = producer.beginTransaction();
+                    receipt = producer.send(message, transaction);
+                    end(transaction, end);
+                }
                 event = Events.event("sent");
                 event.addProperty("id", receipt.getMessageId().toString());
                 event.addProperty("index", index);
@@ -141,6 +153,31 @@ public final class Agent {
                 Thread.sleep(100);
             }
         }
+    }
+
+    private void end(Transaction transaction, String end) {
+        try {
+            switch (end) {
+                case "commit" -> transaction.commit();
+                case "rollback" -> transaction.rollback();
+                default -> { }
+            }
+        } catch (ClientException | RuntimeException e) {
+            // The check will find out.
+            events.failed("end_failed", e);
+        }
+    }
+
+    /** What became of a transaction whose end the broker never heard: its message says so itself. */
+    private TransactionResolution check(MessageView message) {
+        JsonObject event = Events.event("checked");
+        event.addProperty("id", message.getMessageId().toString());
+        events.emit(event);
+        return switch (message.getProperties().getOrDefault("outcome", "")) {
+            case "commit" -> TransactionResolution.COMMIT;
+            case "rollback" -> TransactionResolution.ROLLBACK;
+            default -> TransactionResolution.UNKNOWN;
+        };
     }
 
     private Message message(JsonObject input) {

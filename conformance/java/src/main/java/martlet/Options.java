@@ -8,9 +8,9 @@ import java.util.Set;
 record Options(
         String command, String endpoint, String topic, String group, String filter, boolean tls, boolean stdin,
         int count, int deadlineSecs, int invisibleSecs, int changeInvisibleSecs, int batch, int cache,
-        int failFirst, int failEvery, boolean failAll) {
+        int failFirst, int failEvery, boolean failAll, boolean transactional) {
 
-    private static final Set<String> SWITCHES = Set.of("tls", "stdin", "fail-all");
+    private static final Set<String> SWITCHES = Set.of("tls", "stdin", "fail-all", "transactional");
     private static final Set<String> VALUES = Set.of(
             "endpoint", "topic", "group", "filter", "count", "deadline-secs", "invisible-secs",
             "change-invisible", "batch", "cache", "fail-first", "fail-every");
@@ -35,7 +35,8 @@ record Options(
                 given.getOrDefault("filter", "*"), given.containsKey("tls"), given.containsKey("stdin"),
                 number(given, "count", 0), number(given, "deadline-secs", 60), number(given, "invisible-secs", 30),
                 number(given, "change-invisible", 0), number(given, "batch", 16), number(given, "cache", 64),
-                number(given, "fail-first", 0), number(given, "fail-every", 0), given.containsKey("fail-all"));
+                number(given, "fail-first", 0), number(given, "fail-every", 0), given.containsKey("fail-all"),
+                given.containsKey("transactional"));
     }
 
     private static int number(Map<String, String> given, String name, int otherwise) {

@@ -1,0 +1,75 @@
+//! Transactions with real clients, through kills.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::Result;
+use crate::agent::{Agent, Draft, Event, PATIENCE_SECS, hex};
+use crate::broker::Broker;
+use crate::checks::unique;
+use crate::language::Program;
+
+/// Committed messages come, rolled-back ones never do. About those whose producer said nothing it is asked after a kill of the broker, and
+/// another one when it was killed itself.
+///
+/// # Errors
+/// When the broker, a client's start, a send or a delivery fails.
+pub fn end_to_end(program: &Program) -> Result<()> {
+    let soon = ["--transaction-immunity-seconds", "2", "--transaction-check-interval-seconds", "2"];
+    let Some(mut broker) = Broker::start_own_with("transactions", &soon)? else { return Ok(()) };
+    let (topic, group) = (unique("transactions"), unique("committed"));
+    broker.create_topic_for("transaction", &topic, 2)?;
+    broker.create_group(&group, 17, "10s")?;
+    let mut reader = Agent::ready(program, &broker, &topic, false, &["simple", "--group", &group])?;
+    let produce = ["produce", "--stdin", "--transactional"];
+    let mut producer = Agent::ready(program, &broker, &topic, false, &produce)?;
+    let mut expected = BTreeSet::new();
+    let mut send = |producer: &mut Agent, name: &str, transaction: &str, outcome: &str| {
+        let mut draft = Draft { transaction: Some(transaction.into()), ..Draft::body(name.as_bytes()) };
+        draft.properties.insert("outcome".into(), outcome.into());
+        if outcome == "commit" {
+            expected.insert(draft.body_hex.clone());
+        }
+        producer.send(&draft)
+    };
+    for number in 0..6 {
+        send(&mut producer, &format!("committed {number}"), "commit", "commit")?;
+        send(&mut producer, &format!("rolled back {number}"), "rollback", "rollback")?;
+    }
+    for outcome in ["commit", "rollback"] {
+        send(&mut producer, &format!("silent, {outcome}"), "silent", outcome)?;
+    }
+    // The half messages outlive the broker, and their producer too: another one that publishes the topic is asked.
+    broker.kill9()?;
+    broker.restart()?;
+    let is_check = |event: &Event| matches!(event, Event::Checked { .. }).then_some(());
+    if program.language.opens_its_stream_again() {
+        producer.wait("a check after the kill", PATIENCE_SECS, is_check)?;
+    }
+    send(&mut producer, "after the kill", "commit", "commit")?;
+    for outcome in ["commit", "rollback"] {
+        send(&mut producer, &format!("orphan, {outcome}"), "silent", outcome)?;
+    }
+    producer.kill();
+    let mut heir = Agent::ready(program, &broker, &topic, false, &produce)?;
+    heir.wait("a check", PATIENCE_SECS, is_check)?;
+    let mut came: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    while came.len() < expected.len() {
+        let received = reader.received()?;
+        let (body, id) = (received.body_hex, received.id);
+        assert!(expected.contains(&body), "{body} was rolled back and came");
+        came.entry(body).or_default().insert(id);
+    }
+    let orphan = hex(b"orphan, commit");
+    assert_eq!(came[&orphan].len(), 1, "one transaction, one message");
+    let mut rounds = 0;
+    while broker.transactions(&topic)?.is_some_and(|left| left > 0) {
+        rounds += 1;
+        assert!(rounds < PATIENCE_SECS, "transactions are left");
+        // Which check ends the last one is no event that anybody reports.
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    broker.await_no_backlog(&group, PATIENCE_SECS)?;
+    heir.finish()?;
+    reader.finish()
+}

@@ -1,0 +1,131 @@
+//! Producers of transactional messages: half messages, ends in time and late, doubled, contradicting; answers to checks.
+
+use super::{Pending, Run};
+use crate::judge::{Message, MessageNumber, Sent, Verdict};
+use martlet_model::TopicId;
+use martlet_shard::{Command, EndError, HalfPlace, TransactionCheck, halves};
+
+/// Checks of a transaction before it is given up.
+pub(super) const CHECKS_MAX: u32 = 3;
+/// Time between two checks.
+pub(super) const INTERVAL_MILLIS: i64 = 5_000;
+
+impl Run {
+    fn is_live(&self, topic: TopicId) -> bool {
+        self.topics.iter().any(|live| live.facts.id == topic)
+    }
+
+    /// Ends one of the last transactions, whatever became of it so far.
+    pub(super) fn end_some(&mut self) {
+        let known = |(number, message): (usize, &Message)| {
+            let place = message.transaction?.place?;
+            self.is_live(message.topic).then_some((number as u64, place))
+        };
+        let recent: Vec<_> = self.judge.messages.iter().enumerate().rev().filter_map(known).take(12).collect();
+        if recent.is_empty() {
+            return;
+        }
+        let (number, _) = recent[self.random.below(recent.len() as u64) as usize];
+        let commit = !self.random.one_in(3);
+        self.end(number, commit);
+        if self.random.one_in(8) {
+            let commit = commit != self.random.one_in(3);
+            self.end(number, commit);
+        }
+    }
+
+    fn end(&mut self, number: MessageNumber, commit: bool) {
+        let message = &self.judge.messages[number as usize];
+        let (topic, Some(place)) = (message.topic, message.transaction.and_then(|transaction| transaction.place))
+        else {
+            return;
+        };
+        let (now, epoch) = (self.now, self.epoch());
+        self.judge.ending(number, commit, now, epoch);
+        self.ask(Pending::End { number, commit }, |token| Command::EndTransaction { topic, place, commit, token });
+    }
+
+    /// A half message is stored.
+    pub(super) fn half_sent(&mut self, number: MessageNumber, place: HalfPlace) {
+        self.report.halves += 1;
+        let message = &mut self.judge.messages[number as usize];
+        message.sent = Sent::Half;
+        if let Some(transaction) = &mut message.transaction {
+            transaction.place = Some(place);
+        }
+    }
+
+    pub(super) fn ended(
+        &mut self,
+        number: MessageNumber,
+        commit: bool,
+        answer: Option<Result<(), EndError>>,
+    ) -> Verdict {
+        match answer {
+            Some(Ok(())) => self.report.ended += 1,
+            Some(Err(_)) => self.report.ends_refused += 1,
+            None => {}
+        }
+        // Whoever deletes a topic gives up its transactions.
+        if !self.is_live(self.judge.messages[number as usize].topic) {
+            return Ok(());
+        }
+        self.judge.ended(number, commit, answer, self.now)
+    }
+
+    /// Checks leave for producers: some are there, and know, or do not.
+    pub(super) fn check_all(&mut self, checks: Vec<TransactionCheck>, epoch: u32) -> Verdict {
+        for check in checks {
+            self.report.checks += 1;
+            let is_it = |message: &Message| {
+                message.transaction.is_some_and(|transaction| transaction.place == Some(check.place))
+            };
+            let known = self.judge.messages.iter().position(is_it).map(|number| number as u64);
+            if !self.is_live(check.topic) {
+                continue;
+            }
+            if let Some(number) = known {
+                self.judge.checked(number, &check, epoch, self.now, CHECKS_MAX)?;
+            }
+            // No producer is there.
+            if self.random.one_in(3) {
+                continue;
+            }
+            known.into_iter().for_each(|number| self.judge.check_arrived(number));
+            self.inbox.push(Command::Checked { check });
+            if let Some(number) = known
+                && self.random.one_in(2)
+            {
+                let commit = self.random.one_in(2);
+                self.end(number, commit);
+            }
+        }
+        Ok(())
+    }
+
+    /// An operator ends what is left: those whose sender was never told of them, too.
+    pub(super) fn end_all(&mut self) -> Verdict {
+        let Some(reader) = self.reader() else { return Ok(()) };
+        let left = super::at_once(halves(&reader, None, 100_000)).ok_or("reading waits")?;
+        for (place, half) in left.map_err(|error| error.to_string())? {
+            let number: MessageNumber =
+                half.message_id.parse().map_err(|_| format!("a half message nobody sent: {half:?}"))?;
+            let message = &mut self.judge.messages[number as usize];
+            if !self.topics.iter().any(|live| live.facts.id == half.topic) {
+                continue;
+            }
+            let Some(transaction) = &mut message.transaction else {
+                return Err(format!("message {number} is no half message, and there is {half:?}"));
+            };
+            if transaction.outcome.is_some() {
+                return Err(format!("message {number} has ended, and there is {half:?}: {transaction:?}"));
+            }
+            if *transaction.place.get_or_insert(place) != place {
+                return Err(format!("the half message {number} is at {place:?} too: {transaction:?}"));
+            }
+            let commit = self.random.one_in(2);
+            self.end(number, commit);
+        }
+        Ok(())
+    }
+}
