@@ -135,3 +135,34 @@ async fn the_apache_service_tells_of_topics_routes_and_rates() {
     let span = apache.query_time_span(v2::QueryTimeSpanRequest::default()).await.unwrap().into_inner();
     assert_eq!(code(span.status), Code::NotImplemented);
 }
+
+#[tokio::test]
+async fn a_group_begins_where_it_was_told_to() {
+    use v1::start_from::Place;
+    let world = World::new();
+    let mut admin = AdminClient::new(world.channel().await);
+    let mut client = world.client().await;
+    client.send_message(send(vec![message("orders", "old", b"x")])).await.unwrap();
+    // The clock that messages are stored by counts milliseconds.
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let start = |place| Some(v1::StartFrom { place: Some(place) });
+    let late = start(Place::Latest(Default::default()));
+    let settings = Some(v1::GroupSettings { start: late, ..Default::default() });
+    let create = v1::CreateGroupRequest { name: "late".into(), settings: settings.clone() };
+    let created = admin.create_group(create.clone()).await.unwrap().into_inner();
+    let Some(Place::Latest(latest)) = created.group.unwrap().start.unwrap().place else { panic!("not the latest") };
+    assert!(latest.since_millis > 1_700_000_000_000);
+    assert_eq!(code(admin.create_group(create).await.unwrap().into_inner().status), Code::Ok, "the same settings");
+    client.send_message(send(vec![message("orders", "new", b"x")])).await.unwrap();
+    let polled = poll(&mut client, from("c", receive("late", "orders"))).await;
+    assert_eq!(polled.messages.iter().map(|message| &system(message).message_id[..]).collect::<Vec<_>>(), ["new"]);
+    let since = start(Place::TimeMillis(latest.since_millis));
+    let settings = Some(v1::GroupSettings { start: since, ..Default::default() });
+    let update = v1::UpdateGroupRequest { name: "late".into(), settings };
+    let updated = admin.update_group(update).await.unwrap().into_inner();
+    assert_eq!(updated.group.unwrap().start, since);
+    let nonsense = Some(v1::GroupSettings { start: start(Place::TimeMillis(-1)), ..Default::default() });
+    let update = v1::UpdateGroupRequest { name: "late".into(), settings: nonsense };
+    let status = admin.update_group(update).await.unwrap().into_inner().status.unwrap();
+    assert_eq!((status.code(), &status.message[..]), (Code::BadRequest, "start -1 ms is not a time from 1970 to 9999"));
+}

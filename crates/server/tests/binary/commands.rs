@@ -62,6 +62,15 @@ fn groups_are_created_listed_described_updated_and_deleted() {
     assert!(error.contains("consumer group billing exists already"), "{error}");
     broker.ok(&["group", "delete", "billing"]);
     assert_eq!(broker.ok(&["group", "list", "--json"]).trim(), "[]");
+    broker.ok(&["group", "create", "late", "--from", "latest"]);
+    assert_eq!(parsed(&broker.ok(&["group", "describe", "late", "--json"]))["from"], json!("latest"));
+    assert!(broker.ok(&["group", "describe", "late"]).contains("begins        latest (of 20"));
+    broker.ok(&["group", "update", "late", "--from", "2026-01-31T23:59:59Z"]);
+    let group = parsed(&broker.ok(&["group", "describe", "late", "--json"]));
+    assert_eq!((&group["from"], &group["from_millis"]), (&json!("time"), &json!(1_769_903_999_000_i64)));
+    let error = broker.fails(&["group", "update", "late", "--from", "4711"]);
+    assert!(error.contains("an offset, which means another message in each queue"), "{error}");
+    broker.ok(&["group", "delete", "late"]);
 }
 
 #[test]
