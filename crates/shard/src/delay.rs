@@ -7,7 +7,8 @@
 
 use crate::command::*;
 use crate::load::Load;
-use crate::shard::{Purpose, Shard, Work};
+use crate::resident::Purpose;
+use crate::shard::{Shard, Work};
 use crate::timers::Timer;
 use bytes::Bytes;
 use martlet_model::record::{self, Field};

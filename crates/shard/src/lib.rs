@@ -15,7 +15,7 @@
 //! - No poll waits while there is a visible message for it, open slots permitting.
 //!
 //! Layout: [`command`] is the vocabulary; `keys` and `codec` say what lies in the store; `queue` and `progress` are the
-//! entities, `ordered` and `parked` what ordered groups add to the latter; `send`, `delay`, `transactions`, `receive`, `sequence`, `settle`,
+//! entities, `resident` which of them are in memory, `ordered` and `parked` what ordered groups add; `send`, `delay`, `transactions`, `receive`, `sequence`, `settle`,
 //! `subscriptions`, `catalog`, `retention`, `reset`, `pull` decide; `timers` keeps what is due by itself, `halves` the half messages; `turn` is the loop
 //! around them.
 
@@ -37,6 +37,7 @@ mod pull;
 mod queue;
 mod receive;
 mod reset;
+mod resident;
 mod retention;
 mod send;
 mod sequence;
@@ -44,6 +45,7 @@ mod settle;
 mod shard;
 mod subscriptions;
 mod timers;
+mod topic;
 mod transactions;
 mod turn;
 

@@ -9,7 +9,8 @@
 use crate::command::*;
 use crate::load::{Load, LoadId};
 use crate::progress::{Renewal, SlotChange};
-use crate::shard::{Poll, Purpose, Shard, When};
+use crate::resident::Purpose;
+use crate::shard::{Poll, Shard, When};
 use crate::subscriptions::FILTERS_MAX;
 use martlet_model::{GroupId, QueueId, QueueOffset, TopicId, UnixMillis, limits};
 use std::ops::Range;

@@ -13,7 +13,8 @@ use crate::command::*;
 use crate::load::{Load, LoadId};
 use crate::ordered::WINDOW;
 use crate::progress::SlotChange;
-use crate::shard::{Purpose, Shard};
+use crate::resident::Purpose;
+use crate::shard::Shard;
 use martlet_model::{GroupId, QueueId, QueueOffset};
 use std::ops::Range;
 

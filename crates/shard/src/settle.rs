@@ -11,7 +11,8 @@
 use crate::command::*;
 use crate::load::Load;
 use crate::progress::{Renewal, Slot, SlotChange};
-use crate::shard::{Purpose, Shard, Work};
+use crate::resident::Purpose;
+use crate::shard::{Shard, Work};
 use bytes::Bytes;
 use martlet_model::handle::{DeliveryNumber, ReceiptHandle};
 use martlet_model::record::{self, Field};

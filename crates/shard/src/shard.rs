@@ -1,4 +1,4 @@
-//! The state of one shard, what is resident of it, and how commands find what they touch.
+//! The state of one shard, and the steps of a turn.
 
 use crate::attempts::Attempts;
 use crate::codec::{self, CodecError, QueueImage, ShardImage};
@@ -6,19 +6,19 @@ use crate::command::*;
 use crate::dead::Resent;
 use crate::halves::{HalfBuckets, HalfFound};
 use crate::keys;
-use crate::load::{Load, LoadId, Loaded, scan_all};
-use crate::ordered::message_group_of;
-use crate::priority::{Levels, priority_of};
+use crate::load::{Load, LoadId, scan_all};
+use crate::priority::Levels;
 use crate::progress::{Progress, SlotChange};
 use crate::pull::Waits;
 use crate::queue::Queue;
+use crate::resident::{Entity, Purpose};
 use crate::timers::Timers;
+use crate::topic::Topic;
 use crate::transactions::HalfJob;
 use bytes::Bytes;
-use martlet_model::handle::{DeliveryNumber, HandleKey, ReceiptHandle};
+use martlet_model::handle::{DeliveryNumber, HandleKey};
 use martlet_model::{Filter, GroupId, QueueId, QueueOffset, TopicId, UnixMillis, limits};
 use martlet_store::{Op, ReadError, Reader, Room};
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -78,13 +78,6 @@ pub enum OpenError {
     Codec(#[from] CodecError),
 }
 
-/// Something that is loaded and dropped as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Entity {
-    Queue(QueueId),
-    Progress(GroupId, QueueId),
-}
-
 /// A command, or the rest of one.
 #[derive(Debug)]
 pub(crate) enum Work<T> {
@@ -131,16 +124,6 @@ pub(crate) enum When {
     Durable,
 }
 
-pub(crate) struct Topic {
-    pub facts: TopicFacts,
-    pub queues: Vec<QueueId>,
-    /// Queues that message groups are spread over: the write queues the topic was created with.
-    pub spread: u32,
-    /// Round robin of sends and of receives.
-    pub next_send: usize,
-    pub next_receive: usize,
-}
-
 pub(crate) struct Poll<T> {
     pub receive: ReceiveCommand,
     pub filter_bit: u32,
@@ -154,61 +137,6 @@ pub(crate) struct LiveFilter {
     pub seen: UnixMillis,
     /// What the store says of that; `None`: it is not there.
     pub stored: Option<UnixMillis>,
-}
-
-/// Why something is being loaded.
-pub(crate) enum Purpose<T> {
-    Entity(Entity),
-    DeadLetter {
-        group: GroupId,
-        queue: QueueId,
-        offset: QueueOffset,
-        reply: Option<T>,
-    },
-    Filter {
-        group: GroupId,
-        queue: QueueId,
-        from: QueueOffset,
-        until: QueueOffset,
-    },
-    /// Which filters the visible slots of a range match, that is not known any more.
-    Classify {
-        group: GroupId,
-        queue: QueueId,
-        from: QueueOffset,
-        until: QueueOffset,
-    },
-    Sweep(Bytes),
-    DescribeGroup {
-        group: GroupId,
-        token: T,
-    },
-    /// Message groups of a lent range.
-    Keyed {
-        group: GroupId,
-        queue: QueueId,
-        from: QueueOffset,
-        until: QueueOffset,
-    },
-    /// Parked messages of a message group that is free, or of which retention took some.
-    Parked {
-        group: GroupId,
-        queue: QueueId,
-        key: u64,
-        start: u64,
-    },
-    Timers,
-    Due,
-    Recall {
-        topic: TopicId,
-        at: TimerAt,
-    },
-    Resend {
-        queue: QueueId,
-        offset: QueueOffset,
-        token: T,
-    },
-    Half(HalfPlace),
 }
 
 /// One shard. `T` is what callers recognise their replies by.
@@ -239,9 +167,9 @@ pub struct Shard<T> {
     /// Groups and topics whose polls may be served now.
     pub(crate) stirred: BTreeSet<(TopicId, GroupId)>,
 
-    parked: BTreeMap<Entity, Vec<Work<T>>>,
-    loads: BTreeMap<LoadId, Purpose<T>>,
-    next_load: u64,
+    pub(crate) awaiting: BTreeMap<Entity, Vec<Work<T>>>,
+    pub(crate) loads: BTreeMap<LoadId, Purpose<T>>,
+    pub(crate) next_load: u64,
     pub(crate) resent: Resent,
     pub(crate) sweeps: BTreeSet<Bytes>,
     /// Sweeps to be asked for once the open batch is in the store: before, they would not find what it writes.
@@ -250,8 +178,8 @@ pub struct Shard<T> {
     pub(crate) next_parked: Vec<(GroupId, QueueId, u64, u64)>,
 
     /// Earliest due slot of each resident progress, both ways.
-    due: BTreeSet<(UnixMillis, GroupId, QueueId)>,
-    due_of: BTreeMap<(GroupId, QueueId), UnixMillis>,
+    pub(crate) due: BTreeSet<(UnixMillis, GroupId, QueueId)>,
+    pub(crate) due_of: BTreeMap<(GroupId, QueueId), UnixMillis>,
     /// Next expiry of each queue with messages, both ways; resident or not.
     pub(crate) expiries: BTreeSet<(UnixMillis, QueueId)>,
     pub(crate) expiry_of: BTreeMap<QueueId, UnixMillis>,
@@ -270,15 +198,15 @@ pub struct Shard<T> {
 
     /// The open batch.
     pub(crate) ops: Vec<Op>,
-    touched: BTreeSet<(GroupId, QueueId)>,
-    reindex: BTreeSet<(GroupId, QueueId)>,
-    appended: BTreeSet<QueueId>,
+    pub(crate) touched: BTreeSet<(GroupId, QueueId)>,
+    pub(crate) reindex: BTreeSet<(GroupId, QueueId)>,
+    pub(crate) appended: BTreeSet<QueueId>,
     batch: u64,
-    durable_batch: u64,
+    pub(crate) durable_batch: u64,
     /// Queue ends of batches under way, by batch number.
     under_way: VecDeque<(u64, Vec<(QueueId, QueueOffset)>)>,
     /// Last batch that changed an entity.
-    changed_in: BTreeMap<Entity, u64>,
+    pub(crate) changed_in: BTreeMap<Entity, u64>,
 
     pub(crate) replies: Vec<(T, Output, When)>,
     pub(crate) wanted: Vec<(LoadId, Load)>,
@@ -348,7 +276,7 @@ impl<T> Shard<T> {
             waits: Waits::default(),
             overdue: BTreeMap::new(),
             stirred: BTreeSet::new(),
-            parked: BTreeMap::new(),
+            awaiting: BTreeMap::new(),
             loads: BTreeMap::new(),
             next_load: 0,
             resent: Resent::default(),
@@ -416,7 +344,7 @@ impl<T> Shard<T> {
 
     pub(crate) fn handle(&mut self, work: Work<T>) {
         if let Some(entity) = self.first_missing(&work) {
-            self.parked.entry(entity).or_default().push(work);
+            self.awaiting.entry(entity).or_default().push(work);
             return;
         }
         match work {
@@ -463,7 +391,7 @@ impl<T> Shard<T> {
             Command::Receive { receive, token } => self.receive(receive, token),
             Command::CancelPoll { poll } => {
                 if self.take_poll(poll).is_none() && !self.waits.cancel(poll) {
-                    self.drop_parked_poll(poll);
+                    self.drop_awaiting_poll(poll);
                 }
             }
             Command::Undo { handles } => handles.iter().for_each(|handle| self.undo(handle)),
@@ -494,340 +422,6 @@ impl<T> Shard<T> {
             }
             Command::DropOldest { bytes } => self.drop_oldest(bytes),
             Command::Loaded { id, result } => self.loaded(id, result),
-        }
-    }
-
-    /// The first entity a piece of work touches that is not resident. Loads of all that miss are begun at once.
-    fn first_missing(&mut self, work: &Work<T>) -> Option<Entity> {
-        let mut first = None;
-        for entity in self.touched_by(work) {
-            if self.is_resident(entity) || !self.is_known(entity) {
-                continue;
-            }
-            first = first.or(Some(entity));
-            self.begin_load(entity);
-        }
-        first
-    }
-
-    /// What a piece of work needs to be resident.
-    fn touched_by(&self, work: &Work<T>) -> Vec<Entity> {
-        let mut touched: Vec<Entity> = Vec::new();
-        let of_handle =
-            |handle: &ReceiptHandle| [Entity::Queue(handle.queue), Entity::Progress(handle.group, handle.queue)];
-        match work {
-            Work::Command(Command::Send { topic, messages, .. }) => {
-                if self.topics.get(topic).is_some_and(|topic| topic.facts.by_priority) {
-                    touched.extend(self.queues_in_turn(*topic).iter().copied().map(Entity::Queue));
-                } else if let Some(topic) = self.topics.get(topic) {
-                    let groups = messages.iter().filter_map(|message| message.message_group);
-                    touched.extend(groups.filter_map(|group| topic.queue_for(group)).map(Entity::Queue));
-                    touched.extend(topic.send_queue().map(Entity::Queue));
-                }
-            }
-            Work::Command(Command::Schedule { topic, .. }) | Work::Fire { topic, .. } => {
-                touched.extend(self.queues_in_turn(*topic).iter().copied().map(Entity::Queue));
-            }
-            Work::Half { found, .. } => touched.extend(self.queues_of_commit(found).into_iter().map(Entity::Queue)),
-            Work::Command(Command::Receive { receive, .. }) => {
-                touched.extend(self.touched_by_poll(receive.topic, receive.group));
-            }
-            Work::Command(Command::Ack { handles, .. } | Command::Undo { handles } | Command::Lost { handles }) => {
-                touched.extend(handles.iter().flat_map(of_handle));
-            }
-            Work::Command(Command::ChangeInvisible { handle, .. } | Command::DeadLetter { handle, .. }) => {
-                touched.extend(of_handle(handle));
-            }
-            Work::Command(Command::DescribeTopic { topic, .. }) => {
-                let queues = self.topics.get(topic).into_iter().flat_map(|topic| topic.queues.iter().copied());
-                touched.extend(queues.map(Entity::Queue));
-            }
-            Work::DescribeGroup { group, queues, .. } => {
-                touched
-                    .extend(queues.iter().flat_map(|&queue| [Entity::Queue(queue), Entity::Progress(*group, queue)]));
-                let dead_letters = self.topics.get(&TopicId::dead_letters_of(*group));
-                touched.extend(dead_letters.iter().flat_map(|topic| topic.queues.iter().copied().map(Entity::Queue)));
-            }
-            Work::DeadLetter { group, queue, record, into, .. } => {
-                touched.extend([Entity::Queue(*queue), Entity::Progress(*group, *queue)]);
-                let target = self.topics.get(into).and_then(|topic| topic.queue_for_message(None, record));
-                touched.extend(target.map(Entity::Queue));
-            }
-            Work::Command(Command::Unresolved { topic, index, .. } | Command::AwaitOffset { topic, index, .. }) => {
-                touched.extend(self.queue_at(*topic, *index).map(Entity::Queue));
-            }
-            Work::Command(Command::Resend { place, .. }) => {
-                touched.extend(self.queue_at(place.topic, place.index).map(Entity::Queue));
-            }
-            Work::Command(Command::Reset { group, topic, targets, .. }) => {
-                let queues = self.reset_queues(*topic, targets);
-                touched.extend(queues.iter().flat_map(|&id| [Entity::Queue(id), Entity::Progress(*group, id)]));
-            }
-            Work::Resend { queue, record, into, .. } => {
-                touched.push(Entity::Queue(*queue));
-                let group = message_group_of(record);
-                let target = self.topics.get(into).and_then(|topic| topic.queue_for_message(group, record));
-                touched.extend(target.map(Entity::Queue));
-            }
-            Work::Expire(queue) => touched.push(Entity::Queue(*queue)),
-            Work::Command(_) => {}
-        }
-        touched
-    }
-
-    pub(crate) fn queue_at(&self, topic: TopicId, index: u32) -> Option<QueueId> {
-        self.topics.get(&topic)?.queues.get(index as usize).copied()
-    }
-
-    fn touched_by_poll(&self, topic: TopicId, group: GroupId) -> impl Iterator<Item = Entity> {
-        let queues = self.topics.get(&topic).map_or(&[][..], |topic| topic.read_queues());
-        queues.iter().flat_map(move |&queue| [Entity::Queue(queue), Entity::Progress(group, queue)])
-    }
-
-    /// Begins loading an entity unless that is under way.
-    fn begin_load(&mut self, entity: Entity) {
-        if let Entry::Vacant(parked) = self.parked.entry(entity) {
-            parked.insert(Vec::new());
-            let load = match entity {
-                Entity::Queue(queue) => Load::Queue(queue),
-                Entity::Progress(group, queue) => {
-                    let since = self.groups.get(&group).and_then(|group| group.since);
-                    match self.is_ordered(group) {
-                        true => Load::OrderedProgress(group, queue, since),
-                        false => Load::Progress(group, queue, since),
-                    }
-                }
-            };
-            self.want(load, Purpose::Entity(entity));
-        }
-    }
-
-    /// Begins loading what a poll of this group on this topic touches and is not resident: a queue added while it waited.
-    pub(crate) fn load_for_poll(&mut self, topic: TopicId, group: GroupId) {
-        let queues = self.topics.get(&topic).map(|topic| topic.read_queues().to_vec()).unwrap_or_default();
-        for queue in queues {
-            for entity in [Entity::Queue(queue), Entity::Progress(group, queue)] {
-                if !self.is_resident(entity) && self.is_known(entity) {
-                    self.begin_load(entity);
-                }
-            }
-        }
-    }
-
-    fn is_resident(&self, entity: Entity) -> bool {
-        match entity {
-            Entity::Queue(queue) => self.queues.contains_key(&queue),
-            Entity::Progress(group, queue) => self.progress.contains_key(&(group, queue)),
-        }
-    }
-
-    /// Whether it can exist at all: handles of deleted groups and topics name what is gone.
-    fn is_known(&self, entity: Entity) -> bool {
-        let (group, queue) = match entity {
-            Entity::Queue(queue) => (None, queue),
-            Entity::Progress(group, queue) => (Some(group), queue),
-        };
-        group.is_none_or(|group| self.groups.contains_key(&group)) && self.topic_of.contains_key(&queue)
-    }
-
-    pub(crate) fn want(&mut self, load: Load, purpose: Purpose<T>) -> LoadId {
-        let id = LoadId(self.next_load);
-        self.next_load += 1;
-        self.loads.insert(id, purpose);
-        self.wanted.push((id, load));
-        id
-    }
-
-    fn loaded(&mut self, id: LoadId, result: Result<Loaded, ReadError>) {
-        let Some(purpose) = self.loads.remove(&id) else { return };
-        match (purpose, result) {
-            (Purpose::Entity(entity), result) => {
-                let kept = result.map_err(|error| error.to_string()).and_then(|loaded| self.keep(entity, loaded));
-                if let (Ok(()), Entity::Queue(queue) | Entity::Progress(_, queue)) = (&kept, entity)
-                    && let Some(&topic) = self.topic_of.get(&queue)
-                {
-                    self.stir_topic(topic);
-                }
-                for work in self.parked.remove(&entity).unwrap_or_default() {
-                    match &kept {
-                        Ok(()) => self.handle(work),
-                        Err(reason) => self.refuse_work(work, reason),
-                    }
-                }
-            }
-            (Purpose::DeadLetter { group, queue, offset, reply }, Ok(Loaded::Message(message))) => {
-                self.dead_letter_loaded(group, queue, offset, message, reply);
-            }
-            (Purpose::DeadLetter { group, queue, offset, reply }, result) => {
-                let reason = result.err().map(|error| error.to_string());
-                self.dead_letter_failed(group, queue, offset, reply, reason);
-            }
-            (Purpose::Filter { group, queue, from, until }, result) => {
-                let matches = match result {
-                    Ok(Loaded::Matches(matches)) => Some(matches),
-                    _ => None,
-                };
-                self.filtered(group, queue, id, from..until, matches);
-            }
-            (Purpose::Classify { group, queue, from, until }, result) => {
-                let matches = match result {
-                    Ok(Loaded::Matches(matches)) => Some(matches),
-                    _ => None,
-                };
-                self.classified(group, queue, id, from..until, matches);
-            }
-            (Purpose::Keyed { group, queue, from, until }, result) => {
-                let found = match result {
-                    Ok(Loaded::Keyed(found)) => Some(found),
-                    _ => None,
-                };
-                self.keyed(group, queue, id, from..until, found);
-            }
-            (Purpose::Parked { group, queue, key, start }, result) => {
-                let offsets = match result {
-                    Ok(Loaded::Parked(offsets)) => offsets,
-                    _ => None,
-                };
-                self.parked_loaded(group, queue, (key, start), id, offsets.as_deref());
-            }
-            (Purpose::Sweep(prefix), Ok(Loaded::Keys(keys))) => self.swept(prefix, &keys),
-            // What is swept is garbage: it can wait for the next batch.
-            (Purpose::Sweep(prefix), _) => self.next_sweeps.push(prefix),
-            (Purpose::DescribeGroup { group, token }, Ok(Loaded::Queues(mut queues))) => {
-                queues.extend(
-                    self.progress.range((group, QueueId(0))..=(group, QueueId(u64::MAX))).map(|(key, _)| key.1),
-                );
-                queues.sort_unstable();
-                queues.dedup();
-                self.handle(Work::DescribeGroup { group, queues, token });
-            }
-            (Purpose::Resend { queue, offset, token }, Ok(Loaded::Message(message))) => {
-                self.resend_loaded(queue, offset, token, Ok(message));
-            }
-            (Purpose::Resend { queue, offset, token }, result) => {
-                let error = result.err().unwrap_or(ReadError::Closed);
-                self.resend_loaded(queue, offset, token, Err(error));
-            }
-            (Purpose::DescribeGroup { token, .. }, result) => {
-                let reason = result.err().map_or_else(String::new, |error| error.to_string());
-                self.reply(token, Output::Refused(Refused::ReadFailed(reason)));
-            }
-            (Purpose::Timers, Ok(Loaded::Timers(found, more))) => self.timers_scanned(Some((found, more))),
-            (Purpose::Timers, _) => self.timers_scanned(None),
-            (Purpose::Due, Ok(Loaded::Due(found))) => self.due_loaded(Some(found)),
-            (Purpose::Due, _) => self.due_loaded(None),
-            (Purpose::Half(place), Ok(Loaded::Half(found))) => self.half_loaded(place, found),
-            (Purpose::Half(place), result) => {
-                let reason = result.err().map_or_else(String::new, |error| error.to_string());
-                self.half_unknown(place, &reason);
-            }
-            (Purpose::Recall { topic, at }, Ok(Loaded::Timer { there, message })) => {
-                self.recall_loaded(topic, at, Ok((there, message)));
-            }
-            (Purpose::Recall { topic, at }, result) => {
-                let reason = result.err().map_or_else(String::new, |error| error.to_string());
-                self.recall_loaded(topic, at, Err(reason));
-            }
-        }
-    }
-
-    fn keep(&mut self, entity: Entity, loaded: Loaded) -> Result<(), String> {
-        if !self.is_known(entity) || self.is_resident(entity) {
-            return Ok(());
-        }
-        match (entity, loaded) {
-            (Entity::Queue(id), Loaded::Queue { image, bounds }) => {
-                let bytes = image.and_then(|state| state.image).ok_or("the queue has no entry in the store")?;
-                let image = QueueImage::decode(&bytes).map_err(|error| error.to_string())?;
-                let bounds = bounds.unwrap_or_default();
-                self.queues.insert(id, Queue::load(id, image, bounds.start, bounds.end));
-                self.reindex_expiry(id);
-                let groups: Vec<_> = self.progress.keys().filter(|key| key.1 == id).map(|key| key.0).collect();
-                groups.into_iter().for_each(|group| self.clamp(group, id));
-            }
-            (Entity::Progress(group, queue), Loaded::OrderedProgress { frontier, pages, start, parked }) => {
-                self.keep(entity, Loaded::Progress { frontier, pages, start })?;
-                let chunks = parked.ok_or("parked messages cannot be read")?;
-                if let Some(progress) = self.progress.get_mut(&(group, queue)) {
-                    progress.restore_parked(&chunks);
-                }
-                self.clamp(group, queue);
-            }
-            (Entity::Progress(group, queue), Loaded::Progress { frontier, pages, start }) => {
-                let progress = match frontier.and_then(|state| state.image) {
-                    Some(bytes) => {
-                        let next = codec::decode_frontier(&bytes).map_err(|error| error.to_string())?;
-                        Progress::load(group, queue, next, &pages).map_err(|error| error.to_string())?
-                    }
-                    // A new group starts at the first message that is there, unless it says otherwise.
-                    None => {
-                        let mut progress = Progress::new(group, queue, start);
-                        progress.mark_created();
-                        self.touched.insert((group, queue));
-                        self.ops.push(Op::Put {
-                            key: keys::consumer(queue, group),
-                            image: Bytes::new(),
-                            keep_until: None,
-                        });
-                        progress
-                    }
-                };
-                self.progress.insert((group, queue), progress);
-                self.reindex.insert((group, queue));
-                self.clamp(group, queue);
-                // What lapsed while it was not in memory is visible before anybody is served.
-                self.lapse(group, queue);
-            }
-            _ => return Err("the store answered something else than was asked".into()),
-        }
-        Ok(())
-    }
-
-    /// A poll that waits for something to be loaded and that nobody waits for any more.
-    fn drop_parked_poll(&mut self, poll: PollId) {
-        let is_it = |work: &mut Work<T>| match work {
-            Work::Command(Command::Receive { receive, .. }) => receive.poll == poll,
-            Work::Command(Command::AwaitOffset { poll: waiting, .. }) => *waiting == poll,
-            _ => false,
-        };
-        for parked in self.parked.values_mut() {
-            if parked.extract_if(.., is_it).next().is_some() {
-                return;
-            }
-        }
-    }
-
-    fn refuse_work(&mut self, work: Work<T>, reason: &str) {
-        let token = match work {
-            Work::DeadLetter { group, queue, offset, reply, .. } => {
-                return self.dead_letter_failed(group, queue, offset, reply, Some(reason.to_owned()));
-            }
-            Work::Resend { queue, offset, token, .. } => {
-                let refused = Output::Refused(Refused::ReadFailed(reason.to_owned()));
-                return self.resend_failed(queue, offset, token, refused);
-            }
-            Work::Expire(queue) => return self.set_expiry(queue, Some(self.now.plus(PAUSED_MILLIS))),
-            Work::Fire { messages, .. } => return self.timers_again(messages.into_iter().map(|(at, _)| at)),
-            Work::Half { place, .. } => return self.half_unknown(place, reason),
-            Work::Command(
-                Command::Send { token, .. }
-                | Command::Schedule { token, .. }
-                | Command::Receive { token, .. }
-                | Command::Ack { token, .. }
-                | Command::ChangeInvisible { token, .. }
-                | Command::DeadLetter { token, .. }
-                | Command::DescribeTopic { token, .. }
-                | Command::DescribeSubscriptions { token, .. }
-                | Command::Unresolved { token, .. }
-                | Command::Resend { token, .. }
-                | Command::AwaitOffset { token, .. }
-                | Command::Reset { token, .. },
-            )
-            | Work::DescribeGroup { token, .. } => Some(token),
-            Work::Command(_) => None,
-        };
-        if let Some(token) = token {
-            self.reply(token, Output::Refused(Refused::ReadFailed(reason.to_owned())));
         }
     }
 
@@ -1032,90 +626,5 @@ impl<T> Shard<T> {
     pub(crate) fn stir_topic(&mut self, topic: TopicId) {
         let waiting = self.polls.range((topic, GroupId(0))..=(topic, GroupId(u32::MAX)));
         self.stirred.extend(waiting.map(|(key, _)| *key));
-    }
-
-    /// Drops every resident entity that is durable as it is and that no poll waits on.
-    pub fn evict_clean(&mut self) {
-        let durable = self.durable_batch;
-        let is_durable =
-            |changed_in: &BTreeMap<Entity, u64>, entity| changed_in.get(&entity).is_none_or(|&batch| batch <= durable);
-        // What waits for something else to be loaded must not lose meanwhile what it has, or it would never be whole.
-        let mut needed: BTreeSet<Entity> =
-            self.polls.keys().flat_map(|&(topic, group)| self.touched_by_poll(topic, group)).collect();
-        needed.extend(self.parked.values().flatten().flat_map(|work| self.touched_by(work)));
-        let (touched, changed_in, reindex) = (&self.touched, &self.changed_in, &self.reindex);
-        let evicted: Vec<_> = self
-            .progress
-            .iter()
-            .filter(|(key, progress)| {
-                progress.is_clean()
-                    && progress.renewals.is_empty()
-                    && !touched.contains(key)
-                    && !reindex.contains(key)
-                    && !needed.contains(&Entity::Progress(key.0, key.1))
-                    && is_durable(changed_in, Entity::Progress(key.0, key.1))
-            })
-            .map(|(key, _)| *key)
-            .collect();
-        for key in evicted {
-            self.progress.remove(&key);
-            self.changed_in.remove(&Entity::Progress(key.0, key.1));
-            if let Some(due) = self.due_of.remove(&key) {
-                self.due.remove(&(due, key.0, key.1));
-            }
-        }
-        let in_use: BTreeSet<QueueId> =
-            self.progress.keys().map(|key| key.1).chain(self.appended.iter().copied()).collect();
-        let changed_in = &self.changed_in;
-        self.queues.retain(|&id, queue| {
-            in_use.contains(&id)
-                || needed.contains(&Entity::Queue(id))
-                || queue.durable < queue.next
-                || !is_durable(changed_in, Entity::Queue(id))
-        });
-        self.changed_in.retain(|_, batch| *batch > durable);
-    }
-
-    pub(crate) fn forget_progress(&mut self, group: GroupId, queue: QueueId) {
-        self.progress.remove(&(group, queue));
-        self.touched.remove(&(group, queue));
-        self.changed_in.remove(&Entity::Progress(group, queue));
-        if let Some(due) = self.due_of.remove(&(group, queue)) {
-            self.due.remove(&(due, group, queue));
-        }
-    }
-}
-
-impl Topic {
-    /// The queue the next send goes to.
-    pub fn send_queue(&self) -> Option<QueueId> {
-        let count = (self.facts.write_queues as usize).min(self.queues.len());
-        (count > 0).then(|| self.queues[self.next_send % count])
-    }
-
-    /// The queue of a message group, by its hash: always the same, whatever queues are added or closed to new messages. Only
-    /// if that queue is not read any more, and so what is in it was given up, another one.
-    pub fn queue_for(&self, group: u64) -> Option<QueueId> {
-        let at = |count: u32| group.checked_rem(u64::from(count)).map(|index| index as usize);
-        let queue = at(self.spread).and_then(|index| self.read_queues().get(index));
-        queue.or_else(|| self.queues.get(at(self.facts.write_queues)?)).copied()
-    }
-
-    /// The queue of a message with this priority, in a topic whose queues are levels.
-    pub fn level(&self, priority: u32) -> Option<QueueId> {
-        self.queues.get(self.facts.write_queues.checked_sub(1)?.min(priority) as usize).copied()
-    }
-
-    /// Where this record goes, of this message group or the next one without a group.
-    pub fn queue_for_message(&self, group: Option<u64>, record: &[u8]) -> Option<QueueId> {
-        if self.facts.by_priority {
-            return self.level(priority_of(record));
-        }
-        group.and_then(|group| self.queue_for(group)).or_else(|| self.send_queue())
-    }
-
-    /// The queues messages are received from.
-    pub fn read_queues(&self) -> &[QueueId] {
-        &self.queues[..(self.facts.read_queues as usize).min(self.queues.len())]
     }
 }
