@@ -354,6 +354,5 @@ func push(o *options) error {
 	case <-end:
 	case <-time.After(time.Until(o.deadline)):
 	}
-	time.Sleep(500 * time.Millisecond) // the last acknowledgements are sent after the listener has returned
 	return nil
 }

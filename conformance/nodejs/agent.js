@@ -193,7 +193,6 @@ async function push() {
     if (ended) resolve();
     setTimeout(resolve, Math.max(0, deadline - Date.now()));
   });
-  await sleep(500); // the last acknowledgements are sent after the listener has returned
   return consumer;
 }
 

@@ -202,7 +202,6 @@ class Agent:
             self.configuration(), self.given.group, Listener(), self.subscription(),
             max_cache_message_count=self.given.cache, consumption_thread_count=4, tls_enable=self.given.tls))
         self.ended.wait(max(0.0, self.deadline - time.monotonic()))
-        time.sleep(0.5)  # the last acknowledgements are sent after the listener has returned
         return consumer
 
 

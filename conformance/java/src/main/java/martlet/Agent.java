@@ -292,8 +292,6 @@ public final class Agent {
                     return ConsumeResult.SUCCESS;
                 }).build())) {
             ended.await(Math.max(0, deadlineNanos - System.nanoTime()), TimeUnit.NANOSECONDS);
-            // The last acknowledgements are sent after the listener has returned.
-            Thread.sleep(500);
         }
     }
 
