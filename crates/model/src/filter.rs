@@ -29,7 +29,7 @@ impl Filter {
     /// Compiles an SQL92 condition. Blank and `*` mean all: clients write the filter for everything in either language.
     pub fn sql(expression: &str) -> Result<Self, FilterError> {
         match expression.trim() {
-            "" | "*" => Ok(Self::ALL),
+            "" | "*" if expression.len() <= FILTER_BYTES_MAX => Ok(Self::ALL),
             _ => SqlFilter::parse(expression).map(Self::Sql),
         }
     }
@@ -74,11 +74,19 @@ pub enum TagFilter {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
     /// A tag between two `||` is blank.
-    #[error("filter expression \"{expression}\" has an empty tag at position {position}")]
+    #[error("filter expression {expression:?} has an empty tag at position {position}")]
     EmptyTag {
-        /// The expression.
+        /// The expression (cut to 128 characters).
         expression: String,
         /// Byte position of the empty tag.
+        position: usize,
+    },
+    /// A tag has a `|` in it, which no message's tag has.
+    #[error("filter expression {expression:?} has a single | at position {position}, which no tag has")]
+    SingleBar {
+        /// The expression (cut to 128 characters).
+        expression: String,
+        /// Byte position of the bar.
         position: usize,
     },
     /// An SQL92 expression is not one.
@@ -101,7 +109,7 @@ pub enum FilterError {
 pub const FILTER_BYTES_MAX: usize = 16 * 1024;
 
 impl TagFilter {
-    /// Compiles an expression. Blank means all, as clients that set no expression expect.
+    /// Compiles an expression. Blank means all, as clients that set no expression expect; so does `*`, however often.
     pub fn parse(expression: &str) -> Result<Self, FilterError> {
         if expression.len() > FILTER_BYTES_MAX {
             return Err(FilterError::TooLong { bytes: expression.len() });
@@ -109,16 +117,21 @@ impl TagFilter {
         if matches!(expression.trim(), "" | "*") {
             return Ok(Self::All);
         }
+        let shown = || expression.chars().take(128).collect();
         let mut tags = BTreeSet::new();
         let mut position = 0;
         for part in expression.split("||") {
+            if let Some(bar) = part.find('|') {
+                return Err(FilterError::SingleBar { expression: shown(), position: position + bar });
+            }
             match part.trim() {
-                "" => return Err(FilterError::EmptyTag { expression: expression.into(), position }),
+                "" => return Err(FilterError::EmptyTag { expression: shown(), position }),
                 tag => tags.insert(tag.to_owned()),
             };
             position += part.len() + 2;
         }
-        Ok(Self::AnyOf(tags))
+        // Its text would mean all.
+        Ok(if tags.iter().eq(["*"]) { Self::All } else { Self::AnyOf(tags) })
     }
 
     /// Whether a message with this tag passes.
@@ -130,11 +143,12 @@ impl TagFilter {
     }
 }
 
+/// An expression that compiles to the same filter and is no longer than what it was compiled from: subscriptions are kept so.
 impl std::fmt::Display for TagFilter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::All => f.write_str("*"),
-            Self::AnyOf(tags) => f.write_str(&tags.iter().map(String::as_str).collect::<Vec<_>>().join(" || ")),
+            Self::AnyOf(tags) => f.write_str(&tags.iter().map(String::as_str).collect::<Vec<_>>().join("||")),
         }
     }
 }
@@ -149,9 +163,15 @@ mod tests {
         assert_eq!(TagFilter::parse(" * ").unwrap(), TagFilter::All);
         let two = TagFilter::parse("a || b").unwrap();
         assert!(two.matches(Some("a")) && two.matches(Some("b")) && !two.matches(Some("c")) && !two.matches(None));
-        assert_eq!(two.to_string(), "a || b");
+        assert_eq!(two.to_string(), "a||b");
         let error = TagFilter::parse("a || ").unwrap_err();
         assert_eq!(error, FilterError::EmptyTag { expression: "a || ".into(), position: 4 });
+        let error = TagFilter::parse("a || b | c").unwrap_err().to_string();
+        assert_eq!(error, "filter expression \"a || b | c\" has a single | at position 7, which no tag has");
         assert!(TagFilter::parse(&"a".repeat(FILTER_BYTES_MAX + 1)).is_err());
     }
 }
+
+#[cfg(test)]
+#[path = "filter_properties.rs"]
+mod properties;

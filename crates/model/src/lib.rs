@@ -21,6 +21,8 @@ pub mod names;
 pub mod producer_handle;
 pub mod record;
 pub mod sql;
+#[cfg(test)]
+mod texts;
 pub mod topic;
 
 pub use filter::{Filter, FilterError, TagFilter};

@@ -267,3 +267,21 @@ fn subscriptions_of_deleted_groups_and_topics_leave_the_store() {
     world.settle();
     assert_eq!(keys_left(&mut world), 0);
 }
+
+/// What a filter is kept as is never longer than what was asked for.
+#[test]
+fn a_filter_as_long_as_the_limit_is_there_after_a_crash() {
+    let mut world = World::new(17).topic("orders", 1).group("billing", max_attempts(3));
+    let tags: Vec<String> = (0..2_900).map(|number| number.to_string()).collect();
+    let tags = tags.join("||");
+    assert!((16_000..=16_384).contains(&tags.len()));
+    let poll = world.poll("billing", invisible_secs(30).tags(&tags));
+    world.settle();
+    world.crash();
+    assert!(world.received(poll).is_none());
+    world.send_tagged("orders", "red", "a");
+    world.send_tagged("orders", "2899", "b");
+    // Another member does not want it; the one that is away still does.
+    assert_eq!(world.receive("billing", invisible_secs(30).tags("red")).one().body, "a");
+    assert_eq!(world.receive("billing", invisible_secs(30).tags(&tags)).one().body, "b");
+}
