@@ -6,7 +6,7 @@ use crate::limits;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The topic name breaks a rule.
-    #[error("topic \"{value}\" {rule}")]
+    #[error("topic {value:?} {rule}")]
     Topic {
         /// The name as given (cut to 128 characters).
         value: String,
@@ -14,7 +14,7 @@ pub enum NameError {
         rule: &'static str,
     },
     /// The consumer group name breaks a rule.
-    #[error("consumer group \"{value}\" {rule}")]
+    #[error("consumer group {value:?} {rule}")]
     Group {
         /// The name as given (cut to 128 characters).
         value: String,
@@ -79,7 +79,7 @@ pub fn check_topic(name: &str) -> Result<(), NameError> {
     if name.trim().is_empty() {
         return refuse("is blank");
     }
-    if name.len() > max {
+    if name.chars().count() > max {
         return refuse(if max == 255 { "is longer than 255 characters" } else { "is longer than 127 characters" });
     }
     if !name.bytes().all(legal) {
@@ -97,7 +97,7 @@ pub fn check_group(name: &str) -> Result<(), NameError> {
     if name.trim().is_empty() {
         return refuse("is blank");
     }
-    if name.len() > limits::GROUP_CHARS_MAX {
+    if name.chars().count() > limits::GROUP_CHARS_MAX {
         return refuse("is longer than 120 characters");
     }
     if !name.bytes().all(legal) {
@@ -193,3 +193,7 @@ mod tests {
         assert_eq!(text, "topic \"a b\" has a character other than letters, digits, %, |, _ and -");
     }
 }
+
+#[cfg(test)]
+#[path = "names_properties.rs"]
+mod properties;
