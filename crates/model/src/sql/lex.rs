@@ -22,6 +22,11 @@ const SYMBOLS: [&str; 10] = ["<>", "<=", ">=", "=", "<", ">", "(", ")", ",", "+"
 /// Tokens quoted in errors are cut to so many characters.
 const QUOTED_CHARS: usize = 40;
 
+/// What of a text stands in an error: its beginning, without control characters.
+fn cut(text: &str) -> String {
+    text.chars().take(QUOTED_CHARS).flat_map(char::escape_debug).collect()
+}
+
 impl Token {
     /// Whether it is this keyword, in any case.
     pub fn is_word(&self, keyword: &str) -> bool {
@@ -30,7 +35,6 @@ impl Token {
 
     /// As errors name it.
     pub fn describe(&self) -> String {
-        let cut = |text: &str| text.chars().take(QUOTED_CHARS).collect::<String>();
         match self {
             Self::Word(word) => cut(word),
             Self::Quoted(name) => format!("\"{}\"", cut(name)),
@@ -161,14 +165,14 @@ fn number(rest: &str, at: usize) -> Result<(Token, usize), FilterError> {
     let token = if decimal {
         match text.parse::<f64>() {
             Ok(number) if number.is_finite() => Token::Decimal(number),
-            _ => return bad(at, format!("{text} is not within the range of decimal numbers")),
+            _ => return bad(at, format!("{} is not within the range of decimal numbers", cut(text))),
         }
     } else {
         if whole > 1 && text.starts_with('0') {
-            return bad(at, format!("{text} has leading zeros"));
+            return bad(at, format!("{} has leading zeros", cut(text)));
         }
         let Ok(number) = text.parse::<u64>() else {
-            return bad(at, format!("{text} does not fit 64 bits"));
+            return bad(at, format!("{} does not fit 64 bits", cut(text)));
         };
         length += usize::from(rest[length..].starts_with(['l', 'L']));
         Token::Integer(number)

@@ -3,6 +3,7 @@ use super::*;
 use crate::filter::Filter;
 use crate::record::RecordWriter;
 use crate::record::{self, Field};
+use crate::texts::{is_showable, text};
 use proptest::prelude::*;
 
 fn record_of(properties: &[(&str, &str)]) -> bytes::Bytes {
@@ -253,6 +254,46 @@ proptest! {
         let fields: Vec<_> = Properties::iter(&properties).map(|(key, value)| (*key, *value)).collect();
         let expected = condition.means(&properties) == Ok(Some(true));
         prop_assert_eq!(filter.matches(&record_of(&fields)), expected, "{}", text);
+    }
+
+    /// Subscriptions are kept as text.
+    #[test]
+    fn the_text_of_a_condition_compiles_to_the_same_condition(
+        condition in conditions(),
+        properties in properties(),
+        around in prop::sample::select(&[("", ""), (" ", "\n"), ("-- why\n", " "), ("", " -- why"), ("/* why */", "\t/**/")][..]),
+    ) {
+        let text = format!("{}{}{}", around.0, condition.text(), around.1);
+        let filter = Filter::sql(&text).map_err(|error| TestCaseError::fail(format!("{text}: {error}")))?;
+        let again = Filter::sql(&filter.to_string());
+        prop_assert_eq!(again.as_ref(), Ok(&filter));
+        let fields: Vec<_> = Properties::iter(&properties).map(|(key, value)| (*key, *value)).collect();
+        let record = record_of(&fields);
+        prop_assert_eq!(again.unwrap().matches(&record), filter.matches(&record), "{}", text);
+    }
+
+    /// A condition with one piece of it cut out and another put in its place.
+    #[test]
+    fn a_damaged_condition_is_refused_with_its_place_or_is_another_condition(
+        condition in conditions(),
+        cut in any::<(prop::sample::Index, prop::sample::Index)>(),
+        piece in prop_oneof![text(4), text(400), "[0-9]{1,40}", Just("9".repeat(2_000))],
+    ) {
+        let whole: Vec<char> = condition.text().chars().collect();
+        let (from, to) = (cut.0.index(whole.len() + 1), cut.1.index(whole.len() + 1));
+        let (from, to) = (from.min(to), from.max(to));
+        let damaged: String = whole[..from].iter().copied().chain(piece.chars()).chain(whole[to..].iter().copied()).collect();
+        match Filter::sql(&damaged) {
+            Ok(filter) => {
+                filter.matches(&record_of(&[("a", "5"), ("b", "x")]));
+                prop_assert_eq!(Filter::sql(&filter.to_string()), Ok(filter));
+            }
+            Err(error) => {
+                prop_assert!(is_showable(&error.to_string()), "{:?}", error);
+                let FilterError::Sql { position, .. } = error else { return Err(TestCaseError::fail(error.to_string())) };
+                prop_assert!(damaged.is_char_boundary(position), "{damaged}: {position}");
+            }
+        }
     }
 
     #[test]
