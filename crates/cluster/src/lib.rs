@@ -17,7 +17,12 @@ mod local;
 mod memory;
 mod service;
 mod settings;
+#[cfg(test)]
+mod settings_properties;
 mod store;
+#[cfg(test)]
+#[path = "../../model/src/texts.rs"]
+mod texts;
 
 pub use catalog::Catalog;
 pub use codec::{DecodeError, FORMAT_VERSION};

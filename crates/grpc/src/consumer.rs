@@ -257,7 +257,7 @@ fn frames_capacity(received: &Received) -> usize {
 }
 
 /// Checks an invisible duration and gives it in milliseconds.
-fn invisible_millis(duration: Option<&prost_types::Duration>, min: i64, max: i64) -> Result<i64, Denied> {
+pub(crate) fn invisible_millis(duration: Option<&prost_types::Duration>, min: i64, max: i64) -> Result<i64, Denied> {
     let duration = duration.cloned().unwrap_or_default();
     match time::millis(&duration) {
         Some(millis) if (min..=max).contains(&millis) => Ok(millis),
@@ -271,7 +271,7 @@ fn invisible_millis(duration: Option<&prost_types::Duration>, min: i64, max: i64
 
 /// How long a poll waits: what the client asks for, else its deadline without half of its request timeout; from 5 s to
 /// 20 s; never past the deadline.
-fn poll_millis(
+pub(crate) fn poll_millis(
     asked: Option<&prost_types::Duration>,
     remaining: Option<Duration>,
     request_timeout: Duration,

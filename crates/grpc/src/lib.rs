@@ -50,6 +50,12 @@ mod time;
 pub mod transactions;
 mod transport;
 
+#[cfg(test)]
+mod limits_properties;
+#[cfg(test)]
+#[path = "../../model/src/texts.rs"]
+mod texts;
+
 pub use latency::RpcLatency;
 pub use listener::tls::TlsOptions;
 pub use server::{GrpcFigures, GrpcServer, ServeError, serve};

@@ -261,3 +261,7 @@ pub(crate) fn cut(text: &str) -> String {
 #[cfg(test)]
 #[path = "message_in_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "message_in_properties.rs"]
+mod properties;

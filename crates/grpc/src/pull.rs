@@ -225,7 +225,7 @@ fn wire(offset: QueueOffset) -> i64 {
 }
 
 /// How long a pull waits: as asked, not at all if nothing is, at most as long as a poll, and never past the deadline.
-fn poll_millis(asked: Option<&prost_types::Duration>, remaining: Option<Duration>) -> Result<i64, Denied> {
+pub(crate) fn poll_millis(asked: Option<&prost_types::Duration>, remaining: Option<Duration>) -> Result<i64, Denied> {
     let Some(asked) = asked else { return Ok(0) };
     let Some(wanted) = time::millis(asked) else {
         let prost_types::Duration { seconds, nanos } = asked;

@@ -5,7 +5,7 @@
 
 mod world;
 
-use martlet_broker::TopicSettings;
+use martlet_broker::{GroupSettings, TopicSettings};
 use martlet_grpc::proto::v2::messaging_service_client::MessagingServiceClient;
 use martlet_grpc::proto::v2::{self, Code, settings::PubSub};
 use martlet_model::{TopicType, limits};
@@ -79,6 +79,48 @@ async fn messages_at_the_limits_are_taken() {
     for (n, (topic, change)) in rows.iter().enumerate() {
         let status = sent(&mut client, topic, change).await;
         assert_eq!(status.code(), Code::Ok, "row {n}: {}", status.message);
+    }
+}
+
+/// A delivery timestamp long ago means at once, and what a client says of its birth is shown as it is.
+#[tokio::test]
+async fn times_as_far_back_as_can_be_counted_are_taken_and_shown() {
+    let (_world, mut client) = world().await;
+    let first = Some(prost_types::Timestamp { seconds: i64::MIN / 1000, nanos: 999_000_000 });
+    let last = Some(prost_types::Timestamp { seconds: i64::MAX / 1000 - 1, nanos: 999_000_000 });
+    for born in [first, last] {
+        let change = change(move |_, system| {
+            system.delivery_timestamp = first;
+            system.born_timestamp = born;
+        });
+        let status = sent(&mut client, "later", &change).await;
+        assert_eq!(status.code(), Code::Ok, "{}", status.message);
+        let polled = poll(&mut client, from("c", receive("billing", "later"))).await;
+        assert_eq!((polled.code, polled.messages.len()), (Code::Ok, 1), "{}", polled.text);
+        let shown = system(&polled.messages[0]);
+        assert_eq!((shown.born_timestamp, shown.delivery_timestamp), (born, first));
+        assert_eq!(ack(&mut client, "billing", "later", &[handle(&polled.messages[0])]).await[0].code(), Code::Ok);
+    }
+}
+
+#[tokio::test]
+async fn an_ack_has_1_to_1024_handles() {
+    let (world, mut client) = world().await;
+    world.broker.create_group("billing", GroupSettings::default()).await.unwrap();
+    for (count, fine) in [(0, false), (1, true), (1_023, true), (1_024, true), (1_025, false), (5_000, false)] {
+        let request = v2::AckMessageRequest {
+            topic: resource("orders"),
+            group: resource("billing"),
+            entries: vec![v2::AckMessageEntry { receipt_handle: "h".into(), ..Default::default() }; count],
+        };
+        let answer = client.ack_message(from("c", request)).await.unwrap().into_inner();
+        let status = answer.status.unwrap();
+        if fine {
+            assert_eq!((status.code(), answer.entries.len()), (Code::InvalidReceiptHandle, count));
+        } else {
+            let text = format!("entries has {count} receipt handles, a request has 1 to 1024");
+            assert_eq!((status.code(), status.message, answer.entries.len()), (Code::BadRequest, text, 0));
+        }
     }
 }
 

@@ -35,6 +35,12 @@ pub(crate) struct Peer {
     calls: AtomicUsize,
 }
 
+impl Peer {
+    pub(crate) fn new(remote: SocketAddr, local: SocketAddr) -> Self {
+        Self { remote, local, calls: AtomicUsize::new(0) }
+    }
+}
+
 /// Counts a call as under way until dropped.
 #[derive(Debug)]
 pub(crate) struct CallGuard(Arc<Peer>);
@@ -55,7 +61,7 @@ pub(crate) async fn serve<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let peer = Arc::new(Peer { remote: connection.peer, local: connection.local, calls: AtomicUsize::new(0) });
+    let peer = Arc::new(Peer::new(connection.peer, connection.local));
     let handshake = h2::server::Builder::new()
         .initial_window_size(limits.stream_window_bytes)
         .initial_connection_window_size(limits.connection_window_bytes)

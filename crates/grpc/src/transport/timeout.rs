@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// A header that is not a timeout.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("grpc-timeout \"{value}\" is not 1 to 8 digits and a unit of H, M, S, m, u or n")]
+#[error("grpc-timeout {value:?} is not 1 to 8 digits and a unit of H, M, S, m, u or n")]
 pub struct TimeoutError {
     /// What it says (cut to 32 bytes).
     value: String,
