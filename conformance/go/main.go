@@ -99,6 +99,7 @@ type input struct {
 	Group     *string `json:"message_group"`
 	DeliverAt *int64  `json:"deliver_at_ms"`
 	Recall    bool    `json:"recall"`
+	Priority  *int32  `json:"priority"`
 	// Transaction says what to do once the half message is sent: commit, rollback or silent.
 	Transaction string            `json:"transaction"`
 	Keys        []string          `json:"keys"`
@@ -122,6 +123,11 @@ func (in *input) message(topic string) (*rmq.Message, error) {
 	}
 	if in.DeliverAt != nil {
 		m.SetDelayTimestamp(time.UnixMilli(*in.DeliverAt))
+	}
+	if in.Priority != nil {
+		if err := m.SetPriority(*in.Priority); err != nil {
+			return nil, err
+		}
 	}
 	m.SetKeys(in.Keys...)
 	for k, v := range in.Properties {

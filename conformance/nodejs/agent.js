@@ -5,14 +5,16 @@ const { parseArgs } = require('node:util');
 const readline = require('node:readline');
 const { ConsumeResult, FilterExpression, Producer, PushConsumer, SimpleConsumer } = require('rocketmq-client-nodejs');
 
-const SQL = 2; // FilterType of the protocol, which the client does not export
+// Enumerations of the protocol, which the client does not export.
+const SQL = 2;
+const OUTCOMES = { commit: 1, rollback: 2 };
 
 const text = (value = '') => ({ type: 'string', default: value });
 const { positionals: [ command ], values: given } = parseArgs({
   allowPositionals: true,
   options: {
     endpoint: text(), topic: text(), group: text(), filter: text('*'),
-    tls: { type: 'boolean' }, stdin: { type: 'boolean' }, 'fail-all': { type: 'boolean' },
+    tls: { type: 'boolean' }, stdin: { type: 'boolean' }, transactional: { type: 'boolean' }, 'fail-all': { type: 'boolean' },
     count: text('0'), 'deadline-secs': text('60'), 'invisible-secs': text('30'), 'change-invisible': text('0'),
     batch: text('16'), cache: text('64'), 'fail-first': text('0'), 'fail-every': text('0'),
   },
@@ -58,6 +60,7 @@ function message(line) {
   if (line.tag !== undefined) made.tag = line.tag;
   if (line.message_group !== undefined) made.messageGroup = line.message_group;
   if (line.deliver_at_ms !== undefined) made.deliveryTimestamp = new Date(line.deliver_at_ms);
+  if (line.priority !== undefined) made.priority = line.priority;
   if (line.keys !== undefined) made.keys = line.keys;
   if (line.properties !== undefined) made.properties = new Map(Object.entries(line.properties));
   return made;
@@ -66,7 +69,9 @@ function message(line) {
 async function send(producer, index, line) {
   for (;;) {
     try {
-      const receipt = await producer.send(message(line));
+      const transaction = line.transaction && producer.beginTransaction();
+      const receipt = await producer.send(message(line), transaction);
+      if (transaction) await endTransaction(transaction, line.transaction);
       emit('sent', { id: receipt.messageId, index });
       if (line.recall) await recall(producer, receipt.recallHandle);
       return;
@@ -78,6 +83,23 @@ async function send(producer, index, line) {
   }
 }
 
+async function endTransaction(transaction, end) {
+  try {
+    if (end === 'commit') await transaction.commit();
+    if (end === 'rollback') await transaction.rollback();
+  } catch (e) {
+    emit('end_failed', { message: String(e) }); // the check will find out
+  }
+}
+
+// What became of a transaction whose end the broker never heard: its message says so itself.
+const checker = {
+  async check(view) {
+    emit('checked', { id: view.messageId });
+    return OUTCOMES[view.properties.get('outcome')] ?? 0;
+  },
+};
+
 async function recall(producer, handle) {
   try {
     const { messageId } = await producer.recallMessage(given.topic, handle);
@@ -88,7 +110,8 @@ async function recall(producer, handle) {
 }
 
 async function produce() {
-  const producer = await start(() => new Producer({ ...base, topic: given.topic }));
+  const transactional = given.transactional ? { checker } : {};
+  const producer = await start(() => new Producer({ ...base, ...transactional, topic: given.topic }));
   let index = 0;
   if (given.stdin) {
     for await (const line of readline.createInterface({ input: process.stdin })) {

@@ -13,7 +13,7 @@ os.dup2(2, 1)
 
 from rocketmq import (  # noqa: E402
     ClientConfiguration, ConsumeResult, Credentials, FilterExpression, Message, MessageListener,
-    Producer, PushConsumer, SimpleConsumer,
+    Producer, PushConsumer, SimpleConsumer, TransactionChecker, TransactionResolution,
 )
 from rocketmq.grpc_protocol import FilterType  # noqa: E402
 
@@ -42,12 +42,21 @@ def options():
     parser.add_argument("--topic", required=True)
     parser.add_argument("--group", default="")
     parser.add_argument("--filter", default="*")
-    for name in ("tls", "stdin", "fail-all"):
+    for name in ("tls", "stdin", "transactional", "fail-all"):
         parser.add_argument("--" + name, action="store_true")
     for name, default in (("count", 0), ("deadline-secs", 60), ("invisible-secs", 30), ("change-invisible", 0),
                           ("batch", 16), ("cache", 64), ("fail-first", 0), ("fail-every", 0)):
         parser.add_argument("--" + name, type=int, default=default)
     return parser.parse_args()
+
+
+class Checker(TransactionChecker):
+    """What became of a transaction whose end the broker never heard: its message says so itself."""
+
+    def check(self, message):
+        emit("checked", id=message.message_id)
+        return {"commit": TransactionResolution.COMMIT, "rollback": TransactionResolution.ROLLBACK}.get(
+            (message.properties or {}).get("outcome"), TransactionResolution.TRANSACTION_RESOLUTION_UNSPECIFIED)
 
 
 class Agent:
@@ -105,7 +114,9 @@ class Agent:
         return self.given.count > 0 and len(self.done) >= self.given.count
 
     def produce(self):
-        producer = self.start(lambda: Producer(self.configuration(), [self.given.topic], tls_enable=self.given.tls))
+        checker = Checker() if self.given.transactional else None
+        producer = self.start(lambda: Producer(
+            self.configuration(), [self.given.topic], checker, tls_enable=self.given.tls))
         if self.given.stdin:
             lines = (json.loads(line) for line in sys.stdin.buffer)
         else:
@@ -124,6 +135,8 @@ class Agent:
             message.message_group = line["message_group"]
         if "deliver_at_ms" in line:
             message.delivery_timestamp = line["deliver_at_ms"] // 1000  # this client takes seconds
+        if "priority" in line:
+            message.priority = line["priority"]
         if "keys" in line:
             # The setter takes variable arguments, which an assignment cannot spread.
             type(message).keys.fset(message, *line["keys"])
@@ -134,7 +147,12 @@ class Agent:
     def send(self, producer, index, line):
         while True:
             try:
-                receipt = producer.send(self.message(line))
+                if "transaction" in line:
+                    transaction = producer.begin_transaction()
+                    receipt = producer.send(self.message(line), transaction)
+                    self.end(transaction, line["transaction"])
+                else:
+                    receipt = producer.send(self.message(line))
                 emit("sent", id=receipt.message_id, index=index)
                 if line.get("recall"):
                     self.recall(producer, receipt.recall_handle)
@@ -144,6 +162,15 @@ class Agent:
                 if self.late():
                     raise
                 time.sleep(0.1)
+
+    def end(self, transaction, end):
+        try:
+            if end == "commit":
+                transaction.commit()
+            elif end == "rollback":
+                transaction.rollback()
+        except Exception as e:
+            emit("end_failed", message=repr(e))  # the check will find out
 
     def recall(self, producer, handle):
         try:

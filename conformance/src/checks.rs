@@ -365,14 +365,18 @@ pub fn ordered(program: &Program, consumer: &str) -> Result<()> {
 /// # Errors
 /// When the broker, a client's start, a send or a delivery fails.
 pub fn by_priority(program: &Program) -> Result<()> {
+    let Some(lowest) = program.language.lowest_priority() else {
+        not_in_client(program.language.name(), "the published version knows no priority");
+        return Ok(());
+    };
     let Some(mut broker) = Broker::start_own("priority")? else { return Ok(()) };
     let (topic, group) = (unique("alarms"), unique("watch"));
-    broker.create_topic_for("priority", &topic, 4)?;
+    broker.create_topic_for("priority", &topic, 4 + lowest.unsigned_abs())?;
     broker.create_group(&group, 17, "10s")?;
     let mut producer = Agent::ready(program, &broker, &topic, false, &["produce", "--stdin"])?;
     let priorities = [1, 0, 3, 9, 2, 0, 1, 3];
     for (number, priority) in priorities.into_iter().enumerate() {
-        let draft = Draft { priority: Some(priority), ..Draft::body(format!("{number}").as_bytes()) };
+        let draft = Draft { priority: Some(priority + lowest), ..Draft::body(format!("{number}").as_bytes()) };
         producer.send(&draft)?;
         if number == 4 {
             broker.kill9()?;

@@ -55,10 +55,21 @@ impl Language {
         self != Language::Nodejs
     }
 
-    /// Whether the published client opens its stream anew soon after the broker was away. That of Go (5.1.4) waits for the next time it
-    /// sends its settings, up to five minutes (`defaultClientSession.startUp`).
+    /// Whether the published client opens its stream anew soon after the broker was away. Those of Go (5.1.4) and Python (5.1.2) wait for the
+    /// next time they send their settings, up to five minutes (`defaultClientSession.startUp`, `ClientTelemetryManager`); that of Rust (5.0.0)
+    /// never does (`Session::start`).
     pub fn opens_its_stream_again(self) -> bool {
-        self == Language::Java
+        matches!(self, Language::Java | Language::Nodejs)
+    }
+
+    /// The lowest priority that the published client can send; `None` if it knows none. That of Node.js (1.0.8) takes 0 for no priority, and
+    /// then refuses a topic that wants one (`PublishingMessage`).
+    pub fn lowest_priority(self) -> Option<i32> {
+        match self {
+            Language::Rust => None,
+            Language::Nodejs => Some(1),
+            Language::Java | Language::Go | Language::Python => Some(0),
+        }
     }
 
     /// Whether the published client can recall a delayed message.

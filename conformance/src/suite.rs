@@ -1,7 +1,7 @@
 //! What every client is put through: one list, a test program for each language.
 
 /// Tests of everything that all clients can do, with the program of one language. What a published client lacks is said aloud by the
-/// check that needs it. Also defines `with`, for tests of one language only.
+/// check that needs it.
 #[macro_export]
 macro_rules! suite {
     ($language:expr) => {
@@ -67,6 +67,17 @@ macro_rules! suite {
         #[test]
         fn delayed_messages_come_when_due_through_a_kill_and_a_recalled_one_never() -> $crate::Result<()> {
             with($crate::checks::delayed)
+        }
+
+        #[test]
+        fn the_highest_priority_comes_first_also_after_a_kill() -> $crate::Result<()> {
+            with($crate::checks::by_priority)
+        }
+
+        #[test]
+        fn transactions_end_as_their_producer_says_through_a_kill_of_the_broker_and_of_the_producer()
+        -> $crate::Result<()> {
+            with($crate::transactions::end_to_end)
         }
     };
 }

@@ -24,13 +24,21 @@ pub fn end_to_end(program: &Program) -> Result<()> {
     let produce = ["produce", "--stdin", "--transactional"];
     let mut producer = Agent::ready(program, &broker, &topic, false, &produce)?;
     let mut expected = BTreeSet::new();
-    let mut send = |producer: &mut Agent, name: &str, transaction: &str, outcome: &str| {
+    let mut send = |producer: &mut Agent, name: &str, transaction: &str, outcome: &str| -> Result<()> {
         let mut draft = Draft { transaction: Some(transaction.into()), ..Draft::body(name.as_bytes()) };
         draft.properties.insert("outcome".into(), outcome.into());
         if outcome == "commit" {
             expected.insert(draft.body_hex.clone());
         }
-        producer.send(&draft)
+        producer.feed(&draft)?;
+        // A check would find out too; but an end that can be told has to be taken.
+        let sent = producer.wait("a half message and its end", PATIENCE_SECS, |event| match event {
+            Event::Sent { .. } => Some(Ok(())),
+            Event::EndFailed { message } => Some(Err(message.clone())),
+            _ => None,
+        })?;
+        assert_eq!(sent, Ok(()), "{name}, {transaction}");
+        Ok(())
     };
     for number in 0..6 {
         send(&mut producer, &format!("committed {number}"), "commit", "commit")?;

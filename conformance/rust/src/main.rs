@@ -12,7 +12,8 @@ use options::Options;
 use rocketmq::conf::{ClientOption, ProducerOption, SimpleConsumerOption};
 use rocketmq::error::ClientError;
 use rocketmq::model::common::{FilterExpression, FilterType};
-use rocketmq::model::message::{MessageBuilder, MessageView};
+use rocketmq::model::message::{Message, MessageBuilder, MessageView};
+use rocketmq::model::transaction::{Transaction, TransactionResolution};
 use rocketmq::{Producer, SimpleConsumer};
 use serde_json::{json, Value};
 
@@ -74,7 +75,10 @@ async fn produce(options: &Options) -> Result<(), Failure> {
     let producer = loop {
         let mut option = ProducerOption::default();
         option.set_topics(vec![options.text("topic")]);
-        let mut producer = Producer::new(option, client_option(options))?;
+        let mut producer = match options.transactional {
+            true => Producer::new_transaction_producer(option, client_option(options), Box::new(check))?,
+            false => Producer::new(option, client_option(options))?,
+        };
         match producer.start().await {
             Ok(()) => break producer,
             Err(e) => start_failed(options, e).await?,
@@ -104,6 +108,16 @@ async fn produce(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What became of a transaction whose end the broker never heard: its message says so itself.
+fn check(_transaction_id: String, message: MessageView) -> TransactionResolution {
+    emit(json!({"event": "checked", "id": message.message_id()}));
+    match message.properties().get("outcome").map(String::as_str) {
+        Some("commit") => TransactionResolution::COMMIT,
+        Some("rollback") => TransactionResolution::ROLLBACK,
+        _ => TransactionResolution::UNKNOWN,
+    }
+}
+
 async fn send(options: &Options, producer: &Producer, index: u64, line: &Value) -> Result<(), Failure> {
     loop {
         let topic = options.text("topic");
@@ -125,9 +139,13 @@ async fn send(options: &Options, producer: &Producer, index: u64, line: &Value) 
             let pairs = properties.iter().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string()));
             builder = builder.set_properties(pairs.collect::<HashMap<String, String>>());
         }
-        match producer.send(builder.build()?).await {
-            Ok(receipt) => {
-                emit(json!({"event": "sent", "id": receipt.message_id(), "index": index}));
+        let sent = match line["transaction"].as_str() {
+            None => producer.send(builder.build()?).await.map(|receipt| receipt.message_id().to_string()),
+            Some(end) => send_half(producer, builder.enable_transaction().build()?, end).await,
+        };
+        match sent {
+            Ok(id) => {
+                emit(json!({"event": "sent", "id": id, "index": index}));
                 return Ok(());
             }
             Err(e) => {
@@ -139,6 +157,21 @@ async fn send(options: &Options, producer: &Producer, index: u64, line: &Value) 
             }
         }
     }
+}
+
+async fn send_half(producer: &Producer, message: impl Message, end: &str) -> Result<String, ClientError> {
+    let transaction = producer.send_transaction_message(message).await?;
+    let id = transaction.message_id().to_string();
+    let ended = match end {
+        "commit" => transaction.commit().await,
+        "rollback" => transaction.rollback().await,
+        _ => Ok(()),
+    };
+    if let Err(e) = ended {
+        // The check will find out.
+        emit(json!({"event": "end_failed", "message": format!("{e:?}")}));
+    }
+    Ok(id)
 }
 
 fn body(line: &Value) -> Result<Vec<u8>, Failure> {

@@ -7,6 +7,7 @@ pub struct Options {
     pub command: String,
     pub tls: bool,
     pub stdin: bool,
+    pub transactional: bool,
     pub fail_all: bool,
     pub deadline: Instant,
     values: HashMap<String, String>,
@@ -24,6 +25,7 @@ impl Options {
             command,
             tls: false,
             stdin: false,
+            transactional: false,
             fail_all: false,
             deadline: Instant::now(),
             values: HashMap::new(),
@@ -32,6 +34,7 @@ impl Options {
             match argument.trim_start_matches("--") {
                 "tls" => options.tls = true,
                 "stdin" => options.stdin = true,
+                "transactional" => options.transactional = true,
                 "fail-all" => options.fail_all = true,
                 name if VALUES.contains(&name) => {
                     let value = args.next().ok_or(format!("--{name} needs a value"))?;
