@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::error::{BenchError, Result};
 use crate::procfs::{self, Usage};
 use crate::report::Report;
+use crate::template::Spread;
 use crate::wire::Traffic;
 
 /// The server under load.
@@ -28,8 +29,8 @@ pub struct Target {
     pub endpoint: String,
     /// Topic of the load.
     pub topic: String,
-    /// Message groups that sends are spread over; 0: messages have none.
-    pub message_groups: u32,
+    /// What sends are spread over.
+    pub spread: Spread,
     /// Processes whose CPU, memory and writes are told; none if empty.
     pub pids: Vec<u32>,
 }

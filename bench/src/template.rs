@@ -18,12 +18,41 @@ const SEQUENCE: &str = "5EC0FFEE";
 const KEY: &str = "7ABCDEF7";
 const GROUP: &str = "6FEDCBA6";
 
+/// What sends are spread over, in turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Spread {
+    /// Nothing.
+    #[default]
+    None,
+    /// So many message groups, the same for all connections.
+    MessageGroups(u32),
+    /// So many lite topics of each connection.
+    LiteTopics(u32),
+}
+
+impl Spread {
+    fn count(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::MessageGroups(count) | Self::LiteTopics(count) => count,
+        }
+    }
+
+    fn message_type(self) -> pb::MessageType {
+        match self {
+            Self::None => pb::MessageType::Normal,
+            Self::MessageGroups(_) => pb::MessageType::Fifo,
+            Self::LiteTopics(_) => pb::MessageType::Lite,
+        }
+    }
+}
+
 /// A send request of which only id, key and stamp change.
 pub struct SendTemplate {
     frame: Vec<u8>,
     sequence_at: usize,
     key_at: usize,
-    /// Place of the message group, and how many there are.
+    /// Place of the number of the message group or lite topic, and how many there are.
     group: Option<(usize, u32)>,
     body_at: usize,
     run: u64,
@@ -48,9 +77,9 @@ impl Stamp {
 }
 
 impl SendTemplate {
-    /// `body_len` in bytes, at least [`BODY_MIN`]; `client` makes message ids of different sessions differ; `groups` is the
-    /// number of message groups that sends are spread over in turn, 0 for none.
-    pub fn new(topic: &str, body_len: usize, client: u64, run: u64, groups: u32) -> Result<Self> {
+    /// `body_len` in bytes, at least [`BODY_MIN`]; `client` makes message ids and lite topics of different sessions
+    /// differ.
+    pub fn new(topic: &str, body_len: usize, client: u64, run: u64, spread: Spread) -> Result<Self> {
         if body_len < BODY_MIN {
             return Err(BenchError::Setting { name: "size", value: body_len.to_string(), limit: "at least 16" });
         }
@@ -76,13 +105,15 @@ impl SendTemplate {
                     keys: vec![KEY.to_owned()],
                     message_id: id,
                     body_encoding: pb::Encoding::Identity as i32,
-                    message_type: if groups > 0 { pb::MessageType::Fifo } else { pb::MessageType::Normal } as i32,
+                    message_type: spread.message_type() as i32,
                     born_timestamp: Some(prost_types::Timestamp {
                         seconds: now.as_secs() as i64,
                         nanos: now.subsec_nanos() as i32,
                     }),
                     born_host: "bench".to_owned(),
-                    message_group: (groups > 0).then(|| GROUP.to_owned()),
+                    message_group: matches!(spread, Spread::MessageGroups(_)).then(|| GROUP.to_owned()),
+                    lite_topic: matches!(spread, Spread::LiteTopics(_))
+                        .then(|| format!("{:08X}-{GROUP}", client as u32)),
                     ..Default::default()
                 }),
                 body: Bytes::from(body),
@@ -93,7 +124,7 @@ impl SendTemplate {
         let body_at = frame.len() - body_len;
         let sequence_at = place(&frame[..body_at], SEQUENCE)?;
         let key_at = place(&frame[..body_at], KEY)?;
-        let group = match groups {
+        let group = match spread.count() {
             0 => None,
             groups => Some((place(&frame[..body_at], GROUP)?, groups)),
         };
@@ -144,7 +175,7 @@ mod tests {
     #[test]
     fn a_patched_frame_decodes_to_the_message_that_was_meant() {
         for size in [BODY_MIN, 128, 1024, 4 << 20] {
-            let template = SendTemplate::new("orders", size, 7, 99, 10).unwrap();
+            let template = SendTemplate::new("orders", size, 7, 99, Spread::MessageGroups(10)).unwrap();
             let frame = template.frame(0xdead_beef, 1_234_567);
             assert_eq!(frame[0], 0);
             assert_eq!(u32::from_be_bytes(frame[1..5].try_into().unwrap()) as usize, frame.len() - 5);
@@ -165,8 +196,17 @@ mod tests {
     }
 
     #[test]
+    fn each_connection_has_lite_topics_of_its_own() {
+        let template = SendTemplate::new("chat", 128, 7, 99, Spread::LiteTopics(1_000)).unwrap();
+        let request = pb::SendMessageRequest::decode(template.frame(1_002, 0).slice(5..)).unwrap();
+        let properties = request.messages[0].system_properties.as_ref().unwrap();
+        assert_eq!(properties.lite_topic(), "00000007-00000002");
+        assert_eq!(properties.message_type(), pb::MessageType::Lite);
+    }
+
+    #[test]
     fn a_body_without_room_for_the_stamp_is_refused() {
-        let refused = SendTemplate::new("orders", 15, 7, 99, 0).err().unwrap().to_string();
+        let refused = SendTemplate::new("orders", 15, 7, 99, Spread::None).err().unwrap().to_string();
         assert_eq!(refused, "size is 15, must be at least 16");
         assert_eq!(Stamp::read(&[0; 15]), None);
     }

@@ -40,6 +40,9 @@ pub struct Draft {
     /// Whether it is recalled as soon as it was accepted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub recall: bool,
+    /// Lite topic, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lite_topic: Option<String>,
     /// Priority, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
@@ -79,6 +82,9 @@ pub struct Received {
     pub tag: Option<String>,
     /// Message group, if any.
     pub message_group: Option<String>,
+    /// Lite topic, if any; told by agents that know of such.
+    #[serde(default)]
+    pub lite_topic: Option<String>,
     /// User properties.
     #[serde(default, deserialize_with = "or_empty")]
     pub properties: BTreeMap<String, String>,

@@ -174,6 +174,18 @@ impl Broker {
         run(martlet(&own.binary).args(["group", "create", group, "--order", "fifo", "--backoff", backoff]).args(at))
     }
 
+    /// Creates a parent of lite topics and a group that consumes them; on a broker of ours only.
+    ///
+    /// # Errors
+    /// When the tool fails.
+    pub fn create_lite(&self, topic: &str, group: &str) -> Result<()> {
+        self.create_topic_for("lite", topic, 1)?;
+        let Some(own) = &self.own else { return Ok(()) };
+        let pattern = ["--pattern", "lite-selective", "--lite-parent", topic, "--endpoint", &self.endpoint];
+        // Without it clients handle several messages of a lite topic at once.
+        run(martlet(&own.binary).args(["group", "create", group, "--order", "fifo"]).args(pattern))
+    }
+
     /// Messages that the group has not consumed yet: ready, in flight and waiting for retry. `None` for a broker that is not ours.
     ///
     /// # Errors

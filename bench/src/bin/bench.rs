@@ -13,6 +13,7 @@ use martlet_bench::load::receive::{self, Acks, Receives};
 use martlet_bench::load::send::{self, Sends};
 use martlet_bench::load::{Target, idle, slots};
 use martlet_bench::report::Report;
+use martlet_bench::template::Spread;
 
 #[derive(Parser)]
 #[command(about = "Load generator for RocketMQ gRPC v2 endpoints")]
@@ -35,6 +36,9 @@ struct Server {
     /// Spread sends over so many message groups, for topics of type fifo.
     #[arg(long, default_value_t = 0)]
     message_groups: u32,
+    /// Spread the sends of each connection over so many lite topics, for topics of type lite.
+    #[arg(long, default_value_t = 0, conflicts_with = "message_groups")]
+    lite_topics: u32,
     /// Process of the server, for CPU, memory and writes; several are summed.
     #[arg(long = "pid")]
     pids: Vec<u32>,
@@ -42,8 +46,13 @@ struct Server {
 
 impl Server {
     fn target(self) -> Target {
-        let Self { endpoint, topic, message_groups, pids } = self;
-        Target { endpoint, topic, message_groups, pids }
+        let Self { endpoint, topic, message_groups, lite_topics, pids } = self;
+        let spread = match (message_groups, lite_topics) {
+            (0, 0) => Spread::None,
+            (0, lite_topics) => Spread::LiteTopics(lite_topics),
+            (message_groups, _) => Spread::MessageGroups(message_groups),
+        };
+        Target { endpoint, topic, spread, pids }
     }
 }
 

@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::Options;
 use crate::error::{BenchError, Result};
 use crate::load::{Target, idle};
+use crate::template::Spread;
 
 /// How long a server may take to serve.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -116,8 +117,12 @@ impl Server {
         }
         let mut command = vec![program.display().to_string()];
         command.extend(arguments);
-        let target =
-            Target { endpoint: endpoint.clone(), topic: "bench-send".to_owned(), message_groups: 0, pids: Vec::new() };
+        let target = Target {
+            endpoint: endpoint.clone(),
+            topic: "bench-send".to_owned(),
+            spread: Spread::None,
+            pids: Vec::new(),
+        };
         let (child, report) = idle::ready(&command, &work.join(format!("{kind}.log")), &target, PATIENCE)?;
         let ready_ms = report.get("ready").unwrap_or_default();
         Ok(Some(Self {
@@ -201,7 +206,12 @@ impl Server {
 
     /// This server and a topic on it.
     pub fn target(&self, topic: &str) -> Target {
-        Target { endpoint: self.endpoint.clone(), topic: topic.to_owned(), message_groups: 0, pids: self.pids.clone() }
+        Target {
+            endpoint: self.endpoint.clone(),
+            topic: topic.to_owned(),
+            spread: Spread::None,
+            pids: self.pids.clone(),
+        }
     }
 
     fn signal(&self, signal: Signal) {

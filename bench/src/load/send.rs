@@ -58,7 +58,7 @@ impl Producer {
     pub async fn open(target: &Target, size: usize, run: u64, tally: &Tally) -> Result<Self> {
         let traffic = Arc::clone(&tally.traffic);
         let session = Session::open(&target.endpoint, &target.topic, Role::Producer, WIDE_WINDOW, traffic).await?;
-        let template = SendTemplate::new(&target.topic, size, session.number, run, target.message_groups)?;
+        let template = SendTemplate::new(&target.topic, size, session.number, run, target.spread)?;
         Ok(Self { session, template, sequence: Cell::new(0) })
     }
 

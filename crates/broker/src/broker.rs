@@ -14,8 +14,13 @@ use crate::{
 use martlet_cluster::{Catalog, CatalogError, CatalogService, ChangeError, LocalCatalogStore};
 use martlet_model::group::{DeliveryOrder, StartFrom};
 use martlet_model::names::{self, DEAD_LETTER_PREFIX};
-use martlet_model::{DeadLetterPolicy, GroupConfig, GroupId, Permission, TopicConfig, TopicId, TopicType};
-use martlet_shard::{Command, Counters, DeadLetters, GroupFacts, Output, ShardOptions, TopicFacts, TransactionCheck};
+use martlet_model::{
+    DeadLetterPolicy, GroupConfig, GroupId, LiteTopics, Permission, TopicConfig, TopicId, TopicType, limits,
+};
+use martlet_shard::{
+    Command, Counters, DeadLetters, GroupFacts, LiteGroup, LiteParent, Output, ShardOptions, TopicFacts,
+    TransactionCheck,
+};
 use martlet_store::Store as _;
 use martlet_store::local::{LocalReader, LocalStore, Options as StoreOptions};
 use std::collections::BTreeMap;
@@ -177,6 +182,11 @@ impl Broker {
             read_queues: topic.read_queues,
             write_queues: topic.write_queues,
             retention_millis: topic.retention_millis,
+            lite: (topic.kind == TopicType::Lite).then(|| LiteParent {
+                expire_millis: topic.lite.expire_minutes.map(|minutes| i64::from(minutes) * 60_000),
+                expire_unconsumed: topic.lite.expire_unconsumed,
+                topics_max: topic.lite.max.unwrap_or(limits::LITE_TOPICS_DEFAULT),
+            }),
             by_priority: topic.kind == TopicType::Priority,
         };
         self.ask(|token| Command::ApplyTopic { topic: facts, token }).await.map(drop)
@@ -195,7 +205,15 @@ impl Broker {
             max_attempts: group.retry.max_attempts,
             backoff: group.retry.backoff.clone(),
             dead_letters,
-            ordered: group.order == DeliveryOrder::Fifo,
+            // Lite topics are in order as they are; for their clients the order means one message of each at a time.
+            ordered: group.order == DeliveryOrder::Fifo && group.lite.is_none(),
+            lite: group.lite.as_ref().map(|lite| LiteGroup {
+                // While the parent does not exist, an id that no topic has.
+                parent: catalog.topic(&lite.parent).map_or(TopicId(u32::MAX >> 1), |topic| topic.id),
+                exclusive: lite.exclusive,
+                wildcard: lite.wildcard,
+                subscriptions_max: lite.quota(),
+            }),
             since: group.start.since().map(martlet_model::UnixMillis),
         };
         self.ask(|token| Command::ApplyGroup { group: facts, token }).await.map(drop)
@@ -270,9 +288,12 @@ impl Broker {
     ) -> Result<Arc<TopicConfig>, Refusal> {
         let (topic, catalog) = self.inner.catalog.change(change).await.map_err(catalog_refusal)?;
         self.apply_topic(&topic).await?;
-        // Groups may have named it for their dead letters before it was there.
-        for group in catalog.groups().filter(|group| group.dead_letters == DeadLetterPolicy::Topic(topic.name.clone()))
-        {
+        // Groups may have named it for their dead letters, or as the parent of their lite topics, before it was there.
+        let names_it = |group: &&Arc<GroupConfig>| {
+            group.dead_letters == DeadLetterPolicy::Topic(topic.name.clone())
+                || group.lite.as_ref().is_some_and(|lite| lite.parent == topic.name)
+        };
+        for group in catalog.groups().filter(names_it) {
             self.apply_group(group, &catalog).await?;
         }
         Ok(topic)
@@ -474,12 +495,16 @@ impl Broker {
         let names: std::collections::BTreeMap<_, _> =
             catalog.topics().map(|topic| (topic.id, topic.name.clone())).collect();
         let waiting = shard.waiting.iter().filter_map(|(id, waiting)| Some((names.get(id)?.clone(), *waiting)));
+        let lite = shard.lite_topics.iter().filter_map(|(id, count)| Some((names.get(id)?.clone(), *count)));
+        let lite_topics = lite.collect();
         let used = budget_used(&self.inner.reply_budget, self.inner.reply_bytes);
         Figures {
             topics: self.inner.stats.topic_counts(),
             groups: self.inner.stats.group_counts(),
             refusals: self.inner.stats.refusal_counts(),
             waiting: waiting.collect(),
+            lite_topics,
+            lite: shard.lite,
             notices: self.inner.stats.notice_counts(),
             dead_letters: self.dead_letters_by_name(&shard.counters),
             counters: shard.counters,
@@ -547,6 +572,7 @@ fn dead_letter_topic(name: &str, group: &GroupConfig) -> TopicConfig {
         write_queues: 1,
         permission: Permission::ReadWrite,
         retention_millis: None,
+        lite: LiteTopics::default(),
         created_millis: group.created_millis,
         auto_created: true,
     }

@@ -6,7 +6,7 @@
 use crate::{Broker, Refusal, ReplyBudget};
 use bytes::Bytes;
 use martlet_model::record::{self, Field};
-use martlet_model::{QueueId, QueueOffset, TopicConfig, UnixMillis, limits, names};
+use martlet_model::{QueueId, QueueOffset, TopicConfig, TopicType, UnixMillis, limits, names};
 use martlet_shard::{Command, Output, QueueFigures};
 use martlet_store::{Reader, StoredMessage};
 use std::collections::BTreeSet;
@@ -151,7 +151,12 @@ impl Broker {
             return Ok(true);
         }
         let queues = self.queues_of(topic).await?;
-        let index_of = |id: QueueId| queues.iter().find(|queue| queue.queue == id).map(|queue| queue.index);
+        // A lite topic is told apart by the shard's number of its queue: all have the number 0 within themselves.
+        let is_lite = topic.kind == TopicType::Lite;
+        let index_of = |id: QueueId| {
+            let of_topic = queues.iter().find(|queue| queue.queue == id).map(|queue| queue.index);
+            of_topic.or_else(|| u32::try_from(id.0).ok().filter(|_| is_lite))
+        };
         // A message that has the same key twice is found twice.
         let mut known = BTreeSet::new();
         let hits: Vec<(QueueId, QueueOffset)> = hits.into_iter().filter(|&hit| known.insert(hit)).collect();

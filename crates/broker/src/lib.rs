@@ -22,6 +22,7 @@ mod clients;
 mod dead_letters;
 mod delayed;
 mod find;
+mod lite;
 mod mailbox;
 mod messages;
 mod options;
@@ -37,7 +38,10 @@ pub use agreement::{Disagreement, disagreements};
 pub use broker::Broker;
 pub use dead_letters::{DeadLetterAt, DeadLetterList, Resent};
 pub use find::{FOUND_MAX, FindCursor, FindRequest, Found, FoundMessage, PeekFrom, Peeked, Wanted};
-pub use martlet_shard::{HalfPlace, LATENESS_MILLIS, TransactionCheck};
+pub use lite::{LITE_LIST_MAX, LiteSyncRequest, LiteTopicList, LiteTopicStatus};
+pub use martlet_shard::{
+    HalfPlace, LATENESS_MILLIS, LiteAction, LiteLook, LiteNotice, LiteProgress, LiteStart, TransactionCheck,
+};
 pub use messages::ReplyBudget;
 pub use options::{BrokerOptions, OpenError, OpenReport};
 pub use progress::{ResetQueue, ResetTo};

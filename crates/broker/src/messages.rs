@@ -1,11 +1,12 @@
 //! Send, receive, settle: names become ids, commands go to the shard, bodies are read outside of it.
 
 use crate::delayed;
+use crate::lite;
 use crate::runtime::{NotTaken, ShardHandle, Token, Wall};
 use crate::transactions;
 use crate::{Broker, DeliveredMessage, ReceiveRequest, Received, Refusal, SendRequest, SentMessage};
 use martlet_model::handle::ReceiptHandle;
-use martlet_model::{GroupId, QueueOffset, TopicConfig, TopicId, limits};
+use martlet_model::{GroupId, MessageType, QueueOffset, TopicConfig, TopicId, TopicType, limits};
 use martlet_shard::{Command, HandOut, Incoming, Output, PollId, ReceiveCommand, Refused, SettleError};
 use martlet_store::{Reader, StoredMessage};
 use std::collections::VecDeque;
@@ -106,6 +107,7 @@ impl Broker {
             self.inner.shard.now().plus(i64::try_from(left).unwrap_or(i64::MAX))
         });
         let dues: Vec<_> = request.messages.iter().map(|message| message.deliver_at).collect();
+        let is_lite = topic.kind == TopicType::Lite;
         let mut messages: Vec<Incoming> = request
             .messages
             .into_iter()
@@ -114,7 +116,8 @@ impl Broker {
                 terms.push(martlet_shard::term(topic.id, b'i', &message.message_id));
                 terms.extend(message.keys.iter().map(|key| martlet_shard::term(topic.id, b'k', key)));
                 let message_group = martlet_shard::message_group_of(&message.record);
-                Incoming { record: message.record, terms, message_group }
+                let lite_topic = is_lite.then(|| martlet_shard::lite_topic_of(&message.record)).flatten();
+                Incoming { record: message.record, terms, message_group, lite_topic }
             })
             .collect();
         let half = if transactional { messages.pop() } else { None };
@@ -161,6 +164,7 @@ impl Broker {
             return Err(Refusal::NotReadable { topic: topic.name.clone() });
         }
         let group = self.group(&request.group).await?;
+        lite::check_poll(&topic, &group)?;
         let client = self.inner.clients.number(&request.client_id, &request.group)?;
         let shard = &self.inner.shard;
         let poll = PollId(self.inner.next_poll.fetch_add(1, Relaxed));
@@ -176,6 +180,7 @@ impl Broker {
             until: shard.now().plus(request.poll_millis.max(0)),
             message_group_max: request.message_group_max.max(1),
             attempt_id: request.attempt_id.as_deref().map(Arc::from),
+            client_id: group.lite.is_some().then(|| request.client_id.clone()),
         };
         let (token, answer) = shard.token(Some(group.id));
         shard.submit(Command::Receive { receive, token }).map_err(|why| self.not_taken(why))?;
@@ -270,6 +275,10 @@ impl Broker {
             tracing::warn!("{} messages of topic {name} are not in the log any more", lost.len());
             let _ = self.inner.shard.submit(Command::Lost { handles: lost });
         }
+        // To clients every lite topic has one queue.
+        if topic.kind == TopicType::Lite {
+            messages.iter_mut().for_each(|message| message.queue = 0);
+        }
         share.shrink(bytes);
         self.inner.stats.group(&request.group, &topic.name).delivered(messages.len(), bytes);
         Ok(Received { messages, budget: share })
@@ -357,13 +366,15 @@ impl Broker {
         }
     }
 
-    /// Makes a message visible after so many milliseconds from now; returns its new handle.
+    /// Makes a message visible after so many milliseconds from now; returns its new handle. `suspend`: the group gets nothing of
+    /// the message's lite topic meanwhile, and the attempt does not count.
     pub async fn change_invisible(
         &self,
         group: &str,
         topic: &str,
         handle: &str,
         millis: i64,
+        suspend: bool,
     ) -> Result<String, Refusal> {
         if !(0..=limits::CHANGE_INVISIBLE_MILLIS_MAX).contains(&millis) {
             return Err(Refusal::Setting {
@@ -374,7 +385,8 @@ impl Broker {
         }
         let (group_id, topic_id) = self.ids(group, topic)?;
         let handle = self.decode(handle, (group, group_id), (topic, topic_id))?;
-        match self.ask(|token| Command::ChangeInvisible { handle, invisible_millis: millis, token }).await? {
+        let change = |token| Command::ChangeInvisible { handle, invisible_millis: millis, suspend, token };
+        match self.ask(change).await? {
             Output::Changed(Ok(handle)) => Ok(handle.encode(&self.inner.shard.key)),
             Output::Changed(Err(error)) => Err(settle_refusal(error)),
             other => Err(self.unexpected(other, topic, group)),
@@ -458,6 +470,24 @@ impl Broker {
                 limit: limit as u64,
             },
             Output::Refused(Refused::ReadFailed(reason)) => Refusal::ReadFailed { reason },
+            Output::Refused(Refused::LiteTopicsFull { limit }) => {
+                Refusal::LiteTopicsFull { topic: topic.to_owned(), limit }
+            }
+            Output::Refused(Refused::LiteSubscriptionsFull { wanted, limit }) => {
+                Refusal::LiteSubscriptionsFull { wanted, limit }
+            }
+            Output::Refused(Refused::LiteWildcard) => Refusal::Setting {
+                field: "action",
+                value: "of a partial lite subscription".into(),
+                rule: "is not for a consumer group that consumes every lite topic",
+            },
+            Output::Refused(Refused::NotLite) => Refusal::NotLite { group: group.to_owned() },
+            Output::Refused(Refused::NoLiteTopic) => Refusal::MessageTypeConflict {
+                topic: topic.to_owned(),
+                accepts: TopicType::Lite,
+                found: MessageType::Normal,
+                index: 0,
+            },
             Output::Refused(Refused::OffsetOutOfRange { index, offset, min, max }) => {
                 Refusal::OffsetOutOfRange { queue: index, offset: offset.0, min: min.0, max: max.0 }
             }

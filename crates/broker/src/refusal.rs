@@ -168,6 +168,38 @@ pub enum Refusal {
         /// Next offset.
         max: u64,
     },
+    /// The parent has as many lite topics as it may have.
+    #[error("topic {topic} has {limit} lite topics, the limit")]
+    LiteTopicsFull {
+        /// The parent.
+        topic: String,
+        /// The limit.
+        limit: u64,
+    },
+    /// The client would have too many lite subscriptions.
+    #[error("the client would subscribe to {wanted} lite topics, the limit is {limit}")]
+    LiteSubscriptionsFull {
+        /// What it asked for.
+        wanted: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A group of ordinary topics and lite topics do not go together.
+    #[error("consumer group {group} does not consume lite topics")]
+    NotLite {
+        /// The group.
+        group: String,
+    },
+    /// A group of lite topics is bound to one parent.
+    #[error("consumer group {group} consumes lite topics of {parent}, not of topic {topic}")]
+    OtherLiteParent {
+        /// The group.
+        group: String,
+        /// What the request names.
+        topic: String,
+        /// Its parent.
+        parent: String,
+    },
     /// A dead letter stays where it is.
     #[error("the dead letter was not resent: {reason}")]
     NotResent {

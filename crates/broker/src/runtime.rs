@@ -10,7 +10,8 @@ use crate::stats::ShardFigures;
 use martlet_model::handle::{HandleKey, ReceiptHandle};
 use martlet_model::{GroupId, UnixMillis};
 use martlet_shard::{
-    ClockNotice, Command, HandOut, Load, LoadId, Loaded, Output, ShardClock, ShardLoop, ShardOptions, TransactionCheck,
+    ClockNotice, Command, HandOut, LiteNotice, Load, LoadId, Loaded, Output, ShardClock, ShardLoop, ShardOptions,
+    TransactionCheck,
 };
 use martlet_store::{ReadError, Store};
 use std::pin::Pin;
@@ -81,7 +82,11 @@ pub(crate) struct ShardHandle {
     pub key: HandleKey,
     figures: Arc<Mutex<ShardFigures>>,
     wall: Wall,
+    listeners: Arc<Mutex<Vec<NoticeListener>>>,
 }
+
+/// Told on the shard's thread: must not wait.
+pub(crate) type NoticeListener = Arc<dyn Fn(&LiteNotice) + Send + Sync>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -152,7 +157,15 @@ impl ShardHandle {
             ShardFigures { now: Wall::now().max(last_durable), steady: wall.steady(), ..ShardFigures::default() };
         let figures = Arc::new(Mutex::new(opened));
         let inbox = bell.0;
-        let handle = Self { inbox: inbox.clone(), shard: number, epoch, key, figures: Arc::clone(&figures), wall };
+        let handle = Self {
+            inbox: inbox.clone(),
+            shard: number,
+            epoch,
+            key,
+            figures: Arc::clone(&figures),
+            wall,
+            listeners: Arc::default(),
+        };
         let (pending, handed) = (Vec::new(), handle.clone());
         let runner = Runner { shard, clock, inbox: inbox.clone(), figures, wall, pending, handle: handed, checks };
         let thread = std::thread::Builder::new()
@@ -202,6 +215,18 @@ impl ShardHandle {
     pub fn release(&self, token: Token, output: Output) {
         if let (Err(Output::Delivered(hand_outs)), Some(group)) = (token.reply.send(output), token.poll_of) {
             self.undo(hand_outs.iter().map(|hand_out| self.receipt(group, hand_out)).collect());
+        }
+    }
+
+    /// Whoever reaches clients is told when a lite subscription of theirs has ended.
+    pub fn listen(&self, listener: NoticeListener) {
+        lock(&self.listeners).push(listener);
+    }
+
+    fn tell(&self, notices: &[LiteNotice]) {
+        let listeners = lock(&self.listeners).clone();
+        for notice in notices {
+            listeners.iter().for_each(|listener| listener(notice));
         }
     }
 
@@ -320,6 +345,9 @@ impl<S: Store> Runner<S> {
             for check in turn.checks {
                 let _ = self.checks.try_send(check);
             }
+            if !turn.notices.is_empty() {
+                self.handle.tell(&turn.notices);
+            }
             if let Some(failure) = turn.failed {
                 return self.stop(&failure.to_string());
             }
@@ -414,6 +442,8 @@ impl<S: Store> Runner<S> {
             steady: self.wall.steady(),
             counters: self.shard.shard().counters().clone(),
             waiting: self.shard.shard().waiting().collect(),
+            lite_topics: self.shard.shard().lite_counts().collect(),
+            lite: self.shard.shard().lite_sizes(),
             polls,
             resident,
             open_slots,

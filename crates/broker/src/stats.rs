@@ -178,6 +178,9 @@ pub(crate) struct ShardFigures {
     pub steady: i64,
     pub counters: Counters,
     pub waiting: Vec<(TopicId, Waiting)>,
+    pub lite_topics: Vec<(TopicId, u64)>,
+    /// Of lite topics: what is in memory, subscriptions, and members that hold them.
+    pub lite: (usize, usize, usize),
     pub polls: usize,
     pub resident: usize,
     pub open_slots: usize,
@@ -204,6 +207,10 @@ pub struct Figures {
     pub counters: Counters,
     /// Messages that wait for something other than a consumer, by topic.
     pub waiting: Vec<(String, Waiting)>,
+    /// Lite topics per parent.
+    pub lite_topics: Vec<(String, u64)>,
+    /// Of lite topics: what is in memory, subscriptions, and clients that hold them.
+    pub lite: (usize, usize, usize),
     /// Polls waiting.
     pub waiting_polls: usize,
     /// Queues and progresses in memory.

@@ -3,8 +3,11 @@
 //! No I/O and no clock. A function that fails leaves the catalog as it was.
 
 use crate::{ChangeError, GROUPS_MAX, GroupSettings, TOPICS_MAX, TopicSettings};
+use martlet_model::group::DeliveryOrder;
 use martlet_model::names::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX};
-use martlet_model::{DeadLetterPolicy, GroupConfig, GroupId, Permission, TopicConfig, TopicId, UnixMillis, limits};
+use martlet_model::{
+    DeadLetterPolicy, GroupConfig, GroupId, LiteTopics, Permission, TopicConfig, TopicId, UnixMillis, limits,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -88,6 +91,7 @@ impl Catalog {
             write_queues: queues,
             permission: Permission::default(),
             retention_millis: None,
+            lite: LiteTopics::default(),
             created_millis: now.0,
             auto_created,
         };
@@ -139,12 +143,16 @@ impl Catalog {
             _ => return Err(full),
         };
         let order = settings.order.unwrap_or_default();
+        let lite = settings.new_lite(|topic| self.topics.get(topic).map(|topic| topic.kind))?;
+        // Lite topics are in order whatever the group says: a long wait would hold all of one up.
+        let retry_as = if lite.is_some() { DeliveryOrder::Fifo } else { order };
         let mut group = GroupConfig {
             id: GroupId(self.next_group_id),
             name: name.to_owned(),
             order,
             pattern: settings.pattern.unwrap_or_default(),
-            retry: GroupSettings::default_retry(order),
+            lite,
+            retry: GroupSettings::default_retry(retry_as),
             dead_letters: DeadLetterPolicy::default(),
             start: Default::default(),
             created_millis: now.0,

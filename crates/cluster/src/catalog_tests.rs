@@ -146,6 +146,43 @@ fn an_ordered_group_waits_three_seconds_and_a_concurrent_one_by_the_list() {
     assert_eq!(concurrent.retry.backoff.wait_millis(2), 30_000);
 }
 
+#[test]
+fn lite_settings_are_taken_where_they_mean_something_and_within_their_ranges() {
+    let mut catalog = Catalog::default();
+    let expire = |minutes| TopicSettings { lite_expire_minutes: Some(minutes), ..TopicSettings::default() };
+    let parent = TopicSettings { kind: Some(TopicType::Lite), ..expire(30) };
+    let topic = catalog.create_topic("chat", &parent, NOW, false).unwrap();
+    assert_eq!(topic.lite.expire_minutes, Some(30));
+    assert_eq!(catalog.update_topic("chat", &expire(-1)).unwrap().lite.expire_minutes, None);
+    for minutes in [0, -2, 43_201] {
+        assert!(text(catalog.update_topic("chat", &expire(minutes))).contains("43200"));
+    }
+    catalog.create_topic("plain", &TopicSettings::default(), NOW, false).unwrap();
+    assert!(text(catalog.update_topic("plain", &expire(30))).contains("type lite"));
+
+    let lite = |parent: Option<&str>| GroupSettings {
+        pattern: Some(ConsumptionPattern::LiteSelective),
+        lite_parent: parent.map(Into::into),
+        ..GroupSettings::default()
+    };
+    assert!(text(catalog.create_group("web", &lite(None), NOW, false)).contains("missing"));
+    assert!(text(catalog.create_group("web", &lite(Some("plain")), NOW, false)).contains("not a topic of type lite"));
+    assert!(text(catalog.create_group("web", &lite(Some("nowhere")), NOW, false)).contains("nowhere"));
+    let group = catalog.create_group("web", &lite(Some("chat")), NOW, false).unwrap();
+    assert_eq!(group.lite.as_ref().map(|lite| (lite.exclusive, lite.quota())), Some((false, 2_000)));
+    assert_eq!(group.retry.backoff.wait_millis(1), 3_000, "a lite topic waits as a whole");
+    let most = |max| GroupSettings { lite_subscriptions_max: Some(max), ..GroupSettings::default() };
+    assert_eq!(catalog.update_group("web", &most(-1)).unwrap().lite.as_ref().map(|lite| lite.quota()), Some(50_000));
+    for max in [0, -2, 50_001] {
+        assert!(text(catalog.update_group("web", &most(max))).contains("50000"));
+    }
+    catalog.create_group("g", &GroupSettings::default(), NOW, false).unwrap();
+    assert!(text(catalog.update_group("g", &most(5))).contains("lite-selective"));
+    let exclusive = GroupSettings { lite_exclusive: Some(true), ..GroupSettings::default() };
+    assert!(text(catalog.update_group("web", &exclusive)).contains("cannot be changed"));
+    assert_eq!(Catalog::decode(0, &catalog.encode().unwrap()).unwrap(), Catalog { version: 0, ..catalog });
+}
+
 fn sample() -> Catalog {
     let mut catalog = Catalog { version: 7, ..Catalog::default() };
     let lite = TopicSettings {

@@ -2,7 +2,7 @@
 //! Source: product.md A2, B4, B10; semantics.md section 2.11.
 
 use crate::ChangeError;
-use martlet_model::group::{ConsumptionPattern, DeliveryOrder, StartFrom};
+use martlet_model::group::{ConsumptionPattern, DeliveryOrder, LiteConsumers, StartFrom};
 use martlet_model::names::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX};
 use martlet_model::{
     DeadLetterPolicy, GroupConfig, Permission, RetryBackoff, RetryPolicy, TopicConfig, TopicType, limits,
@@ -15,6 +15,8 @@ pub const GROUPS_MAX: usize = 20_000;
 /// Shortest and longest retention of a topic, in milliseconds: a minute and ten years.
 pub const RETENTION_MILLIS_RANGE: (i64, i64) = (60_000, 3_650 * 86_400_000);
 
+/// Longest time to live of a lite topic, in minutes (30 days), as in the reference.
+pub const LITE_EXPIRE_MINUTES_MAX: i32 = 43_200;
 /// Latest time a group may begin at: the end of the year 9999.
 pub const START_MILLIS_MAX: i64 = 253_402_300_799_999;
 
@@ -39,6 +41,13 @@ pub struct TopicSettings {
     pub permission: Option<Permission>,
     /// Retention in milliseconds, within [`RETENTION_MILLIS_RANGE`]; 0 returns to the broker's default.
     pub retention_millis: Option<i64>,
+    /// Of a parent of lite topics: minutes without a message after which one ends, 1 to [`LITE_EXPIRE_MINUTES_MAX`]; -1:
+    /// never.
+    pub lite_expire_minutes: Option<i32>,
+    /// The same: whether that takes unconsumed messages along.
+    pub lite_expire_unconsumed: Option<bool>,
+    /// The same: most lite topics; 0 returns to the default.
+    pub lite_topics_max: Option<u64>,
 }
 
 /// What a new or changed consumer group should be. `None` keeps what is, or takes the default at creation.
@@ -54,6 +63,14 @@ pub struct GroupSettings {
     pub backoff: Option<RetryBackoff>,
     /// After the last attempt.
     pub dead_letters: Option<DeadLetterPolicy>,
+    /// Parent of the lite topics its consumers have sets of; needed at creation with that pattern, and cannot be changed.
+    pub lite_parent: Option<String>,
+    /// Whether a lite topic is one client's at a time; cannot be changed after creation.
+    pub lite_exclusive: Option<bool>,
+    /// Whether all clients consume every lite topic; cannot be changed after creation, and not together with the former.
+    pub lite_wildcard: Option<bool>,
+    /// Lite topics one client may subscribe to, 1 to `limits::LITE_SUBSCRIPTIONS_MAX`; -1: as many as that.
+    pub lite_subscriptions_max: Option<i32>,
     /// Where it begins in queues it has not received from yet; times from 0 to [`START_MILLIS_MAX`].
     pub start: Option<StartFrom>,
 }
@@ -78,6 +95,11 @@ impl TopicSettings {
             && self.read_queues.is_none_or(|queues| queues == topic.read_queues)
             && self.permission.is_none_or(|permission| permission == topic.permission)
             && self.retention_millis.is_none_or(|millis| millis == topic.retention_millis.unwrap_or(0))
+            && self.lite_expire_minutes.is_none_or(|minutes| {
+                minutes == topic.lite.expire_minutes.map_or(-1, |minutes| i32::try_from(minutes).unwrap_or(i32::MAX))
+            })
+            && self.lite_expire_unconsumed.is_none_or(|told| told == topic.lite.expire_unconsumed)
+            && self.lite_topics_max.is_none_or(|max| max == topic.lite.max.unwrap_or(0))
     }
 
     pub(crate) fn apply_to(&self, topic: &mut TopicConfig) -> Result<(), ChangeError> {
@@ -105,6 +127,32 @@ impl TopicSettings {
             }
             topic.retention_millis = (millis != 0).then_some(millis);
         }
+        self.apply_lite(topic)
+    }
+
+    fn apply_lite(&self, topic: &mut TopicConfig) -> Result<(), ChangeError> {
+        let is_lite = topic.kind == TopicType::Lite;
+        if let Some(minutes) = self.lite_expire_minutes {
+            if !is_lite {
+                return refuse("lite expiration", minutes, "is only taken by topics of type lite");
+            }
+            if minutes != -1 && !(1..=LITE_EXPIRE_MINUTES_MAX).contains(&minutes) {
+                return refuse("lite expiration", minutes, "is neither -1 nor between 1 and 43200 minutes");
+            }
+            topic.lite.expire_minutes = u32::try_from(minutes).ok();
+        }
+        if let Some(told) = self.lite_expire_unconsumed {
+            if !is_lite {
+                return refuse("lite expiration of unconsumed messages", told, "is only taken by topics of type lite");
+            }
+            topic.lite.expire_unconsumed = told;
+        }
+        if let Some(max) = self.lite_topics_max {
+            if !is_lite {
+                return refuse("maximum of lite topics", max, "is only taken by topics of type lite");
+            }
+            topic.lite.max = Some(max).filter(|max| *max > 0);
+        }
         Ok(())
     }
 }
@@ -117,6 +165,15 @@ impl GroupSettings {
             && self.max_attempts.is_none_or(|attempts| attempts == group.retry.max_attempts)
             && self.backoff.as_ref().is_none_or(|backoff| *backoff == group.retry.backoff)
             && self.dead_letters.as_ref().is_none_or(|policy| *policy == group.dead_letters)
+            && self
+                .lite_parent
+                .as_ref()
+                .is_none_or(|parent| group.lite.as_ref().is_some_and(|lite| lite.parent == *parent))
+            && self.lite_exclusive.is_none_or(|told| group.lite.as_ref().is_some_and(|lite| lite.exclusive == told))
+            && self.lite_wildcard.is_none_or(|told| group.lite.as_ref().is_some_and(|lite| lite.wildcard == told))
+            && self.lite_subscriptions_max.is_none_or(|max| {
+                quota(max).is_some_and(|max| group.lite.as_ref().is_some_and(|lite| lite.quota() == max))
+            })
             && self.start.is_none_or(|start| is_same_start(start, group.start))
     }
 
@@ -175,8 +232,76 @@ impl GroupSettings {
             }
             group.start = start;
         }
+        self.apply_lite(group)
+    }
+
+    /// Settings of a group of lite topics; at creation [`GroupSettings::new_lite`] has made its part before.
+    fn apply_lite(&self, group: &mut GroupConfig) -> Result<(), ChangeError> {
+        const ELSE: &str = "is only taken by groups of the consumption pattern lite-selective";
+        let Some(lite) = &mut group.lite else {
+            if let Some(parent) = &self.lite_parent {
+                return refuse("parent of lite topics", parent, ELSE);
+            }
+            if let Some(told) = self.lite_exclusive {
+                return refuse("exclusive lite subscription", told, ELSE);
+            }
+            if let Some(told) = self.lite_wildcard {
+                return refuse("wildcard lite subscription", told, ELSE);
+            }
+            return self
+                .lite_subscriptions_max
+                .map_or(Ok(()), |max| refuse("lite subscriptions of a client", max, ELSE));
+        };
+        if let Some(parent) = self.lite_parent.as_ref().filter(|parent| **parent != lite.parent) {
+            return refuse("parent of lite topics", parent, "cannot replace the group's, which is fixed at creation");
+        }
+        if let Some(told) = self.lite_exclusive.filter(|told| *told != lite.exclusive) {
+            return refuse("exclusive lite subscription", told, "cannot be changed after creation");
+        }
+        if let Some(told) = self.lite_wildcard.filter(|told| *told != lite.wildcard) {
+            return refuse("wildcard lite subscription", told, "cannot be changed after creation");
+        }
+        if let Some(max) = self.lite_subscriptions_max {
+            let Some(quota) = quota(max) else {
+                return refuse("lite subscriptions of a client", max, "is neither -1 nor between 1 and 50000");
+            };
+            lite.subscriptions_max = Some(quota).filter(|quota| *quota != limits::LITE_SUBSCRIPTIONS_DEFAULT);
+        }
         Ok(())
     }
+
+    /// What a new group knows of lite topics; `kind` tells the type of a topic that exists.
+    pub(crate) fn new_lite(
+        &self,
+        kind: impl FnOnce(&str) -> Option<TopicType>,
+    ) -> Result<Option<LiteConsumers>, ChangeError> {
+        if self.pattern != Some(ConsumptionPattern::LiteSelective) {
+            return Ok(None);
+        }
+        let Some(parent) = &self.lite_parent else {
+            return refuse(
+                "parent of lite topics",
+                "",
+                "is missing: a lite-selective group consumes those of one topic",
+            );
+        };
+        match kind(parent) {
+            Some(TopicType::Lite) => {}
+            Some(_) => return refuse("parent of lite topics", parent, "is not a topic of type lite"),
+            None => return Err(ChangeError::TopicNotFound { topic: parent.clone() }),
+        }
+        let (exclusive, wildcard) = (self.lite_exclusive.unwrap_or(false), self.lite_wildcard.unwrap_or(false));
+        if exclusive && wildcard {
+            return refuse("wildcard lite subscription", wildcard, "does not go together with an exclusive one");
+        }
+        Ok(Some(LiteConsumers { parent: parent.clone(), exclusive, wildcard, subscriptions_max: None }))
+    }
+}
+
+/// How many lite topics a client may subscribe to; `None` for what is out of range.
+fn quota(max: i32) -> Option<u32> {
+    let bounded = limits::LITE_SUBSCRIPTIONS_MAX;
+    if max == -1 { Some(bounded) } else { u32::try_from(max).ok().filter(|max| (1..=bounded).contains(max)) }
 }
 
 /// `latest` is the same whenever it was set.

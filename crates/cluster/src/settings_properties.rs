@@ -72,7 +72,7 @@ proptest! {
         let four = TopicSettings { queues: Some(4), ..Default::default() };
         catalog.create_topic("t", &four, NOW, false).unwrap();
         let before = catalog.clone();
-        let fine = |count: Option<u32>| count.is_none_or(|count| count >= 1 && count <= 1_024);
+        let fine = |count: Option<u32>| count.is_none_or(|count| (1..=1_024).contains(&count));
         let legal = fine(queues) && fine(read_queues) && read_queues.is_none_or(|read| read >= queues.unwrap_or(4));
         let changed = catalog.update_topic("t", &TopicSettings { queues, read_queues, ..Default::default() });
         let field = if fine(queues) { "read queues " } else { "queues " };
@@ -88,7 +88,7 @@ proptest! {
     fn a_topic_keeps_messages_for_a_minute_to_ten_years(millis in around(&[0, 60_000, 315_360_000_000])) {
         let mut catalog = Catalog::default();
         let settings = TopicSettings { retention_millis: Some(millis), ..Default::default() };
-        let legal = millis == 0 || millis >= 60_000 && millis <= 3_650 * 24 * 60 * 60 * 1000;
+        let legal = millis == 0 || (60_000..=3_650 * 24 * 60 * 60 * 1000).contains(&millis);
         check(catalog.create_topic("t", &settings, NOW, false), legal, &format!("retention {millis} ms "))?;
         prop_assert_eq!(catalog.topic("t").is_some(), legal);
     }
@@ -97,7 +97,7 @@ proptest! {
     fn a_group_delivers_1_to_10000_times(attempts in count(&[0, 17, 10_000])) {
         let mut catalog = Catalog::default();
         let settings = GroupSettings { max_attempts: Some(attempts), ..Default::default() };
-        let legal = attempts >= 1 && attempts <= 10_000;
+        let legal = (1..=10_000).contains(&attempts);
         check(catalog.create_group("g", &settings, NOW, false), legal, &format!("maximum attempts {attempts} "))?;
     }
 
@@ -126,7 +126,7 @@ proptest! {
         let mut catalog = Catalog::default();
         let start = if latest { StartFrom::Latest(millis) } else { StartFrom::Time(millis) };
         let settings = GroupSettings { start: Some(start), ..Default::default() };
-        let legal = millis >= 0 && millis < 253_402_300_800_000;
+        let legal = (0..253_402_300_800_000).contains(&millis);
         check(catalog.create_group("g", &settings, NOW, false), legal, &format!("start {millis} ms "))?;
     }
 

@@ -167,6 +167,9 @@ fn topic_settings(settings: Option<v1::TopicSettings>) -> Result<TopicSettings, 
         read_queues: settings.read_queues,
         permission,
         retention_millis: settings.retention_millis,
+        lite_expire_minutes: settings.lite_expire_minutes,
+        lite_expire_unconsumed: settings.lite_expire_unconsumed,
+        lite_topics_max: settings.lite_topics_max,
     })
 }
 
@@ -213,7 +216,23 @@ fn group_settings(settings: Option<v1::GroupSettings>) -> Result<GroupSettings, 
         v1::start_from::Place::Latest(_) => StartFrom::Latest(0),
         v1::start_from::Place::TimeMillis(millis) => StartFrom::Time(millis),
     });
-    Ok(GroupSettings { order, pattern, max_attempts, backoff, dead_letters, start })
+    if let Some(parent) = &settings.lite_parent {
+        names::check_topic(parent)?;
+    }
+    let (lite_parent, lite_exclusive) = (settings.lite_parent, settings.lite_exclusive);
+    let (lite_wildcard, lite_subscriptions_max) = (settings.lite_wildcard, settings.lite_subscriptions_max);
+    Ok(GroupSettings {
+        order,
+        pattern,
+        max_attempts,
+        backoff,
+        dead_letters,
+        start,
+        lite_parent,
+        lite_exclusive,
+        lite_wildcard,
+        lite_subscriptions_max,
+    })
 }
 
 fn topic_out(topic: &TopicConfig) -> v1::Topic {
@@ -239,6 +258,9 @@ fn topic_out(topic: &TopicConfig) -> v1::Topic {
         retention_millis: topic.retention_millis,
         created_millis: topic.created_millis,
         auto_created: topic.auto_created,
+        lite_expire_minutes: topic.lite.expire_minutes,
+        lite_expire_unconsumed: topic.lite.expire_unconsumed,
+        lite_topics_max: topic.lite.max,
     }
 }
 
@@ -294,6 +316,12 @@ fn group_out(group: &GroupConfig) -> v1::Group {
                 }
                 StartFrom::Time(millis) => v1::start_from::Place::TimeMillis(millis),
             }),
+        }),
+        lite: group.lite.as_ref().map(|lite| v1::LiteConsumers {
+            parent: lite.parent.clone(),
+            exclusive: lite.exclusive,
+            wildcard: lite.wildcard,
+            subscriptions_max: lite.quota(),
         }),
     }
 }

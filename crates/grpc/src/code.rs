@@ -11,7 +11,11 @@ use martlet_model::names::NameError;
 pub fn code(refusal: &Refusal) -> Code {
     match refusal {
         Refusal::Name(NameError::Topic { .. }) => Code::IllegalTopic,
-        Refusal::Name(NameError::Group { .. }) => Code::IllegalConsumerGroup,
+        Refusal::Name(NameError::Group { .. }) | Refusal::NotLite { .. } => Code::IllegalConsumerGroup,
+        Refusal::Name(NameError::LiteTopic { .. }) => Code::IllegalLiteTopic,
+        Refusal::OtherLiteParent { .. } => Code::IllegalTopic,
+        Refusal::LiteTopicsFull { .. } => Code::LiteTopicQuotaExceeded,
+        Refusal::LiteSubscriptionsFull { .. } => Code::LiteSubscriptionQuotaExceeded,
         Refusal::Filter(_) => Code::IllegalFilterExpression,
         Refusal::TopicNotFound { .. } => Code::TopicNotFound,
         Refusal::GroupNotFound { .. } => Code::ConsumerGroupNotFound,
@@ -103,6 +107,11 @@ mod tests {
         vec![
             (Refusal::Name(NameError::Topic { value: text(), rule: "" }), Code::IllegalTopic),
             (Refusal::Name(NameError::Group { value: text(), rule: "" }), Code::IllegalConsumerGroup),
+            (Refusal::Name(NameError::LiteTopic { value: text(), rule: "" }), Code::IllegalLiteTopic),
+            (Refusal::LiteTopicsFull { topic: text(), limit: 1 }, Code::LiteTopicQuotaExceeded),
+            (Refusal::LiteSubscriptionsFull { wanted: 2, limit: 1 }, Code::LiteSubscriptionQuotaExceeded),
+            (Refusal::NotLite { group: text() }, Code::IllegalConsumerGroup),
+            (Refusal::OtherLiteParent { group: text(), topic: text(), parent: text() }, Code::IllegalTopic),
             (Refusal::Filter(FilterError::TooLong { bytes: 1 }), Code::IllegalFilterExpression),
             (Refusal::TopicNotFound { topic: text() }, Code::TopicNotFound),
             (Refusal::GroupNotFound { group: text() }, Code::ConsumerGroupNotFound),

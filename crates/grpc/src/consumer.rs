@@ -46,6 +46,7 @@ impl Front {
         let endpoints = self.endpoints(call, request.endpoints.as_ref());
         // -1 means the whole broker: it hands out messages of all queues, so one poll serves them all.
         let queues = match group.order {
+            _ if group.lite.is_some() => -1..0,
             DeliveryOrder::Fifo => 0..topic.read_queues as i32,
             DeliveryOrder::Concurrent => -1..0,
         };
@@ -226,7 +227,8 @@ impl Front {
             names::check_group(&group)?;
             names::check_topic(&topic)?;
             let millis = invisible_millis(request.invisible_duration.as_ref(), 0, limits::CHANGE_INVISIBLE_MILLIS_MAX)?;
-            Ok::<_, Denied>(self.broker.change_invisible(&group, &topic, &handle, millis).await?)
+            let suspend = request.suspend.unwrap_or(false);
+            Ok::<_, Denied>(self.broker.change_invisible(&group, &topic, &handle, millis, suspend).await?)
         };
         let (status, receipt_handle) = match change.await {
             Ok(newer) => (code::ok(), newer),

@@ -35,6 +35,7 @@ pub mod fuzz;
 mod inspect;
 mod latency;
 pub mod listener;
+mod lite;
 mod message_in;
 mod message_out;
 mod producer;

@@ -9,8 +9,6 @@ use martlet_broker::NewMessage;
 use martlet_model::record::{Field, RecordWriter};
 use martlet_model::{MessageType, UnixMillis, limits, names};
 
-/// Longest lite topic, in bytes.
-const LITE_TOPIC_BYTES_MAX: usize = 64;
 /// Longest trace context and born host, in bytes. The reference has no limit.
 const OPAQUE_BYTES_MAX: usize = 4096;
 
@@ -143,13 +141,12 @@ pub(crate) fn accept(
         let text = format_args!("orphaned_transaction_recovery_duration of {seconds} s is not from 0 to {max} s");
         return deny(Code::BadRequest, text);
     }
-    if let Some(lite) = &system.lite_topic {
-        let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-        if lite.is_empty() || lite.len() > LITE_TOPIC_BYTES_MAX || !lite.bytes().all(legal) {
-            let lite = cut(lite);
-            let text = format_args!("lite_topic {lite:?} is not 1 to {LITE_TOPIC_BYTES_MAX} letters, digits, _ and -");
-            return deny(Code::IllegalLiteTopic, text);
-        }
+    if let Some(lite) = &system.lite_topic
+        && names::check_lite_topic(lite).is_err()
+    {
+        let (lite, max) = (cut(lite), limits::LITE_TOPIC_BYTES_MAX);
+        let text = format_args!("lite_topic {lite:?} is not 1 to {max} letters, digits, _ and -");
+        return deny(Code::IllegalLiteTopic, text);
     }
     if let Some(priority) = system.priority.filter(|priority| *priority < 0) {
         return deny(Code::BadRequest, format_args!("priority {priority} is negative"));

@@ -63,7 +63,7 @@ impl Front {
         Ok(v2::SendMessageResponse { status: Some(code::ok()), entries })
     }
 
-    /// Messages other than normal ones: first whether the topic takes them, then whether the broker does.
+    /// Whether the topic takes messages of these types.
     async fn check_types(&self, topic: &str, messages: &[NewMessage]) -> Result<(), Denied> {
         let config = self.broker.topic(topic).await?;
         for (index, message) in messages.iter().enumerate() {
@@ -73,15 +73,6 @@ impl Front {
                     Refusal::MessageTypeConflict { topic: topic.to_owned(), accepts: config.kind, found, index };
                 return Err(conflict.into());
             }
-            let what = match found {
-                MessageType::Normal
-                | MessageType::Fifo
-                | MessageType::Delay
-                | MessageType::Transaction
-                | MessageType::Priority => continue,
-                MessageType::Lite => "sending LITE messages",
-            };
-            return Err(Denied::not_supported(what));
         }
         Ok(())
     }

@@ -150,6 +150,7 @@ mod tests {
             write_queues: 2,
             permission: martlet_model::Permission::ReadWrite,
             retention_millis: None,
+            lite: Default::default(),
             created_millis: 0,
             auto_created: false,
         };

@@ -131,6 +131,12 @@ pub fn serve(broker: Broker, options: GrpcOptions) -> Result<GrpcServer, ServeEr
     let mut checks = broker.take_checks();
     let advertise = options.advertise.map(|(host, port)| (host, if port == 0 { local_addr.port() } else { port }));
     let front = Arc::new(Front::new(broker, advertise, options.limits, stopped.clone()));
+    let told = Arc::downgrade(&front);
+    front.broker.on_lite_notice(move |notice| {
+        if let Some(front) = told.upgrade() {
+            front.notify_unsubscribe_lite(notice);
+        }
+    });
     let complaints = Arc::new(Complaints::default());
     let (inboxes, outboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(HANDED_OVER_MAX)).unzip();
     let mut server = GrpcServer { local_addr, stop, workers: Vec::with_capacity(count), front: front.clone() };

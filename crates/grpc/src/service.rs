@@ -186,6 +186,8 @@ refused!(
     v1::DeleteGroupResponse,
     v1::DescribeGroupResponse,
     v1::ListGroupsResponse,
+    v1::ListLiteTopicsResponse,
+    v1::DescribeLiteTopicResponse,
     v1::FindMessagesResponse,
     v1::PeekMessagesResponse,
     v1::ListDeadLettersResponse,
@@ -346,6 +348,8 @@ impl Front {
                 "DeleteGroup" => delete_group -> v1::DeleteGroupResponse,
                 "DescribeGroup" => describe_group -> v1::DescribeGroupResponse,
                 "ListGroups" => list_groups -> v1::ListGroupsResponse,
+                "ListLiteTopics" => list_lite_topics -> v1::ListLiteTopicsResponse,
+                "DescribeLiteTopic" => describe_lite_topic -> v1::DescribeLiteTopicResponse,
                 "FindMessages" => find_messages -> v1::FindMessagesResponse,
                 "PeekMessages" => peek_messages -> v1::PeekMessagesResponse,
                 "ListDeadLetters" => list_dead_letters -> v1::ListDeadLettersResponse,
@@ -386,8 +390,6 @@ macro_rules! not_supported {
 }
 
 not_supported! {
-    sync_lite_subscription(v2::SyncLiteSubscriptionRequest) -> v2::SyncLiteSubscriptionResponse =
-        "SyncLiteSubscription",
     change_log_level(v2::ChangeLogLevelRequest) -> v2::ChangeLogLevelResponse = "ChangeLogLevel",
     delete_subscription(v2::DeleteSubscriptionRequest) -> v2::DeleteSubscriptionResponse = "DeleteSubscription",
     print_thread_stack_trace(v2::PrintThreadStackTraceRequest) -> v2::PrintThreadStackTraceResponse =

@@ -2,6 +2,7 @@
 
 use crate::call::Call;
 use crate::code::{self, Denied};
+use crate::lite;
 use crate::proto::v2::{self, ClientType, Code, TelemetryCommand, settings::PubSub, telemetry_command::Command};
 use crate::service::Front;
 use crate::sessions::{COMMANDS_WAITING_MAX, WaitingCommand};
@@ -128,7 +129,10 @@ impl Front {
         stream: (u64, mpsc::Sender<WaitingCommand>),
     ) -> Result<TelemetryCommand, Denied> {
         let role = settings::role(&settings)?;
+        let is_lite = settings::is_lite(settings.client_type());
         let group = match &role {
+            // One of lite topics is never made by a consumer's arrival: its parent must be known.
+            ClientRole::Consumer { group, .. } if is_lite => self.broker.known_group(group),
             ClientRole::Consumer { group, .. } => match self.broker.group(group).await {
                 Ok(group) => Some(group),
                 // Answered as if it were new, so that the client starts; its polls say what is missing.
@@ -137,6 +141,9 @@ impl Front {
             },
             ClientRole::Producer { .. } => None,
         };
+        if let (Some(group), ClientRole::Consumer { subscriptions, .. }) = (&group, &role) {
+            lite::check_client(is_lite, group, subscriptions.iter().map(|(topic, _)| topic.as_str()))?;
+        }
         let info = settings::client_info(
             client_id,
             call.header("x-mq-language"),

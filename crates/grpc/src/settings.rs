@@ -9,15 +9,11 @@ use crate::proto::v2::{self, Code, FilterType, retry_policy::Strategy, settings:
 use crate::time;
 use martlet_broker::{ClientInfo, ClientRole};
 use martlet_model::group::DeliveryOrder;
-use martlet_model::{Filter, GroupConfig, RetryBackoff, RetryPolicy, limits, names};
+use martlet_model::{Filter, GroupConfig, LiteConsumers, RetryBackoff, RetryPolicy, limits, names};
 use std::sync::Arc;
 
 /// Most topics in one client's settings, published or subscribed. Our own limit.
 const TOPICS_MAX: usize = 1024;
-/// Lite topics that one client may subscribe to.
-const LITE_SUBSCRIPTION_QUOTA: i32 = 2000;
-/// Longest lite topic, in bytes.
-const LITE_TOPIC_SIZE_MAX: i32 = 64;
 /// Attempts of producers to send one message.
 const PRODUCER_ATTEMPTS_MAX: i32 = 3;
 
@@ -58,6 +54,11 @@ pub(crate) fn role(settings: &v2::Settings) -> Result<ClientRole, Denied> {
 /// Whether this type of client hands messages to a listener.
 pub(crate) fn is_push(client_type: v2::ClientType) -> bool {
     matches!(client_type, v2::ClientType::PushConsumer | v2::ClientType::LitePushConsumer)
+}
+
+/// Whether this type of client consumes lite topics.
+pub(crate) fn is_lite(client_type: v2::ClientType) -> bool {
+    matches!(client_type, v2::ClientType::LitePushConsumer | v2::ClientType::LiteSimpleConsumer)
 }
 
 /// Compiles a filter expression. None at all means every message.
@@ -126,8 +127,11 @@ pub(crate) fn merge(mut settings: v2::Settings, group: Option<&GroupConfig>) -> 
             subscription.fifo = Some(group.is_some_and(|group| group.order == DeliveryOrder::Fifo));
             subscription.receive_batch_size = Some(limits::RECEIVE_BATCH_MAX as i32);
             subscription.long_polling_timeout = Some(time::duration(limits::POLL_MILLIS.1));
-            subscription.lite_subscription_quota = Some(LITE_SUBSCRIPTION_QUOTA);
-            subscription.max_lite_topic_size = Some(LITE_TOPIC_SIZE_MAX);
+            let lite = group.and_then(|group| group.lite.as_ref());
+            let quota = lite.map_or(limits::LITE_SUBSCRIPTIONS_DEFAULT, LiteConsumers::quota);
+            // Neither may be missing or 0, whatever the client: some then refuse every subscription or hang at start.
+            subscription.lite_subscription_quota = Some(i32::try_from(quota).unwrap_or(i32::MAX));
+            subscription.max_lite_topic_size = Some(limits::LITE_TOPIC_BYTES_MAX as i32);
             settings.backoff_policy = Some(match group {
                 Some(group) => retry_policy(&group.retry),
                 None => retry_policy(&RetryPolicy::default()),

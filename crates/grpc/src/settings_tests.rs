@@ -36,6 +36,7 @@ fn group(order: DeliveryOrder, retry: RetryPolicy) -> GroupConfig {
         name: "billing".into(),
         order,
         pattern: Default::default(),
+        lite: None,
         retry,
         dead_letters: DeadLetterPolicy::default(),
         start: Default::default(),

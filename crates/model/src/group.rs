@@ -131,6 +131,30 @@ pub enum ConsumptionPattern {
     LiteSelective,
 }
 
+/// What holds for a group whose consumers have sets of lite topics.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LiteConsumers {
+    /// Name of the lite topics' parent. Cannot be changed after creation.
+    pub parent: String,
+    /// Whether a lite topic is one client's at a time. Cannot be changed after creation.
+    #[serde(default)]
+    pub exclusive: bool,
+    /// Whether all clients consume every lite topic. Cannot be changed after creation.
+    #[serde(default)]
+    pub wildcard: bool,
+    /// Lite topics one client may subscribe to, 1 to [`limits::LITE_SUBSCRIPTIONS_MAX`]; `None`: the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscriptions_max: Option<u32>,
+}
+
+impl LiteConsumers {
+    /// Lite topics one client may subscribe to.
+    pub fn quota(&self) -> u32 {
+        self.subscriptions_max.unwrap_or(limits::LITE_SUBSCRIPTIONS_DEFAULT)
+    }
+}
+
 /// One consumer group in the catalog.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -145,6 +169,9 @@ pub struct GroupConfig {
     /// Consumption pattern.
     #[serde(default)]
     pub pattern: ConsumptionPattern,
+    /// Where that is [`ConsumptionPattern::LiteSelective`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lite: Option<LiteConsumers>,
     /// Retries.
     #[serde(default)]
     pub retry: RetryPolicy,

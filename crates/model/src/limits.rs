@@ -12,6 +12,16 @@ pub const TOPIC_CHARS_MAX: usize = 127;
 pub const GROUP_CHARS_MAX: usize = 120;
 /// Longest message group, in UTF-8 bytes.
 pub const MESSAGE_GROUP_BYTES_MAX: usize = 63;
+/// Longest name of a lite topic, in bytes.
+pub const LITE_TOPIC_BYTES_MAX: usize = 64;
+/// Lite topics one client may subscribe to, unless its group says otherwise.
+pub const LITE_SUBSCRIPTIONS_DEFAULT: u32 = 2_000;
+/// The same for a group without a quota of its own (-1), so that what is kept of a client has a bound. Our own limit.
+pub const LITE_SUBSCRIPTIONS_MAX: u32 = 50_000;
+/// Lite topics of one parent topic, unless it says otherwise. Our own limit.
+pub const LITE_TOPICS_DEFAULT: u64 = 10_000_000;
+/// A client's lite subscriptions end when neither a synchronisation nor a poll came for this long, in milliseconds.
+pub const LITE_LEASE_MILLIS: i64 = 180_000;
 /// Longest message id, in UTF-8 bytes. The reference has no limit; ids of clients have 34 or 32 characters.
 pub const MESSAGE_ID_BYTES_MAX: usize = 256;
 /// Most messages in one send request. The reference has no limit but its 130 MiB of inbound bytes.

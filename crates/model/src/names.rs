@@ -21,6 +21,14 @@ pub enum NameError {
         /// The rule it breaks.
         rule: &'static str,
     },
+    /// The name of a lite topic breaks a rule.
+    #[error("lite topic \"{value}\" {rule}")]
+    LiteTopic {
+        /// The name as given (cut to 128 characters).
+        value: String,
+        /// The rule it breaks.
+        rule: &'static str,
+    },
 }
 
 /// Prefix of the dead-letter topic of a consumer group.
@@ -65,6 +73,21 @@ fn legal(byte: u8) -> bool {
 
 fn shown(value: &str) -> String {
     value.chars().take(128).collect()
+}
+
+/// Whether a lite topic may have this name: 1 to 64 bytes of letters, digits, `_` and `-`.
+pub fn check_lite_topic(name: &str) -> Result<(), NameError> {
+    let refuse = |rule| Err(NameError::LiteTopic { value: shown(name), rule });
+    if name.trim().is_empty() {
+        return refuse("is blank");
+    }
+    if name.len() > limits::LITE_TOPIC_BYTES_MAX {
+        return refuse("has more than 64 bytes");
+    }
+    match name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')) {
+        true => Ok(()),
+        false => refuse("has characters other than letters, digits, _ and -"),
+    }
 }
 
 /// Whether clients may name this topic: legal characters, length, not a system topic. Dead-letter and retry topics

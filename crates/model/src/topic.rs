@@ -101,6 +101,26 @@ impl Permission {
     }
 }
 
+/// What holds for the lite topics of a parent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LiteTopics {
+    /// Minutes without a message after which one ends; `None`: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expire_minutes: Option<u32>,
+    /// Whether that takes along messages that a group has not consumed.
+    pub expire_unconsumed: bool,
+    /// Most of them; `None`: [`crate::limits::LITE_TOPICS_DEFAULT`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<u64>,
+}
+
+impl LiteTopics {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// One topic in the catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -122,6 +142,9 @@ pub struct TopicConfig {
     /// How long messages are kept, in milliseconds; `None` for the broker's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention_millis: Option<i64>,
+    /// Of a parent of lite topics.
+    #[serde(default, skip_serializing_if = "LiteTopics::is_default")]
+    pub lite: LiteTopics,
     /// When it was created, milliseconds since the Unix epoch.
     #[serde(default)]
     pub created_millis: i64,

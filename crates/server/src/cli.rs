@@ -72,6 +72,9 @@ pub enum Action {
     /// Create, list, describe, update or delete consumer groups
     #[command(subcommand)]
     Group(GroupAction),
+    /// List or describe lite topics
+    #[command(subcommand)]
+    Lite(LiteAction),
     /// Look at messages without consuming them
     #[command(subcommand)]
     Message(MessageAction),
@@ -193,6 +196,28 @@ pub struct TopicSettingsArgs {
     /// How long messages are kept, such as 72h; `default` for the broker's setting
     #[arg(long, value_name = "DURATION", value_parser = parse_retention)]
     pub retention: Option<i64>,
+    /// Type lite: a lite topic ends when no message came for this long, in whole minutes such as 30m; `never` [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = parse_lite_expire)]
+    pub lite_expire: Option<i32>,
+    /// Type lite: whether that takes along messages that a group has not consumed [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub lite_expire_unconsumed: Option<bool>,
+    /// Type lite: most lite topics; 0 for the default [default: 10000000]
+    #[arg(long, value_name = "COUNT")]
+    pub lite_topics_max: Option<u64>,
+}
+
+/// Minutes; -1 for never.
+fn parse_lite_expire(text: &str) -> Result<i32, String> {
+    if text == "never" {
+        return Ok(-1);
+    }
+    match parse_millis(text)? {
+        millis if millis % 60_000 == 0 && millis > 0 => {
+            i32::try_from(millis / 60_000).map_err(|_| format!("{text} is longer than 43200m"))
+        }
+        _ => Err(format!("{text} is not a number of whole minutes")),
+    }
 }
 
 fn parse_retention(text: &str) -> Result<i64, String> {
@@ -375,6 +400,36 @@ pub enum MessageAction {
     },
 }
 
+/// Subcommands of `martlet lite`.
+#[derive(Debug, Subcommand)]
+pub enum LiteAction {
+    /// List the lite topics of a topic, in order of their names
+    List {
+        /// Topic of type lite
+        parent: String,
+        /// Show how far this consumer group is in each
+        #[arg(long)]
+        group: Option<String>,
+        /// Most lite topics; all without it
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show a lite topic and who subscribes to it
+    Describe {
+        /// Topic of type lite
+        parent: String,
+        /// Lite topic
+        name: String,
+        /// Show how far this consumer group is in it
+        #[arg(long)]
+        group: Option<String>,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
 /// Transactions that were neither committed nor rolled back.
 #[derive(Debug, Subcommand)]
 pub enum TransactionAction {
@@ -457,6 +512,18 @@ pub struct GroupSettingsArgs {
     /// Where a message goes after its last attempt: `group` for %DLQ%NAME, `discard`, or a topic [default: group]
     #[arg(long, value_name = "group|discard|TOPIC")]
     pub dead_letters: Option<String>,
+    /// Pattern lite-selective: parent of the lite topics; cannot be changed later
+    #[arg(long, value_name = "TOPIC")]
+    pub lite_parent: Option<String>,
+    /// Pattern lite-selective: a lite topic is one client's at a time; cannot be changed later [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub lite_exclusive: Option<bool>,
+    /// Pattern lite-selective: every client consumes every lite topic; cannot be changed later [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub lite_wildcard: Option<bool>,
+    /// Pattern lite-selective: lite topics one client may subscribe to, 1 to 50000; -1 for as many as that [default: 2000]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
+    pub lite_subscriptions: Option<i32>,
     /// Where it begins in queues it has not received from yet: `earliest`, `latest` (behind what is there now), a time such
     /// as 2026-01-31T23:59:59Z, or how long ago, such as 10m [default: earliest]
     #[arg(long, value_name = "PLACE", value_parser = parse_start)]

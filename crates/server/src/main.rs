@@ -54,6 +54,7 @@ fn command(matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
             cli::Action::Topic(action) => client::topic::run(action).await,
             cli::Action::Group(action) => client::group::run(action).await,
             cli::Action::Message(action) => client::look::run(action).await,
+            cli::Action::Lite(action) => client::lite::run(action).await,
             cli::Action::DeadLetter(action) => client::dead_letter::run(action).await,
             cli::Action::Transaction(action) => client::transaction::run(action).await,
             cli::Action::Send(args) => client::send::run(args).await,

@@ -314,6 +314,22 @@ impl Snapshot {
             families.add("martlet_half_messages_given_up", help, labels(), given_up);
         }
         let figures = &self.figures;
+        for (topic, lite_topics) in &figures.lite_topics {
+            let labels = vec![("topic", topic.clone())];
+            let value = Value::Gauge(*lite_topics as f64);
+            families.add("martlet_lite_topics", "Lite topics of a parent", labels, value);
+        }
+        let (resident, subscriptions, clients) = figures.lite;
+        let help = "Lite topics, progress in them and names of none in memory";
+        families.gauge("martlet_lite_resident_entities", help, resident as f64);
+        families.gauge("martlet_lite_subscriptions", "Live subscriptions to lite topics", subscriptions as f64);
+        families.gauge("martlet_lite_clients", "Clients with a lease on lite subscriptions", clients as f64);
+        families.counter("martlet_lite_topics_made", "Lite topics made", counters.lite_made as f64);
+        families.counter(
+            "martlet_lite_topics_ended",
+            "Lite topics that ended after their time to live",
+            counters.lite_ended as f64,
+        );
         for (group, topic, count) in &figures.dead_letters {
             let labels =
                 vec![("consumer_group", group.clone()), ("topic", topic.clone()), ("is_system", "false".to_owned())];

@@ -57,14 +57,21 @@ impl<T> Shard<T> {
         }
         if let Some(facts) = self.groups.get(&group) {
             let name: Arc<str> = format!("{DEAD_LETTER_PREFIX}{}", facts.name).into();
-            let (retention_millis, by_priority) = (None, false);
-            self.put_topic(TopicFacts { id, name, read_queues: 1, write_queues: 1, retention_millis, by_priority });
+            let (retention_millis, by_priority, lite) = (None, false, None);
+            let (read_queues, write_queues) = (1, 1);
+            self.put_topic(TopicFacts { id, name, read_queues, write_queues, retention_millis, by_priority, lite });
         }
     }
 
     pub(crate) fn apply_group(&mut self, facts: GroupFacts, token: T) {
         let id = facts.id;
         if self.groups.get(&id) != Some(&facts) {
+            let parent = |group: &GroupFacts| group.lite.map(|lite| lite.parent);
+            // The parent was deleted and made again: what clients said before is about another one.
+            if self.groups.get(&id).is_some_and(|known| parent(known) != parent(&facts)) {
+                self.drop_lite_members(|group, _| group == id);
+            }
+            self.note_lite_group(id, parent(&facts));
             let image = Bytes::from(codec::encode_group(&facts));
             self.ops.push(Op::Put { key: keys::group(id), image, keep_until: None });
             self.groups.insert(id, facts);
@@ -84,11 +91,13 @@ impl<T> Shard<T> {
             let resent = self.resent.trim(queue, QueueOffset(u64::MAX));
             self.ops.extend(resent.into_iter().map(|key| Op::Remove { key }));
             self.ops.push(Op::Remove { key: keys::queue(queue) });
-            let groups: Vec<GroupId> = self.progress.keys().filter(|key| key.1 == queue).map(|key| key.0).collect();
-            for group in groups {
+            for group in self.groups_in(queue) {
                 self.forget_progress(group, queue);
             }
             self.begin_sweep(keys::consumers_of(queue));
+        }
+        if topic.facts.lite.is_some() {
+            self.drop_lite_topics(id);
         }
         self.forget_waiting(id);
         self.forget_subscriptions(|key| key.0 == id);
@@ -128,13 +137,21 @@ impl<T> Shard<T> {
             self.retry_turn.retain(|key| key.1 != id);
             self.levels.forget(|key| key.1 == id);
             self.attempts.forget_group(id);
+            self.drop_lite_members(|group, _| group == id);
+            self.lite.groups.remove(&id);
+            self.note_lite_group(id, None);
+            self.lite.wild.remove(&id);
+            self.lite.backlogs.forget(id);
             self.refuse_polls(|key| key.1 == id, &Refused::GroupGone);
             self.drop_topic(TopicId::dead_letters_of(id));
         }
     }
 
     fn refuse_polls(&mut self, of: impl Fn(&(TopicId, GroupId)) -> bool, refused: &Refused) {
-        let polls: Vec<PollId> = self.poll_places.iter().filter(|(_, key)| of(key)).map(|(&poll, _)| poll).collect();
+        let mut polls: Vec<PollId> =
+            self.poll_places.iter().filter(|(_, key)| of(key)).map(|(&poll, _)| poll).collect();
+        let lite = self.lite.polls.values().flatten().map(|poll| &poll.receive);
+        polls.extend(lite.filter(|receive| of(&(receive.topic, receive.group))).map(|receive| receive.poll));
         for poll in polls {
             if let Some(poll) = self.take_poll(poll) {
                 self.reply(poll.token, Output::Refused(refused.clone()));
@@ -178,6 +195,39 @@ impl<T> Shard<T> {
         self.want_sweep(prefix);
     }
 
+    /// Lite topics of a deleted parent: their queues are forgotten, and what groups kept of them is garbage.
+    pub(crate) fn lite_swept(&mut self, prefix: Bytes, found: &[(Bytes, Option<QueueId>)]) {
+        let keys: Vec<Bytes> = found.iter().map(|(key, _)| key.clone()).collect();
+        for &queue in found.iter().filter_map(|(_, queue)| queue.as_ref()) {
+            self.ops.push(Op::Forget { queue });
+            self.ops.push(Op::Remove { key: keys::lite_queue(queue) });
+            self.begin_sweep(keys::consumers_of(queue));
+        }
+        self.swept(prefix, &keys);
+    }
+
+    /// The parent of lite topics is deleted: nothing of them is found from now on, and what the store has is swept.
+    fn drop_lite_topics(&mut self, parent: TopicId) {
+        let queues: Vec<QueueId> = self
+            .queues
+            .values()
+            .filter(|queue| queue.topic == parent && queue.lite.is_some())
+            .map(|queue| queue.id)
+            .collect();
+        queues.into_iter().for_each(|queue| self.drop_lite(queue));
+        let groups = self.lite.groups_of.get(&parent).cloned().unwrap_or_default();
+        for &group in &groups {
+            self.lite.backlogs.forget(group);
+            if self.lite.wild.remove(&group).is_some() {
+                self.begin_sweep(keys::lite_backlog_of(group));
+            }
+        }
+        self.drop_lite_members(|group, _| groups.contains(&group));
+        self.lite.counts.remove(&parent);
+        self.lite.recounted.insert(parent);
+        self.begin_sweep(keys::lite_topics_of(parent));
+    }
+
     pub(crate) fn describe_topic(&mut self, id: TopicId, token: T) {
         let Some(topic) = self.topics.get(&id) else {
             return self.reply(token, Output::Refused(Refused::TopicGone));
@@ -198,7 +248,7 @@ impl<T> Shard<T> {
     }
 
     pub(crate) fn describe_group_loaded(&mut self, group: GroupId, queues: &[QueueId], token: T) {
-        let mut figures = Vec::new();
+        let mut figures: Vec<ProgressFigures> = self.lite_figures(group).into_iter().collect();
         for &id in queues {
             let (Some(queue), Some(progress)) = (self.queues.get(&id), self.progress.get(&(group, id))) else {
                 continue;
@@ -241,8 +291,11 @@ impl<T> Shard<T> {
             let open = progress.slots().take_while(|(offset, _)| *offset < below).count() as u64;
             self.counters.dropped_unconsumed += open + below.0.saturating_sub(progress.next().0);
         }
+        let before = self.unsettled_in_lite(group, id);
         let Some(progress) = self.progress.get_mut(&(group, id)) else { return };
         let (parked, unsure) = progress.skip_to(below);
+        let after = self.unsettled_in_lite(group, id);
+        self.lite.backlogs.change(group, before, after);
         self.counters.dropped_unconsumed += parked;
         self.note_changed(group, id);
         unsure.into_iter().for_each(|key| self.load_parked(group, id, key));

@@ -1,11 +1,13 @@
 //! The values behind the keys of [`crate::keys`]. All numbers are LEB128 varints, signed ones zigzag; the first byte of
 //! each image is its format.
 
-use crate::command::{DeadLetters, GroupFacts, TopicFacts};
+use crate::command::{DeadLetters, GroupFacts, LiteGroup, LiteParent, TopicFacts};
 use crate::progress::SlotChange;
 use martlet_model::handle::{DeliveryNumber, HandleKey};
 use martlet_model::record::{put_varint, take_varint};
 use martlet_model::{Filter, GroupId, QueueId, QueueOffset, RetryBackoff, TopicId, UnixMillis};
+use martlet_store::KeyState;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 const FORMAT: u8 = 1;
@@ -100,7 +102,10 @@ impl ShardImage {
 
 /// Key 2: format, read queues, write queues, retention + 1 (0: default), name, number of queues, queue numbers, number of
 /// queues that message groups are spread over (absent: write queues), whether messages are delivered by priority (0 or 1;
-/// absent: 0).
+/// absent: 0), sections.
+///
+/// A section is a kind byte, a length, and content; unknown kinds are skipped. Kind 1, of a parent of lite topics: time to
+/// live + 1 in milliseconds (0: none), whether it ends unconsumed messages too (0 or 1), most lite topics.
 pub fn encode_topic(facts: &TopicFacts, queues: &[QueueId], spread: u32) -> Vec<u8> {
     let mut bytes = vec![FORMAT];
     put_varint(&mut bytes, u64::from(facts.read_queues));
@@ -113,7 +118,36 @@ pub fn encode_topic(facts: &TopicFacts, queues: &[QueueId], spread: u32) -> Vec<
     }
     put_varint(&mut bytes, u64::from(spread));
     bytes.push(u8::from(facts.by_priority));
+    if let Some(lite) = facts.lite {
+        let mut section = Vec::new();
+        put_varint(&mut section, lite.expire_millis.map_or(0, |millis| millis.max(0) as u64 + 1));
+        section.push(u8::from(lite.expire_unconsumed));
+        put_varint(&mut section, lite.topics_max);
+        put_section(&mut bytes, SECTION_LITE, &section);
+    }
     bytes
+}
+
+const SECTION_LITE: u8 = 1;
+
+fn put_section(bytes: &mut Vec<u8>, kind: u8, content: &[u8]) {
+    bytes.push(kind);
+    put_varint(bytes, content.len() as u64);
+    bytes.extend_from_slice(content);
+}
+
+/// The section of a kind, of those at the end of an image.
+fn find_section<'a>(from: &mut Reader<'a>, kind: u8) -> Result<Option<Reader<'a>>, CodecError> {
+    let mut found = None;
+    while !from.done() {
+        let of = from.bytes(1)?;
+        let len = usize::try_from(from.u64()?).map_err(|_| CodecError { what: from.what })?;
+        let bytes = from.bytes(len)?;
+        if of == [kind] {
+            found = Some(Reader { bytes, at: 0, what: from.what });
+        }
+    }
+    Ok(found)
 }
 
 /// Facts, queues, and the number of queues that message groups are spread over.
@@ -126,11 +160,21 @@ pub fn decode_topic(id: TopicId, bytes: &[u8]) -> Result<(TopicFacts, Vec<QueueI
     let queues = (0..count).map(|_| from.u64().map(QueueId)).collect::<Result<_, _>>()?;
     let spread = if from.done() { write_queues } else { from.u32()? };
     let by_priority = !from.done() && from.bytes(1)? == [1];
-    Ok((TopicFacts { id, name, read_queues, write_queues, retention_millis, by_priority }, queues, spread))
+    let lite = match find_section(&mut from, SECTION_LITE)? {
+        Some(mut section) => Some(LiteParent {
+            expire_millis: section.u64()?.checked_sub(1).map(|millis| millis as i64),
+            expire_unconsumed: section.bytes(1)? == [1],
+            topics_max: section.u64()?,
+        }),
+        None => None,
+    };
+    Ok((TopicFacts { id, name, read_queues, write_queues, retention_millis, by_priority, lite }, queues, spread))
 }
 
 /// Key 3: format, name, attempts, dead letters (0 discard, else topic + 1), back-off (0 and a list, or 1 and its
-/// parameters), whether it is ordered (0 or 1; absent: 0), time it begins at + 1 (0 or absent: none).
+/// parameters), whether it is ordered (0 or 1; absent: 0), time it begins at + 1 (0 or absent: none),
+/// sections as of a topic. Kind 1, of a group of lite topics: parent,
+/// whether they are exclusive (0 or 1), most subscriptions of a client, whether it consumes all (0 or 1; absent: 0).
 pub fn encode_group(facts: &GroupFacts) -> Vec<u8> {
     let mut bytes = vec![FORMAT];
     put_text(&mut bytes, &facts.name);
@@ -159,6 +203,14 @@ pub fn encode_group(facts: &GroupFacts) -> Vec<u8> {
     }
     bytes.push(u8::from(facts.ordered));
     put_varint(&mut bytes, facts.since.map_or(0, |since| since.0.max(0) as u64 + 1));
+    if let Some(lite) = facts.lite {
+        let mut section = Vec::new();
+        put_varint(&mut section, u64::from(lite.parent.0));
+        section.push(u8::from(lite.exclusive));
+        put_varint(&mut section, u64::from(lite.subscriptions_max));
+        section.push(u8::from(lite.wildcard));
+        put_section(&mut bytes, SECTION_LITE, &section);
+    }
     bytes
 }
 
@@ -186,7 +238,16 @@ pub fn decode_group(id: GroupId, bytes: &[u8]) -> Result<GroupFacts, CodecError>
     let ordered = !from.done() && from.bytes(1)? == [1];
     let since = if from.done() { 0 } else { from.u64()? };
     let since = since.checked_sub(1).map(|millis| UnixMillis(i64::try_from(millis).unwrap_or(i64::MAX)));
-    Ok(GroupFacts { id, name, max_attempts, backoff, dead_letters, ordered, since })
+    let lite = match find_section(&mut from, SECTION_LITE)? {
+        Some(mut section) => Some(LiteGroup {
+            parent: TopicId(section.u32()?),
+            exclusive: section.bytes(1)? == [1],
+            subscriptions_max: section.u32()?,
+            wildcard: !section.done() && section.bytes(1)? == [1],
+        }),
+        None => None,
+    };
+    Ok(GroupFacts { id, name, max_attempts, backoff, dead_letters, ordered, since, lite })
 }
 
 /// Key 4: format, topic, index, last store time, number of marks, marks as (time, offset).
@@ -218,6 +279,95 @@ impl QueueImage {
             .collect::<Result<_, CodecError>>()?;
         Ok(Self { topic, index, marks })
     }
+}
+
+/// Key 20: format, parent, name, time of the last message as far as it was noted, due time of its timer (0: none), number of
+/// marks, marks as (time, offset).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiteImage {
+    pub parent: TopicId,
+    pub name: Arc<str>,
+    pub last: UnixMillis,
+    pub timer: UnixMillis,
+    pub marks: Vec<(UnixMillis, QueueOffset)>,
+}
+
+impl LiteImage {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![FORMAT];
+        put_varint(&mut bytes, u64::from(self.parent.0));
+        put_text(&mut bytes, &self.name);
+        put_i64(&mut bytes, self.last.0);
+        put_i64(&mut bytes, self.timer.0);
+        put_varint(&mut bytes, self.marks.len() as u64);
+        for (time, offset) in &self.marks {
+            put_i64(&mut bytes, time.0);
+            put_varint(&mut bytes, offset.0);
+        }
+        bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut from = Reader::image(bytes, "lite topic")?;
+        let (parent, name) = (TopicId(from.u32()?), from.text()?);
+        let (last, timer, count) = (UnixMillis(from.i64()?), UnixMillis(from.i64()?), from.u64()?);
+        let marks = (0..count)
+            .map(|_| Ok((UnixMillis(from.i64()?), QueueOffset(from.u64()?))))
+            .collect::<Result<_, CodecError>>()?;
+        Ok(Self { parent, name, last, timer, marks })
+    }
+}
+
+/// Keys 17 and 21: format, a number.
+pub fn encode_number(number: u64) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    put_varint(&mut bytes, number);
+    bytes
+}
+
+pub fn decode_number(bytes: &[u8], what: &'static str) -> Result<u64, CodecError> {
+    Reader::image(bytes, what)?.u64()
+}
+
+/// Key 18, image and deltas alike: a list of changes, each a varint (length of the name, twice, plus 1 if it is taken out)
+/// and the name.
+pub fn put_lite_name(bytes: &mut Vec<u8>, name: &str, removed: bool) {
+    put_varint(bytes, (name.len() as u64) << 1 | u64::from(removed));
+    bytes.extend_from_slice(name.as_bytes());
+}
+
+/// The names that are left of a set.
+pub fn decode_lite_set(state: &KeyState) -> Result<BTreeSet<Arc<str>>, CodecError> {
+    let what = "lite subscriptions";
+    let mut names = BTreeSet::new();
+    for bytes in state.image.iter().chain(&state.deltas) {
+        let mut from = Reader { bytes, at: 0, what };
+        while !from.done() {
+            let head = from.u64()?;
+            let len = usize::try_from(head >> 1).map_err(|_| CodecError { what })?;
+            let name = std::str::from_utf8(from.bytes(len)?).map_err(|_| CodecError { what })?;
+            match head & 1 {
+                0 => names.insert(Arc::from(name)),
+                _ => names.remove(name),
+            };
+        }
+    }
+    Ok(names)
+}
+
+/// Key 19: format, last seen, version (absent: none).
+pub fn encode_lite_lease(seen: UnixMillis, version: Option<i64>) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    put_i64(&mut bytes, seen.0);
+    version.into_iter().for_each(|version| put_i64(&mut bytes, version));
+    bytes
+}
+
+pub fn decode_lite_lease(bytes: &[u8]) -> Result<(UnixMillis, Option<i64>), CodecError> {
+    let mut from = Reader::image(bytes, "lite lease")?;
+    let seen = UnixMillis(from.i64()?);
+    let version = if from.done() { None } else { Some(from.i64()?) };
+    Ok((seen, version))
 }
 
 /// Key 5: format, next.

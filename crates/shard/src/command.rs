@@ -32,6 +32,32 @@ pub struct TopicFacts {
     /// Whether messages are delivered by priority: the queues are levels, and a message of priority `p` goes
     /// to queue `min(p, write_queues - 1)`. Never changes.
     pub by_priority: bool,
+    /// Its messages go to lite topics. Never comes or goes.
+    pub lite: Option<LiteParent>,
+}
+
+/// What the shard needs to know of a parent of lite topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiteParent {
+    /// A lite topic ends so long after its last message, in milliseconds; `None`: never.
+    pub expire_millis: Option<i64>,
+    /// Whether that takes messages along that a group has not consumed.
+    pub expire_unconsumed: bool,
+    /// Most lite topics.
+    pub topics_max: u64,
+}
+
+/// What the shard needs to know of a group of consumers of lite topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiteGroup {
+    /// The parent of its lite topics.
+    pub parent: TopicId,
+    /// Whether a lite topic is one client's at a time.
+    pub exclusive: bool,
+    /// Lite topics one client may subscribe to.
+    pub subscriptions_max: u32,
+    /// Whether all clients consume every lite topic, and none has a set of its own.
+    pub wildcard: bool,
 }
 
 /// Where a group's messages go after their last attempt.
@@ -58,6 +84,8 @@ pub struct GroupFacts {
     pub dead_letters: DeadLetters,
     /// Whether messages of one message group are handed out in order. Never changes.
     pub ordered: bool,
+    /// Its clients consume lite topics, each its own. Never changes but for the limits.
+    pub lite: Option<LiteGroup>,
     /// In a queue it has not received from yet, it begins at the first message stored at this time or later; `None`: at
     /// the first there is.
     pub since: Option<UnixMillis>,
@@ -72,6 +100,8 @@ pub struct Incoming {
     pub terms: Vec<Term>,
     /// [`crate::message_group`] of its message group, if it has one: all of one group go to one queue.
     pub message_group: Option<u64>,
+    /// Name of its lite topic; where the topic has such, every message has one.
+    pub lite_topic: Option<Arc<str>>,
 }
 
 /// One thing that happens by itself: when, and the place of the message it is about in its bucket, a hidden queue.
@@ -162,6 +192,68 @@ pub struct ReceiveCommand {
     pub message_group_max: u32,
     /// In an ordered group, repeating it brings what it brought before and is still in flight.
     pub attempt_id: Option<Arc<str>>,
+    /// Id of the client, which its lite subscriptions go by; only where the group has such.
+    pub client_id: Option<Arc<str>>,
+}
+
+/// What a client says of its lite subscriptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LiteAction {
+    /// These too, from a place on. Where lite topics are one client's at a time, it takes them over.
+    Add(LiteStart),
+    /// These not any more.
+    Remove,
+    /// These and no others. Takes nothing from another client.
+    Set,
+    /// None any more.
+    Clear,
+}
+
+/// Where a group begins in a lite topic that a client subscribes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LiteStart {
+    /// Where it is; at the first message there is, if it is new there.
+    Last,
+    /// At the first message there is.
+    Min,
+    /// Behind the last one.
+    Max,
+    /// At this place, or the nearest there is.
+    Offset(QueueOffset),
+    /// At the last so many messages.
+    Tail(u64),
+    /// At the first message stored at this time or later.
+    Time(UnixMillis),
+}
+
+/// A client brings its lite subscriptions up to date.
+#[derive(Clone, Debug)]
+pub struct LiteSync {
+    /// Who.
+    pub client: ClientNumber,
+    /// Its id, which the subscriptions go by; at most 256 bytes.
+    pub client_id: Arc<str>,
+    /// For which group.
+    pub group: GroupId,
+    /// Parent of the lite topics.
+    pub topic: TopicId,
+    /// What is to happen.
+    pub action: LiteAction,
+    /// Names of lite topics.
+    pub names: Vec<Arc<str>>,
+    /// What comes with an older version than was seen before changes nothing.
+    pub version: Option<i64>,
+}
+
+/// A client's lite subscription has ended without its doing: it is to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiteNotice {
+    /// The client.
+    pub client_id: Arc<str>,
+    /// Its group.
+    pub group: GroupId,
+    /// Name of the lite topic.
+    pub lite_topic: Arc<str>,
 }
 
 /// One input. `T` is what the caller recognises its reply by.
@@ -300,6 +392,8 @@ pub enum Command<T> {
         handle: ReceiptHandle,
         /// From now on; 0 for at once.
         invisible_millis: i64,
+        /// Of a lite topic: the group gets nothing of it meanwhile, and the attempts under way do not count.
+        suspend: bool,
         /// For the reply.
         token: T,
     },
@@ -307,6 +401,22 @@ pub enum Command<T> {
     DeadLetter {
         /// Decoded handle.
         handle: ReceiptHandle,
+        /// For the reply.
+        token: T,
+    },
+    /// Brings a client's lite subscriptions up to date, and keeps them; answered by [`Output::Done`].
+    SyncLite {
+        /// What it says.
+        sync: LiteSync,
+        /// For the reply.
+        token: T,
+    },
+    /// Who subscribes to a lite topic; answered by [`Output::LiteSubscribers`].
+    DescribeLite {
+        /// Parent of the lite topic.
+        topic: TopicId,
+        /// Its name.
+        name: Arc<str>,
         /// For the reply.
         token: T,
     },
@@ -583,6 +693,29 @@ pub enum Refused {
     /// The store could not be read.
     #[error("reading failed: {0}")]
     ReadFailed(String),
+    /// A message for a parent of lite topics does not say which.
+    #[error("a message names no lite topic")]
+    NoLiteTopic,
+    /// The parent has too many lite topics.
+    #[error("the topic has {limit} lite topics already")]
+    LiteTopicsFull {
+        /// The limit.
+        limit: u64,
+    },
+    /// The client would have too many lite subscriptions.
+    #[error("the client would have {wanted} lite subscriptions, the limit is {limit}")]
+    LiteSubscriptionsFull {
+        /// What it asked for.
+        wanted: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A client of a group that consumes every lite topic names some.
+    #[error("the consumer group consumes every lite topic")]
+    LiteWildcard,
+    /// The group does not consume lite topics of this parent.
+    #[error("the consumer group does not consume lite topics of this topic")]
+    NotLite,
     /// A queue has no such place.
     #[error("offset {} of queue {index} is not from {} to {}", offset.0, min.0, max.0)]
     OffsetOutOfRange {
@@ -675,6 +808,8 @@ pub enum Output {
     Progress(Vec<ProgressFigures>, u64),
     /// The group's live subscriptions.
     Subscriptions(Vec<SubscriptionFigures>),
+    /// Groups and ids of clients that subscribe to a lite topic.
+    LiteSubscribers(Vec<(GroupId, Arc<str>)>),
     /// A queue, and places in it, in order.
     Offsets(QueueId, Vec<QueueOffset>),
     /// Back in this topic, in this queue by number, at this place.
@@ -730,6 +865,10 @@ pub struct Counters {
     pub recalled: u64,
     /// Of these, those whose topic was deleted or that were dropped from the log by repair.
     pub timers_dropped: u64,
+    /// Lite topics made.
+    pub lite_made: u64,
+    /// Of these, those that ended after their time to live.
+    pub lite_ended: u64,
     /// How late messages went to their topics: up to each of [`LATENESS_MILLIS`], and later than that.
     pub lateness: [u64; LATENESS_MILLIS.len() + 1],
     /// Sum of that, in milliseconds.

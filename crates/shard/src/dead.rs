@@ -7,6 +7,7 @@
 use crate::codec::CodecError;
 use crate::command::{DeadLetterPlace, Incoming, Output, Refused, ResendError};
 use crate::keys;
+use crate::lite::lite_topic_of;
 use crate::load::Load;
 use crate::ordered::message_group_of;
 use crate::resident::Purpose;
@@ -190,24 +191,31 @@ impl<T> Shard<T> {
             return self.resend_failed(queue, offset, token, refused);
         }
         let message_group = message_group_of(record);
-        let target = self.topics.get_mut(&into).and_then(|topic| {
-            let target = topic.queue_for_message(message_group, record)?;
-            if message_group.is_none() {
-                topic.next_send = topic.next_send.wrapping_add(1);
-            }
-            Some(target)
-        });
+        let lite_topic = self.lite_parent(into).and_then(|_| lite_topic_of(record));
+        let target = match self.lite_parent(into) {
+            Some(_) => None,
+            None => self.topics.get_mut(&into).and_then(|topic| {
+                let target = topic.queue_for_message(message_group, record)?;
+                if message_group.is_none() {
+                    topic.next_send = topic.next_send.wrapping_add(1);
+                }
+                Some(target)
+            }),
+        };
         let not_writable = Output::Refused(Refused::NotWritable);
         // Deleted while the message was being read: nothing is left to settle.
         let is_there = self.queues.get(&queue).is_some_and(|queue| queue.min <= offset);
-        let (Some(target), true) = (target, is_there) else {
+        if !is_there || target.is_none() && lite_topic.is_none() {
             return self.resend_failed(queue, offset, token, not_writable);
-        };
+        }
         let Some((record, terms)) = original(record, into) else {
             let damaged = Output::Refused(Refused::ReadFailed("the dead letter's record is malformed".into()));
             return self.resend_failed(queue, offset, token, damaged);
         };
-        let Some((index, at)) = self.append(target, Incoming { record, terms, message_group }) else {
+        // A lite topic that has ended since is made again.
+        let target = target.or_else(|| Some(self.lite_queue(into, lite_topic.clone()?)));
+        let Some(target) = target else { return self.resend_failed(queue, offset, token, not_writable) };
+        let Some((index, at)) = self.append(target, Incoming { record, terms, message_group, lite_topic }) else {
             return self.resend_failed(queue, offset, token, not_writable);
         };
         let (key, image) = self.resent.insert(queue, offset);

@@ -111,7 +111,7 @@ impl<T> Shard<T> {
     fn delivering(&self) -> Vec<(TimerAt, TopicId)> {
         let delivering = self.timers.firing.iter().filter_map(|(&at, timer)| match timer {
             Timer::Deliver(topic) => Some((at, *topic)),
-            Timer::Check(_) | Timer::Forget(_) => None,
+            Timer::Check(_) | Timer::Forget(_) | Timer::Lite(_) => None,
         });
         delivering.collect()
     }
@@ -172,7 +172,11 @@ impl<T> Shard<T> {
             }
             let terms = terms_of(topic, &record);
             let kept = self.topics.contains_key(&topic);
-            if kept && self.append_in_turn(topic, Incoming { record, terms, message_group: None }).is_none() {
+            if kept
+                && self
+                    .append_in_turn(topic, Incoming { record, terms, message_group: None, lite_topic: None })
+                    .is_none()
+            {
                 // The topic has no queue to write to, for now.
                 self.timers_again([at]);
                 continue;

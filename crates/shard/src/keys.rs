@@ -19,10 +19,19 @@
 //! | 13 | group, queue, hash of a message group, offset | parked messages from that offset on: [`crate::parked`] | deltas, until none is left |
 //! | 14 | group, topic, hash of the filter | subscription: filter, last seen | while live; anew every 10 minutes |
 //! | 16 | queue, page | dead letters that were resent: a bit for each of 1024 offsets | with each resend |
+//! | 17 | parent topic, name of a lite topic | its queue number | at creation |
+//! | 18 | group, client id | names of the lite topics it subscribes to | with each change |
+//! | 19 | group, client id | lease of those: version, last seen | while live; at most once a minute |
+//! | 20 | queue | lite topic: parent, name, times, time marks | at creation, then per 1/16 of its time to live |
+//! | 21 | 0, parent topic | how many lite topics it has | when that changes |
+//! | 21 | 1, group, queue | nothing: a group that consumes every lite topic may not have settled all of this one | with a message, until it has |
+//! | 21 | 2, group | how many messages it has not settled, in lite topics where it has been | when that changes |
+//! | 22 | due time, queue, 0 | timer of a lite topic: its parent | until it has been looked at |
 //!
 //! Numbers are written as one length byte and that many big-endian bytes without leading zeros: short, and in order.
 
 use crate::command::{HalfPlace, TimerAt};
+use crate::schedule::TimersOf;
 use bytes::Bytes;
 use martlet_model::{GroupId, QueueId, QueueOffset, TopicId, UnixMillis};
 use std::ops::Range;
@@ -42,6 +51,12 @@ pub const OUTCOME: u8 = 12;
 pub const PARKED: u8 = 13;
 pub const SUBSCRIPTION: u8 = 14;
 pub const RESENT: u8 = 16;
+pub const LITE_TOPIC: u8 = 17;
+pub const LITE_SET: u8 = 18;
+pub const LITE_LEASE: u8 = 19;
+pub const LITE_QUEUE: u8 = 20;
+pub const LITE_STATE: u8 = 21;
+pub const LITE_TIMER: u8 = 22;
 
 /// Sub-kind of key 10: buckets of half messages.
 pub const HALVES: u64 = 1;
@@ -108,9 +123,81 @@ pub fn parked_in(group: GroupId, queue: QueueId) -> Range<Bytes> {
     prefixed(&key(PARKED, &[u64::from(group.0), queue.0]))
 }
 
+/// A key that ends with a text.
+fn with_text(kind: u8, number: u64, text: &str) -> Bytes {
+    let head = key(kind, &[number]);
+    let mut key = Vec::with_capacity(head.len() + text.len());
+    key.extend_from_slice(&head);
+    key.extend_from_slice(text.as_bytes());
+    Bytes::from(key)
+}
+
+/// The number and the text of such a key; `None` if it is not of this module's making.
+pub fn text_of(key: &[u8]) -> Option<(u64, &str)> {
+    let (&len, rest) = key.get(1..)?.split_first()?;
+    let (number, text) = rest.split_at_checked(usize::from(len)).filter(|_| len <= 8)?;
+    let number = number.iter().fold(0, |number, &byte| number << 8 | u64::from(byte));
+    Some((number, std::str::from_utf8(text).ok()?))
+}
+
+pub fn lite_topic(parent: TopicId, name: &str) -> Bytes {
+    with_text(LITE_TOPIC, u64::from(parent.0), name)
+}
+
+/// The lite topics of a parent, as a prefix.
+pub fn lite_topics_of(parent: TopicId) -> Bytes {
+    key(LITE_TOPIC, &[u64::from(parent.0)])
+}
+
+pub fn lite_set(group: GroupId, client_id: &str) -> Bytes {
+    with_text(LITE_SET, u64::from(group.0), client_id)
+}
+
+/// The lite subscriptions of a group's clients, as a prefix.
+pub fn lite_sets_of(group: GroupId) -> Bytes {
+    key(LITE_SET, &[u64::from(group.0)])
+}
+
+pub fn lite_lease(group: GroupId, client_id: &str) -> Bytes {
+    with_text(LITE_LEASE, u64::from(group.0), client_id)
+}
+
+pub fn lite_queue(queue: QueueId) -> Bytes {
+    key(LITE_QUEUE, &[queue.0])
+}
+
+pub fn lite_count(parent: TopicId) -> Bytes {
+    key(LITE_STATE, &[0, u64::from(parent.0)])
+}
+
+/// The counts of all parents.
+pub fn lite_counts() -> Range<Bytes> {
+    prefixed(&key(LITE_STATE, &[0]))
+}
+
+/// How many messages of lite topics a group has not settled.
+pub fn lite_unsettled(group: GroupId) -> Bytes {
+    key(LITE_STATE, &[2, u64::from(group.0)])
+}
+
+/// The same of all groups.
+pub fn lite_unsettled_all() -> Range<Bytes> {
+    prefixed(&key(LITE_STATE, &[2]))
+}
+
+pub fn lite_backlog(group: GroupId, queue: QueueId) -> Bytes {
+    key(LITE_STATE, &[1, u64::from(group.0), queue.0])
+}
+
+/// Lite topics that a group may not have settled, as a prefix.
+pub fn lite_backlog_of(group: GroupId) -> Bytes {
+    key(LITE_STATE, &[1, u64::from(group.0)])
+}
+
 /// Everything a deleted group leaves behind, as prefixes.
-pub fn leftovers_of_group(group: GroupId) -> [Bytes; 3] {
-    [FRONTIER, PAGE, PARKED].map(|kind| key(kind, &[u64::from(group.0)]))
+pub fn leftovers_of_group(group: GroupId) -> [Bytes; 6] {
+    let of = |kind| key(kind, &[u64::from(group.0)]);
+    [of(FRONTIER), of(PAGE), of(PARKED), of(LITE_SET), of(LITE_LEASE), lite_backlog_of(group)]
 }
 
 /// The marks of who consumed a queue, as a prefix.
@@ -126,20 +213,27 @@ pub fn sweep(prefix: &[u8]) -> Bytes {
     Bytes::from([&[SWEEP], prefix].concat())
 }
 
-pub fn timer(at: TimerAt) -> Bytes {
-    key(TIMER, &[at.due.0.max(0) as u64, at.queue.0, at.offset.0])
+fn timer_kind(of: TimersOf) -> u8 {
+    match of {
+        TimersOf::Messages => TIMER,
+        TimersOf::LiteTopics => LITE_TIMER,
+    }
+}
+
+pub fn timer(of: TimersOf, at: TimerAt) -> Bytes {
+    key(timer_kind(of), &[at.due.0.max(0) as u64, at.queue.0, at.offset.0])
 }
 
 /// The timers from this one on.
-pub fn timers_from(at: Option<TimerAt>) -> Range<Bytes> {
-    let all = kind(TIMER);
-    at.map_or(all.start, timer)..all.end
+pub fn timers_from(of: TimersOf, at: Option<TimerAt>) -> Range<Bytes> {
+    let all = kind(timer_kind(of));
+    at.map_or(all.start, |at| timer(of, at))..all.end
 }
 
 /// Reads a timer's key back.
 pub fn timer_of(key: &[u8]) -> Option<TimerAt> {
     match (key.first(), numbers(key)?.as_slice()) {
-        (Some(&TIMER), &[due, queue, offset]) => Some(TimerAt {
+        (Some(&(TIMER | LITE_TIMER)), &[due, queue, offset]) => Some(TimerAt {
             due: UnixMillis(i64::try_from(due).ok()?),
             queue: QueueId(queue),
             offset: QueueOffset(offset),
@@ -224,9 +318,18 @@ mod tests {
         assert_eq!(numbers(&[6, 9]), None);
         let at = |due, offset| TimerAt { due: UnixMillis(due), queue: QueueId(7), offset: QueueOffset(offset) };
         let timers = [at(5, 9), at(1_800_000_000_000, 0), at(1_800_000_000_000, 300), at(1_800_000_000_001, 1)];
-        assert!(timers.is_sorted() && timers.map(timer).is_sorted());
-        assert!(timers.iter().all(|&at| timer_of(&timer(at)) == Some(at) && timers_from(None).contains(&timer(at))));
-        assert!(!timers_from(Some(timers[2])).contains(&timer(timers[1])));
+        assert!(timers.is_sorted() && timers.map(|at| timer(TimersOf::Messages, at)).is_sorted());
+        for of in [TimersOf::Messages, TimersOf::LiteTopics] {
+            let key = |at| timer(of, at);
+            assert!(timers.iter().all(|&at| timer_of(&key(at)) == Some(at)));
+            assert!(timers.iter().all(|&at| timers_from(of, None).contains(&key(at))));
+            assert!(!timers_from(of, Some(timers[2])).contains(&key(timers[1])));
+        }
+        assert!(!timers_from(TimersOf::Messages, None).contains(&timer(TimersOf::LiteTopics, timers[0])));
+        assert_eq!(text_of(&lite_topic(TopicId(300), "s-1")), Some((300, "s-1")));
+        assert!(prefixed(&lite_topics_of(TopicId(300))).contains(&lite_topic(TopicId(300), "s-1")));
+        assert!(!prefixed(&lite_topics_of(TopicId(3))).contains(&lite_topic(TopicId(300), "s-1")));
+        assert_eq!((text_of(&[17]), text_of(&[17, 9, 1]), text_of(&[17, 1, 4, 0xff])), (None, None, None));
         assert_eq!(prefixed(&[5, 255]), Bytes::from_static(&[5, 255])..Bytes::from_static(&[6]));
     }
 }

@@ -15,9 +15,10 @@
 //! - No poll waits while there is a visible message for it, open slots permitting.
 //!
 //! Layout: [`command`] is the vocabulary; `keys` and `codec` say what lies in the store; `queue` and `progress` are the
-//! entities, `resident` which of them are in memory, `ordered` and `parked` what ordered groups add; `send`, `delay`, `transactions`, `receive`, `sequence`, `settle`,
-//! `subscriptions`, `catalog`, `retention`, `reset`, `pull` decide; `timers` keeps what is due by itself, `halves` the half messages; `turn` is the loop
-//! around them.
+//! entities, `resident` which of them are in memory, `ordered` and `parked` what ordered groups add; `send`, `delay`,
+//! `transactions`, `receive`, `sequence`, `settle`, `subscriptions`, `catalog`, `retention`, `reset`, `pull` decide; `lite`,
+//! `lite_registry`, `lite_subscriptions`, `lite_receive`, `lite_wildcard`, `lite_backlog` and `lite_expiry` are lite topics;
+//! `timers` and `schedule` keep what is due by itself, `halves` the half messages; `turn` is the loop around them.
 
 mod attempts;
 mod catalog;
@@ -28,6 +29,14 @@ mod dead;
 mod delay;
 mod halves;
 mod keys;
+mod lite;
+mod lite_backlog;
+mod lite_expiry;
+mod lite_look;
+mod lite_receive;
+mod lite_registry;
+mod lite_subscriptions;
+mod lite_wildcard;
 mod load;
 mod ordered;
 mod parked;
@@ -39,6 +48,7 @@ mod receive;
 mod reset;
 mod resident;
 mod retention;
+mod schedule;
 mod send;
 mod sequence;
 mod settle;
@@ -52,12 +62,14 @@ mod turn;
 pub use clock::{ClockNotice, ShardClock};
 pub use command::{
     ClientNumber, Command, Counters, DeadLetterPlace, DeadLetters, EndError, GroupFacts, Half, HalfPlace, HandOut,
-    Incoming, LATENESS_MILLIS, Output, Placed, PollId, ProgressFigures, QueueFigures, RecallError, ReceiveCommand,
-    Refused, ResendError, ResetTarget, Scheduled, SettleError, SubscriptionFigures, TimerAt, TopicFacts,
-    TransactionCheck, Waiting,
+    Incoming, LATENESS_MILLIS, LiteAction, LiteGroup, LiteNotice, LiteParent, LiteStart, LiteSync, Output, Placed,
+    PollId, ProgressFigures, QueueFigures, RecallError, ReceiveCommand, Refused, ResendError, ResetTarget, Scheduled,
+    SettleError, SubscriptionFigures, TimerAt, TopicFacts, TransactionCheck, Waiting,
 };
 pub use halves::{HalfFound, halves};
-pub use load::{Load, LoadId, Loaded, execute, offset_at};
+pub use lite::lite_topic_of;
+pub use lite_look::{LiteLook, LiteProgress, lite_progress, lite_topic, lite_topics};
+pub use load::{LiteFound, Load, LoadId, Loaded, StoredLite, execute, offset_at};
 pub use ordered::{message_group, message_group_of};
 pub use parked::StoredChunk;
 pub use shard::{OpenError, Shard, ShardOptions};

@@ -1,14 +1,17 @@
 //! What the shard asks its caller to read from the store. The caller runs [`execute`] wherever it likes and gives the
 //! result back as a command.
 
+use crate::codec;
 use crate::command::{HalfPlace, TimerAt};
 use crate::halves::{self, HalfFound};
 use crate::keys;
 use crate::ordered::message_group_of;
 use crate::parked::{self, StoredChunk};
-use crate::timers::{self, Timer};
+use crate::progress::Progress;
+use crate::schedule::{self, TimersOf};
+use crate::timers::Timer;
 use bytes::Bytes;
-use martlet_model::{Filter, GroupId, QueueId, QueueOffset, UnixMillis};
+use martlet_model::{Filter, GroupId, QueueId, QueueOffset, TopicId, UnixMillis};
 use martlet_store::{KeyState, ReadError, Reader, StoredMessage};
 use std::ops::Range;
 use std::sync::Arc;
@@ -62,11 +65,32 @@ pub enum Load {
     /// The queues a group has progress in.
     GroupQueues(GroupId),
     /// The next timers, from this one on.
-    Timers(Option<TimerAt>),
+    Timers(TimersOf, TimerAt),
     /// Messages of buckets, sorted by place; as many as fit [`DUE_BYTES`].
     Due(Vec<(QueueId, QueueOffset)>),
     /// A timer, and the message it is about.
     Timer(TimerAt),
+    /// A lite topic by its name.
+    Lite(TopicId, Arc<str>),
+    /// A lite topic by its queue.
+    LiteQueue(QueueId),
+    /// Some clients of a group and their lite subscriptions, from this key on.
+    LiteMembers(GroupId, Option<Bytes>),
+    /// Whether lite topics have something for a group, and what was stored in them from a time on.
+    LiteLookup {
+        /// The group.
+        group: GroupId,
+        /// Parent of the lite topics.
+        parent: TopicId,
+        /// Their names.
+        names: Vec<Arc<str>>,
+        /// The time, if that is asked.
+        at: Option<UnixMillis>,
+    },
+    /// The groups that have progress in a queue.
+    Consumers(QueueId),
+    /// Lite topics that a group may not have settled, from this key on.
+    LiteBacklog(GroupId, Option<Bytes>),
     /// How a transaction stands.
     Half {
         /// Its half message.
@@ -74,6 +98,17 @@ pub enum Load {
         /// Whether the message itself is wanted.
         with_message: bool,
     },
+}
+
+/// What is known of a lite topic that was looked up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LiteFound {
+    /// Its queue; `None`: there is no such lite topic.
+    pub queue: Option<QueueId>,
+    /// Whether something in it is not settled by the group.
+    pub waits: bool,
+    /// The first place stored at the time asked for, or later.
+    pub at: Option<QueueOffset>,
 }
 
 /// What was found.
@@ -129,14 +164,43 @@ pub enum Loaded {
         /// Its message, if that is still there.
         message: Option<StoredMessage>,
     },
+    /// For [`Load::Lite`]; `None`: there is none of that name.
+    Lite(Option<StoredLite>),
+    /// For [`Load::LiteQueue`]; `None`: there is none any more.
+    LiteQueue(Option<StoredLite>),
+    /// For [`Load::LiteMembers`]: client id, keys 18 and 19, and where to go on if there may be more.
+    LiteMembers(Vec<(Arc<str>, KeyState, Option<KeyState>)>, Option<Bytes>),
+    /// For [`Load::LiteLookup`], in the order asked. `None`: something cannot be read.
+    LiteLookup(Option<Vec<LiteFound>>),
+    /// For [`Load::Consumers`].
+    Consumers(Vec<GroupId>),
+    /// For [`Load::LiteBacklog`]: their queues, and where to go on if there may be more.
+    LiteBacklog(Vec<QueueId>, Option<Bytes>),
+    /// For [`Load::Sweep`] of lite topics: keys 17 and the queues they name.
+    LiteSwept(Vec<(Bytes, Option<QueueId>)>),
     /// For [`Load::Half`]. `None`: a newer broker wrote it.
     Half(Option<HalfFound>),
+}
+
+/// A lite topic as the store has it.
+#[derive(Clone, Debug)]
+pub struct StoredLite {
+    /// Its queue.
+    pub queue: QueueId,
+    /// Key 20.
+    pub image: KeyState,
+    /// First readable and next offset.
+    pub bounds: Range<QueueOffset>,
+    /// Groups that have progress in it.
+    pub consumers: Vec<GroupId>,
 }
 
 /// Bytes of messages that one [`Load::Due`] brings, or one message.
 const DUE_BYTES: usize = 1 << 20;
 /// Most keys one sweep removes.
 const SWEEP_KEYS: usize = 256;
+/// Clients whose lite subscriptions are read at a time.
+const LITE_MEMBERS: usize = 4;
 /// Most keys one scan brings; more are fetched by the next.
 const SCAN_KEYS: usize = 4096;
 
@@ -172,6 +236,10 @@ pub async fn execute<R: Reader>(reader: &R, load: &Load) -> Result<Loaded, ReadE
         Load::Filter { queue, range, filters } => {
             Loaded::Matches(matches(reader, *queue, range.clone(), filters).await?)
         }
+        Load::Sweep(prefix) if prefix.first() == Some(&keys::LITE_TOPIC) => {
+            let found = reader.scan(keys::prefixed(prefix), SWEEP_KEYS).await?;
+            Loaded::LiteSwept(found.into_iter().map(|(key, state)| (key, lite_queue_of(&state))).collect())
+        }
         Load::Sweep(prefix) => Loaded::Keys(
             reader.scan(keys::prefixed(prefix), SWEEP_KEYS).await?.into_iter().map(|(key, _)| key).collect(),
         ),
@@ -182,17 +250,107 @@ pub async fn execute<R: Reader>(reader: &R, load: &Load) -> Result<Loaded, ReadE
                 .filter_map(|(key, _)| keys::numbers(key)?.get(1).map(|&queue| QueueId(queue)))
                 .collect(),
         ),
-        Load::Timers(from) => {
-            let (found, more) = timers::scan(reader, *from).await?;
+        Load::Timers(of, from) => {
+            let (found, more) = schedule::scan(reader, *of, Some(*from)).await?;
             Loaded::Timers(found, more)
         }
         Load::Due(places) => Loaded::Due(due(reader, places).await?),
         Load::Timer(at) => Loaded::Timer {
-            there: reader.get(&keys::timer(*at)).await?.is_some_and(|state| state.image.is_some()),
+            there: reader.get(&keys::timer(TimersOf::Messages, *at)).await?.is_some_and(|state| state.image.is_some()),
             message: reader.messages(at.queue, at.offset..at.offset.next(), 1, 1).await?.pop(),
         },
+        Load::Lite(parent, name) => {
+            let found = reader.get(&keys::lite_topic(*parent, name)).await?.and_then(|state| lite_queue_of(&state));
+            Loaded::Lite(match found {
+                Some(queue) => stored_lite(reader, queue).await?,
+                None => None,
+            })
+        }
+        Load::LiteQueue(queue) => Loaded::LiteQueue(stored_lite(reader, *queue).await?),
+        Load::LiteMembers(group, from) => lite_members(reader, *group, from.clone()).await?,
+        Load::LiteLookup { group, parent, names, at } => {
+            Loaded::LiteLookup(lite_lookup(reader, *group, *parent, names, *at).await?)
+        }
+        Load::LiteBacklog(group, from) => {
+            let mut range = keys::prefixed(&keys::lite_backlog_of(*group));
+            range.start = from.clone().unwrap_or(range.start);
+            let found = reader.scan(range, SCAN_KEYS).await?;
+            let last = found.last().filter(|_| found.len() == SCAN_KEYS);
+            let next = last.map(|(key, _)| Bytes::from([key, &[0][..]].concat()));
+            let queue = |key: &Bytes| keys::numbers(key)?.get(2).copied().map(QueueId);
+            Loaded::LiteBacklog(found.iter().filter_map(|(key, _)| queue(key)).collect(), next)
+        }
+        Load::Consumers(queue) => Loaded::Consumers(consumers(reader, *queue).await?),
         Load::Half { place, with_message } => Loaded::Half(halves::find(reader, *place, *with_message).await?),
     })
+}
+
+fn lite_queue_of(state: &KeyState) -> Option<QueueId> {
+    codec::decode_number(state.image.as_ref()?, "lite topic").ok().map(QueueId)
+}
+
+async fn stored_lite<R: Reader>(reader: &R, queue: QueueId) -> Result<Option<StoredLite>, ReadError> {
+    let Some(image) = reader.get(&keys::lite_queue(queue)).await? else { return Ok(None) };
+    let bounds = reader.bounds(queue).await?.unwrap_or_default();
+    let consumers = consumers(reader, queue).await?;
+    Ok(Some(StoredLite { queue, image, bounds, consumers }))
+}
+
+async fn consumers<R: Reader>(reader: &R, queue: QueueId) -> Result<Vec<GroupId>, ReadError> {
+    let found = scan_all(reader, keys::prefixed(&keys::consumers_of(queue))).await?;
+    let group = |key: &Bytes| Some(GroupId(u32::try_from(*keys::numbers(key)?.get(1)?).ok()?));
+    Ok(found.iter().filter_map(|(key, _)| group(key)).collect())
+}
+
+async fn lite_members<R: Reader>(reader: &R, group: GroupId, from: Option<Bytes>) -> Result<Loaded, ReadError> {
+    let mut range = keys::prefixed(&keys::lite_sets_of(group));
+    range.start = from.unwrap_or(range.start);
+    let found = reader.scan(range, LITE_MEMBERS).await?;
+    let last = found.last().filter(|_| found.len() == LITE_MEMBERS);
+    let next = last.map(|(key, _)| Bytes::from([key, &[0][..]].concat()));
+    let mut members = Vec::with_capacity(found.len());
+    for (key, set) in found {
+        if let Some((_, client_id)) = keys::text_of(&key) {
+            let lease = reader.get(&keys::lite_lease(group, client_id)).await?;
+            members.push((Arc::from(client_id), set, lease));
+        }
+    }
+    Ok(Loaded::LiteMembers(members, next))
+}
+
+async fn lite_lookup<R: Reader>(
+    reader: &R,
+    group: GroupId,
+    parent: TopicId,
+    names: &[Arc<str>],
+    at: Option<UnixMillis>,
+) -> Result<Option<Vec<LiteFound>>, ReadError> {
+    let mut all = Vec::with_capacity(names.len());
+    for name in names {
+        let queue = reader.get(&keys::lite_topic(parent, name)).await?.and_then(|state| lite_queue_of(&state));
+        let Some(id) = queue else {
+            all.push(LiteFound::default());
+            continue;
+        };
+        let bounds = reader.bounds(id).await?.unwrap_or_default();
+        let frontier = reader.get(&keys::frontier(group, id)).await?.and_then(|state| state.image);
+        let waits = match frontier {
+            None => bounds.start < bounds.end,
+            Some(frontier) => {
+                let pages = scan_all(reader, keys::pages(group, id)).await?;
+                let progress =
+                    codec::decode_frontier(&frontier).and_then(|next| Progress::load(group, id, next, &pages));
+                let Ok(progress) = progress else { return Ok(None) };
+                progress.open_slots() > 0 || progress.next() < bounds.end
+            }
+        };
+        let at = match at {
+            Some(time) => Some(offset_at(reader, id, time).await?),
+            None => None,
+        };
+        all.push(LiteFound { queue, waits, at });
+    }
+    Ok(Some(all))
 }
 
 /// Where a group without a frontier begins.

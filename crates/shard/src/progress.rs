@@ -98,6 +98,8 @@ pub struct Progress {
     pub moving: BTreeSet<u64>,
     /// Hand-outs under renewal.
     pub renewals: BTreeMap<u64, Renewal>,
+    /// Of a lite topic: hand-outs that were suspended, whose attempt was taken back already.
+    pub uncounted: BTreeSet<u64>,
     /// Which live filters match an open slot; bit per filter. Absent: not known.
     pub masks: BTreeMap<u64, u64>,
     /// A range lent to the reader stage for filtering.
@@ -128,6 +130,7 @@ impl Progress {
             never_handed_out: 0,
             moving: BTreeSet::new(),
             renewals: BTreeMap::new(),
+            uncounted: BTreeSet::new(),
             masks: BTreeMap::new(),
             lent: None,
             classifying: None,
@@ -284,6 +287,21 @@ impl Progress {
         if self.due.remove(&(until, offset)) && slot.delivery.0 != 0 {
             self.in_flight -= 1;
         }
+    }
+
+    /// Whether something open is in flight, waits for its retry, or is on its way to the dead letters.
+    pub fn is_locked(&self) -> bool {
+        !self.due.is_empty() || !self.moving.is_empty()
+    }
+
+    /// The queue is deleted: the keys that the store has of this, to be removed.
+    pub fn leave(&mut self) -> Vec<Bytes> {
+        let mut keys = std::mem::take(&mut self.void);
+        let stored = self.pages.iter().filter(|(_, page)| page.stored);
+        keys.extend(stored.map(|(&number, _)| keys::page(self.group, self.queue, number)));
+        keys.push(keys::frontier(self.group, self.queue));
+        keys.push(keys::consumer(self.queue, self.group));
+        keys
     }
 
     /// When the next slot lapses or is due.
@@ -534,5 +552,6 @@ impl Progress {
         self.fresh.remove(&offset);
         self.moving.remove(&offset);
         self.renewals.remove(&offset);
+        self.uncounted.remove(&offset);
     }
 }

@@ -93,7 +93,7 @@ impl<T> Shard<T> {
         if durable > from || until <= self.now {
             return self.replies.push((token, Output::Reached { queue: id, max: durable }, When::Now));
         }
-        if self.poll_places.len() + self.waits.len() >= self.options.polls_max {
+        if self.polls_waiting() >= self.options.polls_max {
             return self.refuse_now(token, Refused::PollsFull { limit: self.options.polls_max });
         }
         self.waits.put(poll, Wait { topic, queue: id, from, until, token });

@@ -1,14 +1,21 @@
 //! One queue: its bounds, what of it is durable, and marks that say how old its messages are.
 
-use crate::codec::QueueImage;
-use martlet_model::{QueueId, QueueOffset, TopicId, UnixMillis};
+use crate::codec::{LiteImage, QueueImage};
+use martlet_model::{GroupId, QueueId, QueueOffset, TopicId, UnixMillis};
 use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Marks per retention time: a message is dropped at most 1/64 of the retention late.
 pub const MARKS: i64 = 64;
 /// Bytes of messages between two marks at most, for each 64 marks there are: a full disk drops the oldest of a busy queue
 /// in steps of this.
 const MARK_BYTES: u64 = 16 << 20;
+
+/// The number a lite topic's queue has within its parent: the shard's own, so that no two have the same.
+fn lite_index(id: QueueId) -> u32 {
+    u32::try_from(id.0).unwrap_or(u32::MAX)
+}
 
 /// A queue of this shard.
 #[derive(Debug)]
@@ -30,6 +37,22 @@ pub struct Queue {
     pub record_bytes: usize,
     /// Bytes of records since the last mark, as far as this opening saw them.
     bytes_since_mark: u64,
+    /// If it is a lite topic's.
+    pub lite: Option<Box<LiteTopic>>,
+}
+
+/// What a queue knows of the lite topic it is.
+#[derive(Debug)]
+pub struct LiteTopic {
+    pub name: Arc<str>,
+    /// When a message was stored last, as far as the store was told.
+    pub last: UnixMillis,
+    /// When its timer is due; 0: it has none.
+    pub timer: UnixMillis,
+    /// Groups that consume every lite topic and of which the store knows that they may not have settled this one.
+    pub marked: Vec<GroupId>,
+    /// Groups that have been there.
+    pub consumers: Vec<GroupId>,
 }
 
 impl Queue {
@@ -46,6 +69,7 @@ impl Queue {
             last_time: None,
             record_bytes: 0,
             bytes_since_mark: 0,
+            lite: None,
         }
     }
 
@@ -60,6 +84,19 @@ impl Queue {
             marks: image.marks.into(),
             ..Self::new(id, image.topic, image.index)
         }
+    }
+
+    /// A lite topic's queue, just made.
+    pub fn lite(id: QueueId, parent: TopicId, lite: LiteTopic) -> Self {
+        Self { lite: Some(Box::new(lite)), ..Self::new(id, parent, lite_index(id)) }
+    }
+
+    /// What the store kept of a lite topic.
+    pub fn load_lite(id: QueueId, image: LiteImage, bounds: Range<QueueOffset>, consumers: Vec<GroupId>) -> Self {
+        let LiteImage { parent, name, last, timer, marks } = image;
+        let kept = QueueImage { topic: parent, index: lite_index(id), marks };
+        let lite = Some(Box::new(LiteTopic { name, last, timer, marked: Vec::new(), consumers }));
+        Self { lite, ..Self::load(id, kept, bounds.start, bounds.end) }
     }
 
     /// Its value in the store.

@@ -22,13 +22,16 @@ impl<T> Shard<T> {
     /// A poll arrives: it is answered at once, or waits.
     pub(crate) fn receive(&mut self, receive: ReceiveCommand, token: T) {
         let key = (receive.topic, receive.group);
+        if let Some(facts) = self.lite_poll(&receive) {
+            return self.receive_lite(facts, receive, token);
+        }
         if !self.topics.contains_key(&receive.topic) && receive.topic.dead_letter_group().is_none() {
             return self.reply(token, Output::Refused(Refused::TopicGone));
         }
         if !self.groups.contains_key(&receive.group) {
             return self.reply(token, Output::Refused(Refused::GroupGone));
         }
-        if self.poll_places.len() + self.waits.len() >= self.options.polls_max {
+        if self.polls_waiting() >= self.options.polls_max {
             return self.refuse_now(token, Refused::PollsFull { limit: self.options.polls_max });
         }
         let Some(filter_bit) = self.note_filter(key, &receive.filter) else {
@@ -45,8 +48,15 @@ impl<T> Shard<T> {
         self.counters.open_slots_full += self.queues_at_limit(key);
     }
 
+    pub(crate) fn polls_waiting(&self) -> usize {
+        self.poll_places.len() + self.lite.poll_places.len() + self.waits.len()
+    }
+
     /// Takes a waiting poll out.
     pub(crate) fn take_poll(&mut self, id: PollId) -> Option<Poll<T>> {
+        if self.lite.poll_places.contains_key(&id) {
+            return self.take_lite_poll(id);
+        }
         let key = self.poll_places.remove(&id)?;
         let waiting = self.polls.get_mut(&key)?;
         let at = waiting.iter().position(|poll| poll.receive.poll == id)?;
@@ -220,7 +230,7 @@ impl<T> Shard<T> {
     }
 
     /// How many messages fit a reply by the sizes seen lately; at least 1. The reader stage undoes what does not fit.
-    fn messages_per_reply(&self, queues: &[QueueId]) -> u64 {
+    pub(crate) fn messages_per_reply(&self, queues: &[QueueId]) -> u64 {
         let largest = queues.iter().filter_map(|queue| self.queues.get(queue)).map(|queue| queue.record_bytes).max();
         (limits::REPLY_BYTES_MAX / largest.unwrap_or(0).max(1)).max(1) as u64
     }

@@ -4,10 +4,13 @@
 use crate::codec::{self, QueueImage};
 use crate::command::*;
 use crate::keys;
+use crate::lite::lite_topic_of;
+use crate::lite_registry::MemberNo;
 use crate::load::{Load, LoadId, Loaded};
 use crate::ordered::message_group_of;
 use crate::progress::Progress;
 use crate::queue::Queue;
+use crate::schedule::TimersOf;
 use crate::shard::{PAUSED_MILLIS, Shard, Work};
 use bytes::Bytes;
 use martlet_model::handle::ReceiptHandle;
@@ -15,12 +18,17 @@ use martlet_model::{GroupId, QueueId, QueueOffset, TopicId};
 use martlet_store::{Op, ReadError};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Something that is loaded and dropped as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Entity {
     Queue(QueueId),
     Progress(GroupId, QueueId),
+    /// A lite topic by parent and name, or that there is none.
+    Lite(TopicId, Arc<str>),
+    /// The lite subscriptions of a group's clients.
+    LiteGroup(GroupId),
 }
 
 /// Why something is being loaded.
@@ -64,7 +72,7 @@ pub(crate) enum Purpose<T> {
         key: u64,
         start: u64,
     },
-    Timers,
+    Timers(TimersOf),
     Due,
     Recall {
         topic: TopicId,
@@ -75,6 +83,21 @@ pub(crate) enum Purpose<T> {
         offset: QueueOffset,
         token: T,
     },
+    LiteMembers(GroupId),
+    LiteBacklog(GroupId),
+    LiteLookup {
+        member: MemberNo,
+        parent: TopicId,
+        names: Vec<Arc<str>>,
+    },
+    LiteStart {
+        sync: LiteSync,
+        token: T,
+    },
+    LiteConsumers {
+        at: TimerAt,
+        parent: TopicId,
+    },
     Half(HalfPlace),
 }
 
@@ -83,11 +106,11 @@ impl<T> Shard<T> {
     pub(crate) fn first_missing(&mut self, work: &Work<T>) -> Option<Entity> {
         let mut first = None;
         for entity in self.touched_by(work) {
-            if self.is_resident(entity) || !self.is_known(entity) {
+            if self.is_resident(&entity) || !self.is_known(&entity) {
                 continue;
             }
+            self.begin_load(&entity);
             first = first.or(Some(entity));
-            self.begin_load(entity);
         }
         first
     }
@@ -98,6 +121,10 @@ impl<T> Shard<T> {
         let of_handle =
             |handle: &ReceiptHandle| [Entity::Queue(handle.queue), Entity::Progress(handle.group, handle.queue)];
         match work {
+            Work::Command(Command::Send { topic, messages, .. }) if self.lite_parent(*topic).is_some() => {
+                let names = messages.iter().filter_map(|message| message.lite_topic.clone());
+                touched.extend(names.map(|name| Entity::Lite(*topic, name)));
+            }
             Work::Command(Command::Send { topic, messages, .. }) => {
                 if self.topics.get(topic).is_some_and(|topic| topic.facts.by_priority) {
                     touched.extend(self.queues_in_turn(*topic).iter().copied().map(Entity::Queue));
@@ -109,6 +136,18 @@ impl<T> Shard<T> {
             }
             Work::Command(Command::Schedule { topic, .. }) | Work::Fire { topic, .. } => {
                 touched.extend(self.queues_in_turn(*topic).iter().copied().map(Entity::Queue));
+            }
+            Work::Command(Command::SyncLite { sync, .. }) => touched.push(Entity::LiteGroup(sync.group)),
+            Work::Command(Command::Receive { receive, .. }) if self.lite_poll(receive).is_some() => {
+                touched.push(Entity::LiteGroup(receive.group));
+            }
+            Work::LiteWake { group, queue } => {
+                touched.extend([Entity::Queue(*queue), Entity::Progress(*group, *queue)])
+            }
+            Work::LiteSubscribe { sync, found, .. } => touched.extend(self.touched_by_start(sync, found)),
+            Work::LiteExpire { at, groups, .. } => {
+                touched.push(Entity::Queue(at.queue));
+                touched.extend(groups.iter().map(|&group| Entity::Progress(group, at.queue)));
             }
             Work::Half { found, .. } => touched.extend(self.queues_of_commit(found).into_iter().map(Entity::Queue)),
             Work::Command(Command::Receive { receive, .. }) => {
@@ -147,9 +186,13 @@ impl<T> Shard<T> {
             }
             Work::Resend { queue, record, into, .. } => {
                 touched.push(Entity::Queue(*queue));
-                let group = message_group_of(record);
-                let target = self.topics.get(into).and_then(|topic| topic.queue_for_message(group, record));
-                touched.extend(target.map(Entity::Queue));
+                if self.lite_parent(*into).is_some() {
+                    touched.extend(lite_topic_of(record).map(|name| Entity::Lite(*into, name)));
+                } else {
+                    let group = message_group_of(record);
+                    let target = self.topics.get(into).and_then(|topic| topic.queue_for_message(group, record));
+                    touched.extend(target.map(Entity::Queue));
+                }
             }
             Work::Expire(queue) => touched.push(Entity::Queue(*queue)),
             Work::Command(_) => {}
@@ -167,11 +210,12 @@ impl<T> Shard<T> {
     }
 
     /// Begins loading an entity unless that is under way.
-    fn begin_load(&mut self, entity: Entity) {
-        if let Entry::Vacant(awaiting) = self.awaiting.entry(entity) {
+    fn begin_load(&mut self, entity: &Entity) {
+        if let Entry::Vacant(awaiting) = self.awaiting.entry(entity.clone()) {
             awaiting.insert(Vec::new());
-            let load = match entity {
-                Entity::Queue(queue) => Load::Queue(queue),
+            let load = match *entity {
+                Entity::Queue(queue) if self.topic_of.contains_key(&queue) => Load::Queue(queue),
+                Entity::Queue(queue) => Load::LiteQueue(queue),
                 Entity::Progress(group, queue) => {
                     let since = self.groups.get(&group).and_then(|group| group.since);
                     match self.is_ordered(group) {
@@ -179,8 +223,13 @@ impl<T> Shard<T> {
                         false => Load::Progress(group, queue, since),
                     }
                 }
+                Entity::Lite(parent, ref name) => Load::Lite(parent, name.clone()),
+                Entity::LiteGroup(group) => {
+                    self.want(Load::LiteMembers(group, None), Purpose::LiteMembers(group));
+                    return;
+                }
             };
-            self.want(load, Purpose::Entity(entity));
+            self.want(load, Purpose::Entity(entity.clone()));
         }
     }
 
@@ -189,27 +238,31 @@ impl<T> Shard<T> {
         let queues = self.topics.get(&topic).map(|topic| topic.read_queues().to_vec()).unwrap_or_default();
         for queue in queues {
             for entity in [Entity::Queue(queue), Entity::Progress(group, queue)] {
-                if !self.is_resident(entity) && self.is_known(entity) {
-                    self.begin_load(entity);
+                if !self.is_resident(&entity) && self.is_known(&entity) {
+                    self.begin_load(&entity);
                 }
             }
         }
     }
 
-    fn is_resident(&self, entity: Entity) -> bool {
+    fn is_resident(&self, entity: &Entity) -> bool {
         match entity {
-            Entity::Queue(queue) => self.queues.contains_key(&queue),
-            Entity::Progress(group, queue) => self.progress.contains_key(&(group, queue)),
+            Entity::Queue(queue) => self.queues.contains_key(queue),
+            Entity::Progress(group, queue) => self.progress.contains_key(&(*group, *queue)),
+            Entity::Lite(parent, name) => self.lite.topics.contains_key(&(*parent, name.clone())),
+            Entity::LiteGroup(group) => self.lite.groups.contains(group),
         }
     }
 
     /// Whether it can exist at all: handles of deleted groups and topics name what is gone.
-    fn is_known(&self, entity: Entity) -> bool {
-        let (group, queue) = match entity {
-            Entity::Queue(queue) => (None, queue),
-            Entity::Progress(group, queue) => (Some(group), queue),
-        };
-        group.is_none_or(|group| self.groups.contains_key(&group)) && self.topic_of.contains_key(&queue)
+    fn is_known(&self, entity: &Entity) -> bool {
+        match entity {
+            Entity::Queue(queue) => self.topic_of.contains_key(queue) || self.may_be_lite(*queue),
+            // A lite topic's is read once the lite topic is in memory.
+            Entity::Progress(group, queue) => self.groups.contains_key(group) && self.topic_of.contains_key(queue),
+            Entity::Lite(parent, _) => self.lite_parent(*parent).is_some(),
+            Entity::LiteGroup(group) => self.lite_group(*group).is_some(),
+        }
     }
 
     pub(crate) fn want(&mut self, load: Load, purpose: Purpose<T>) -> LoadId {
@@ -224,19 +277,58 @@ impl<T> Shard<T> {
         let Some(purpose) = self.loads.remove(&id) else { return };
         match (purpose, result) {
             (Purpose::Entity(entity), result) => {
-                let kept = result.map_err(|error| error.to_string()).and_then(|loaded| self.keep(entity, loaded));
-                if let (Ok(()), Entity::Queue(queue) | Entity::Progress(_, queue)) = (&kept, entity)
-                    && let Some(&topic) = self.topic_of.get(&queue)
+                let kept = result.map_err(|error| error.to_string()).and_then(|loaded| self.keep(&entity, loaded));
+                if let (Ok(()), Entity::Queue(queue) | Entity::Progress(_, queue)) = (&kept, &entity)
+                    && let Some(&topic) = self.topic_of.get(queue).filter(|_| !self.is_lite_queue(*queue))
                 {
                     self.stir_topic(topic);
                 }
-                for work in self.awaiting.remove(&entity).unwrap_or_default() {
-                    match &kept {
-                        Ok(()) => self.handle(work),
-                        Err(reason) => self.refuse_work(work, reason),
-                    }
-                }
+                self.go_on(&entity, &kept);
             }
+            (Purpose::LiteMembers(group), result) => {
+                let kept = match result {
+                    Ok(Loaded::LiteMembers(members, next)) => match self.lite_members_loaded(group, members) {
+                        Ok(()) if next.is_some() => {
+                            self.want(Load::LiteMembers(group, next), Purpose::LiteMembers(group));
+                            return;
+                        }
+                        kept => kept,
+                    },
+                    Ok(_) => Err("the store answered something else than was asked".into()),
+                    Err(error) => Err(error.to_string()),
+                };
+                if kept.is_ok() && self.lite_group(group).is_some() {
+                    self.lite.groups.insert(group);
+                    self.begin_backlog(group);
+                }
+                self.go_on(&Entity::LiteGroup(group), &kept);
+            }
+            (Purpose::LiteBacklog(group), Ok(Loaded::LiteBacklog(queues, next))) => {
+                self.lite_backlog_loaded(group, queues, next);
+            }
+            (Purpose::LiteBacklog(group), _) => self.lite_backlog_unread(group),
+            (Purpose::LiteLookup { member, parent, names }, result) => {
+                let found = match result {
+                    Ok(Loaded::LiteLookup(found)) => found,
+                    _ => None,
+                };
+                self.lite_looked_up(member, parent, &names, found);
+            }
+            (Purpose::LiteStart { sync, token }, result) => {
+                let found = match result {
+                    Ok(Loaded::LiteLookup(found)) => found,
+                    _ => None,
+                };
+                self.lite_start_found(sync, token, found);
+            }
+            (Purpose::LiteConsumers { at, parent }, result) => {
+                let found = match result {
+                    Ok(Loaded::Consumers(groups)) => Some(groups),
+                    _ => None,
+                };
+                self.lite_consumers_found(at, parent, found);
+            }
+            (Purpose::Sweep(prefix), Ok(Loaded::LiteSwept(found))) => self.lite_swept(prefix, &found),
             (Purpose::DeadLetter { group, queue, offset, reply }, Ok(Loaded::Message(message))) => {
                 self.dead_letter_loaded(group, queue, offset, message, reply);
             }
@@ -294,8 +386,8 @@ impl<T> Shard<T> {
                 let reason = result.err().map_or_else(String::new, |error| error.to_string());
                 self.reply(token, Output::Refused(Refused::ReadFailed(reason)));
             }
-            (Purpose::Timers, Ok(Loaded::Timers(found, more))) => self.timers_scanned(Some((found, more))),
-            (Purpose::Timers, _) => self.timers_scanned(None),
+            (Purpose::Timers(of), Ok(Loaded::Timers(found, more))) => self.timers_scanned(of, Some((found, more))),
+            (Purpose::Timers(of), _) => self.timers_scanned(of, None),
             (Purpose::Due, Ok(Loaded::Due(found))) => self.due_loaded(Some(found)),
             (Purpose::Due, _) => self.due_loaded(None),
             (Purpose::Half(place), Ok(Loaded::Half(found))) => self.half_loaded(place, found),
@@ -313,21 +405,35 @@ impl<T> Shard<T> {
         }
     }
 
-    fn keep(&mut self, entity: Entity, loaded: Loaded) -> Result<(), String> {
+    /// An entity is resident, or cannot be read: what waited for it goes on.
+    fn go_on(&mut self, entity: &Entity, kept: &Result<(), String>) {
+        for work in self.awaiting.remove(entity).unwrap_or_default() {
+            match kept {
+                Ok(()) => self.handle(work),
+                Err(reason) => self.refuse_work(work, reason),
+            }
+        }
+    }
+
+    fn keep(&mut self, entity: &Entity, loaded: Loaded) -> Result<(), String> {
         if !self.is_known(entity) || self.is_resident(entity) {
             return Ok(());
         }
         match (entity, loaded) {
-            (Entity::Queue(id), Loaded::Queue { image, bounds }) => {
+            (Entity::Lite(_, _), Loaded::Lite(Some(stored))) | (Entity::Queue(_), Loaded::LiteQueue(Some(stored))) => {
+                self.lite_loaded(stored)?;
+            }
+            (Entity::Lite(parent, name), Loaded::Lite(None)) => self.lite_absent(*parent, name.clone()),
+            (&Entity::Queue(id), Loaded::LiteQueue(None)) => self.lite_gone(id),
+            (&Entity::Queue(id), Loaded::Queue { image, bounds }) => {
                 let bytes = image.and_then(|state| state.image).ok_or("the queue has no entry in the store")?;
                 let image = QueueImage::decode(&bytes).map_err(|error| error.to_string())?;
                 let bounds = bounds.unwrap_or_default();
                 self.queues.insert(id, Queue::load(id, image, bounds.start, bounds.end));
                 self.reindex_expiry(id);
-                let groups: Vec<_> = self.progress.keys().filter(|key| key.1 == id).map(|key| key.0).collect();
-                groups.into_iter().for_each(|group| self.clamp(group, id));
+                self.groups_in(id).into_iter().for_each(|group| self.clamp(group, id));
             }
-            (Entity::Progress(group, queue), Loaded::OrderedProgress { frontier, pages, start, parked }) => {
+            (&Entity::Progress(group, queue), Loaded::OrderedProgress { frontier, pages, start, parked }) => {
                 self.keep(entity, Loaded::Progress { frontier, pages, start })?;
                 let chunks = parked.ok_or("parked messages cannot be read")?;
                 if let Some(progress) = self.progress.get_mut(&(group, queue)) {
@@ -335,7 +441,8 @@ impl<T> Shard<T> {
                 }
                 self.clamp(group, queue);
             }
-            (Entity::Progress(group, queue), Loaded::Progress { frontier, pages, start }) => {
+            (&Entity::Progress(group, queue), Loaded::Progress { frontier, pages, start }) => {
+                let is_new = frontier.as_ref().is_none_or(|state| state.image.is_none());
                 let progress = match frontier.and_then(|state| state.image) {
                     Some(bytes) => {
                         let next = codec::decode_frontier(&bytes).map_err(|error| error.to_string())?;
@@ -355,7 +462,13 @@ impl<T> Shard<T> {
                     }
                 };
                 self.progress.insert((group, queue), progress);
-                self.note_due(group, queue);
+                if self.is_lite_queue(queue) {
+                    self.note_lite_progress(group, queue);
+                    if is_new {
+                        self.note_lite_consumer(group, queue);
+                    }
+                }
+                self.reindex.insert((group, queue));
                 self.clamp(group, queue);
                 // What lapsed while it was not in memory is visible before anybody is served.
                 self.lapse(group, queue);
@@ -390,9 +503,16 @@ impl<T> Shard<T> {
             }
             Work::Expire(queue) => return self.set_expiry(queue, Some(self.now.plus(PAUSED_MILLIS))),
             Work::Fire { messages, .. } => return self.timers_again(messages.into_iter().map(|(at, _)| at)),
+            Work::LiteWake { group, queue } => {
+                self.lite.waking.remove(&(group, queue));
+                return self.wake_later(group, queue);
+            }
+            Work::LiteExpire { at, parent, .. } => return self.expire_lite_again(at, parent),
+            Work::LiteSubscribe { token, .. } => Some(token),
             Work::Half { place, .. } => return self.half_unknown(place, reason),
             Work::Command(
-                Command::Send { token, .. }
+                Command::SyncLite { token, .. }
+                | Command::Send { token, .. }
                 | Command::Schedule { token, .. }
                 | Command::Receive { token, .. }
                 | Command::Ack { token, .. }
@@ -427,7 +547,8 @@ impl<T> Shard<T> {
             .progress
             .iter()
             .filter(|(key, progress)| {
-                progress.is_clean()
+                !self.is_lite_queue(key.1)
+                    && progress.is_clean()
                     && progress.renewals.is_empty()
                     && !touched.contains(key)
                     && !reindex.contains(key)
@@ -447,12 +568,52 @@ impl<T> Shard<T> {
             self.progress.keys().map(|key| key.1).chain(self.appended.iter().copied()).collect();
         let changed_in = &self.changed_in;
         self.queues.retain(|&id, queue| {
-            in_use.contains(&id)
+            queue.lite.is_some()
+                || in_use.contains(&id)
                 || needed.contains(&Entity::Queue(id))
                 || queue.durable < queue.next
                 || !is_durable(changed_in, Entity::Queue(id))
         });
         self.changed_in.retain(|_, batch| *batch > durable);
+        // Lite topics are in use while progress in them is: that goes first.
+        (0..2).for_each(|_| self.evict_lite(0, usize::MAX));
+    }
+
+    pub(crate) fn note_changed_in(&mut self, entity: Entity) {
+        self.changed_in.insert(entity, self.batch);
+    }
+
+    pub(crate) fn forget_changed_in(&mut self, entity: &Entity) {
+        self.changed_in.remove(entity);
+    }
+
+    /// Whether an entity is being read: what comes may be older than what is in memory, and must find that there.
+    pub(crate) fn is_loading(&self, entity: &Entity) -> bool {
+        self.awaiting.contains_key(entity)
+    }
+
+    /// Whether the store has what was changed of an entity, for good.
+    pub(crate) fn is_durable(&self, entity: &Entity) -> bool {
+        self.changed_in.get(entity).is_none_or(|&batch| batch <= self.durable_batch)
+    }
+
+    pub(crate) fn is_appended(&self, queue: QueueId) -> bool {
+        self.appended.contains(&queue)
+    }
+
+    pub(crate) fn forget_append(&mut self, queue: QueueId) {
+        self.appended.remove(&queue);
+    }
+
+    /// Whether progress can be dropped as far as the open batch goes.
+    pub(crate) fn is_untouched_since_batch(&self, key: (GroupId, QueueId)) -> bool {
+        let clean = |progress: &Progress| progress.is_clean() && progress.renewals.is_empty();
+        self.progress.get(&key).is_none_or(clean) && !self.touched.contains(&key) && !self.reindex.contains(&key)
+    }
+
+    /// What waits for something else to be loaded must not lose meanwhile what it has, or it would never be whole.
+    pub(crate) fn needed_by_waiting_work(&self) -> BTreeSet<Entity> {
+        self.awaiting.values().flatten().flat_map(|work| self.touched_by(work)).collect()
     }
 
     pub(crate) fn forget_progress(&mut self, group: GroupId, queue: QueueId) {

@@ -1,7 +1,7 @@
 //! Dropping old messages: by age, and by space when the disk runs full.
 
 use crate::shard::Shard;
-use martlet_model::{GroupId, QueueId, QueueOffset, UnixMillis};
+use martlet_model::{QueueId, QueueOffset, UnixMillis};
 use martlet_store::Op;
 
 /// What is too young on disk to be dropped although its time is over is looked at again after this.
@@ -50,8 +50,7 @@ impl<T> Shard<T> {
         let resent = self.resent.trim(id, below);
         self.ops.extend(resent.into_iter().map(|key| Op::Remove { key }));
         self.put_queue(id);
-        let groups: Vec<GroupId> = self.progress.keys().filter(|key| key.1 == id).map(|key| key.0).collect();
-        for group in groups {
+        for group in self.groups_in(id) {
             self.clamp(group, id);
             // What waited for one of those to be settled need not any more.
             self.stir(group, id);
@@ -59,6 +58,10 @@ impl<T> Shard<T> {
     }
 
     pub(crate) fn reindex_expiry(&mut self, id: QueueId) {
+        // Lite topics have timers of their own, which cost no memory.
+        if self.is_lite_queue(id) {
+            return;
+        }
         let next = self.queues.get(&id).and_then(|queue| queue.next_expiry(self.retention_of(queue.topic)));
         self.set_expiry(id, next);
     }

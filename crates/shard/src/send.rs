@@ -19,6 +19,9 @@ impl<T> Shard<T> {
         let Some(entry) = self.topics.get_mut(&topic) else {
             return self.reply(token, Output::Refused(Refused::TopicGone));
         };
+        if let Some(facts) = entry.facts.lite {
+            return self.send_lite(topic, facts, messages, token);
+        }
         let Some(queue) = entry.send_queue() else {
             return self.reply(token, Output::Refused(Refused::NotWritable));
         };
@@ -60,11 +63,15 @@ impl<T> Shard<T> {
             terms: message.terms,
             keep_until: now.plus(retention),
         });
-        if marked {
-            self.put_queue(id);
-        }
-        if marked || was_empty {
-            self.reindex_expiry(id);
+        if self.is_lite_queue(id) {
+            self.lite_appended(id, marked);
+        } else {
+            if marked {
+                self.put_queue(id);
+            }
+            if marked || was_empty {
+                self.reindex_expiry(id);
+            }
         }
         self.note_append(id);
         Some((index, offset))

@@ -26,6 +26,11 @@ impl<T> Shard<T> {
         self.groups.get(&group).is_some_and(|group| group.ordered)
     }
 
+    /// Whether a group is handed messages in order, be it within message groups or within lite topics.
+    pub(crate) fn keeps_order(&self, group: GroupId) -> bool {
+        self.groups.get(&group).is_some_and(|group| group.ordered || group.lite.is_some())
+    }
+
     /// The reader stage gives a lent range back: what matches, and of which message group it is.
     pub(crate) fn keyed(
         &mut self,
@@ -193,7 +198,7 @@ impl<T> Shard<T> {
     }
 
     fn attempt_of(&self, receive: &ReceiveCommand) -> Option<AttemptKey> {
-        let id = receive.attempt_id.clone().filter(|_| self.is_ordered(receive.group))?;
+        let id = receive.attempt_id.clone().filter(|_| self.keeps_order(receive.group))?;
         Some((receive.group, receive.client, receive.topic, id))
     }
 }

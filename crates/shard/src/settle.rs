@@ -57,8 +57,12 @@ impl<T> Shard<T> {
         &mut self,
         handle: &ReceiptHandle,
         millis: i64,
+        suspend: bool,
     ) -> Result<ReceiptHandle, SettleError> {
         let Found::Live(slot) = self.find(handle)? else { return Ok(*handle) };
+        if suspend && self.is_lite_queue(handle.queue) {
+            return Ok(self.suspend_lite(handle, millis));
+        }
         let delivery = self.next_delivery;
         self.next_delivery = delivery.plus(1);
         let until = if millis > 0 { self.now.plus(millis) } else { UnixMillis(0) };
@@ -98,6 +102,7 @@ impl<T> Shard<T> {
     /// What a vanished client had under renewal becomes visible.
     pub(crate) fn client_gone(&mut self, client: ClientNumber) {
         self.attempts.forget_client(client);
+        self.drop_lite_members(|_, of| of == Some(client));
         let held: Vec<(GroupId, QueueId, u64)> = self
             .progress
             .iter()
@@ -131,7 +136,13 @@ impl<T> Shard<T> {
     /// Slots whose time has come: renewed, made visible, or dead.
     pub(crate) fn lapse(&mut self, group: GroupId, queue: QueueId) {
         let now = self.now;
-        let Some(progress) = self.progress.get_mut(&(group, queue)) else { return };
+        let Some(progress) = self.progress.get_mut(&(group, queue)) else {
+            // Evicted while something waited: read again, which comes back here.
+            if self.lite_group(group).is_some() {
+                self.wake_lite(group, queue);
+            }
+            return;
+        };
         let due = progress.take_due(now);
         for (offset, slot) in due {
             let renewal = self.renewal(group, queue, offset);
@@ -252,7 +263,7 @@ impl<T> Shard<T> {
                     _ => None,
                 }));
                 terms.truncate(64);
-                self.append(target, Incoming { record: copy, terms, message_group: None });
+                self.append(target, Incoming { record: copy, terms, message_group: None, lite_topic: None });
                 self.counters.dead_letters += 1;
                 if let Some(&topic) = self.topic_of.get(&queue) {
                     *self.counters.dead_letters_of.entry((group, topic)).or_default() += 1;
@@ -307,6 +318,9 @@ impl<T> Shard<T> {
     }
 
     pub(crate) fn stir(&mut self, group: GroupId, queue: QueueId) {
+        if self.is_lite_queue(queue) {
+            return self.stir_lite(group, queue);
+        }
         if let Some(&topic) = self.topic_of.get(&queue)
             && self.polls.contains_key(&(topic, group))
         {

@@ -6,7 +6,8 @@ use crate::command::*;
 use crate::dead::Resent;
 use crate::halves::{HalfBuckets, HalfFound};
 use crate::keys;
-use crate::load::{Load, LoadId, scan_all};
+use crate::lite::Lite;
+use crate::load::{LiteFound, Load, LoadId, scan_all};
 use crate::priority::Levels;
 use crate::progress::{Progress, SlotChange};
 use crate::pull::Waits;
@@ -22,6 +23,10 @@ use martlet_store::{Op, ReadError, Reader, Room};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+/// Lite topics and what belongs to them that one turn looks at to drop them from memory.
+const LITE_LOOKS_MAX: usize = 4_096;
+/// Progress in a lite topic that could not be read is read again after this.
+const LITE_AGAIN_MILLIS: i64 = 1_000;
 /// How often to look whether deletion by age goes on again.
 pub(crate) const PAUSED_MILLIS: i64 = 60_000;
 
@@ -42,6 +47,8 @@ pub struct ShardOptions {
     pub hand_outs_wait: bool,
     /// Entities kept in memory; beyond it clean ones are dropped.
     pub resident_max: usize,
+    /// The same of lite topics, what groups have of them, and names that were looked up.
+    pub lite_resident_max: usize,
     /// How long after the sending of a half message nobody is asked about its transaction, unless the message says so.
     pub transaction_immunity_millis: i64,
     /// Time between two checks of a transaction.
@@ -60,6 +67,7 @@ impl Default for ShardOptions {
             polls_max: 100_000,
             hand_outs_wait: false,
             resident_max: 100_000,
+            lite_resident_max: 100_000,
             transaction_immunity_millis: limits::TRANSACTION_IMMUNITY_MILLIS,
             transaction_check_interval_millis: limits::TRANSACTION_CHECK_INTERVAL_MILLIS,
             transaction_checks_max: limits::TRANSACTION_CHECKS_MAX,
@@ -109,6 +117,23 @@ pub(crate) enum Work<T> {
     Fire {
         topic: TopicId,
         messages: Vec<(TimerAt, Bytes)>,
+    },
+    /// A lite topic, which is resident now, may have something for a group.
+    LiteWake {
+        group: GroupId,
+        queue: QueueId,
+    },
+    /// A client subscribes to lite topics from a place on; those that exist are resident now.
+    LiteSubscribe {
+        sync: LiteSync,
+        found: Vec<LiteFound>,
+        token: T,
+    },
+    /// The timer of a lite topic is due; it and the progress of these groups are resident now.
+    LiteExpire {
+        at: TimerAt,
+        parent: TopicId,
+        groups: Vec<GroupId>,
     },
     /// Do what is to be done with a half message; queues of its topic are resident now.
     Half {
@@ -193,6 +218,9 @@ pub struct Shard<T> {
     pub(crate) checks: Vec<TransactionCheck>,
     /// Recalls whose timers are being read.
     pub(crate) recalls: BTreeMap<TimerAt, Vec<T>>,
+    pub(crate) lite: Lite<T>,
+    /// The shard's own value is to be written with the next batch.
+    pub(crate) image_changed: bool,
     /// Loads to be asked for once the open batch is in the store.
     pub(crate) after_batch: Vec<(Load, Purpose<T>)>,
 
@@ -201,7 +229,7 @@ pub struct Shard<T> {
     pub(crate) touched: BTreeSet<(GroupId, QueueId)>,
     pub(crate) reindex: BTreeSet<(GroupId, QueueId)>,
     pub(crate) appended: BTreeSet<QueueId>,
-    batch: u64,
+    pub(crate) batch: u64,
     pub(crate) durable_batch: u64,
     /// Queue ends of batches under way, by batch number.
     under_way: VecDeque<(u64, Vec<(QueueId, QueueOffset)>)>,
@@ -234,7 +262,9 @@ impl<T> Shard<T> {
         }
         for (key, state) in scan_all(reader, keys::kind(keys::GROUP)).await? {
             let id = GroupId(number(&key, "consumer group")? as u32);
-            shard.groups.insert(id, codec::decode_group(id, &state.image.unwrap_or_default())?);
+            let facts = codec::decode_group(id, &state.image.unwrap_or_default())?;
+            shard.note_lite_group(id, facts.lite.map(|lite| lite.parent));
+            shard.groups.insert(id, facts);
         }
         for (key, state) in scan_all(reader, keys::kind(keys::QUEUE)).await? {
             let id = QueueId(number(&key, "queue")?);
@@ -251,6 +281,18 @@ impl<T> Shard<T> {
         shard.timers = Timers::open(reader, &mut shard.halves).await?;
         for (key, state) in scan_all(reader, keys::kind(keys::RESENT)).await? {
             shard.resent.load(&key, &state.image.unwrap_or_default())?;
+        }
+        for (key, state) in scan_all(reader, keys::lite_counts()).await? {
+            let bad = CodecError { what: "count of lite topics" };
+            let parent = keys::numbers(&key).and_then(|numbers| numbers.get(1).copied()).ok_or(bad)?;
+            let count = codec::decode_number(&state.image.unwrap_or_default(), "count of lite topics")?;
+            shard.lite.counts.insert(TopicId(parent as u32), count);
+        }
+        for (key, state) in scan_all(reader, keys::lite_unsettled_all()).await? {
+            let bad = CodecError { what: "count of unsettled messages" };
+            let group = keys::numbers(&key).and_then(|numbers| numbers.get(1).copied()).ok_or(bad)?;
+            let count = codec::decode_number(&state.image.unwrap_or_default(), "count of unsettled messages")?;
+            shard.lite.backlogs.of.insert(GroupId(group as u32), count);
         }
         shard.put_image();
         Ok(shard)
@@ -295,6 +337,8 @@ impl<T> Shard<T> {
             half_jobs: BTreeMap::new(),
             checks: Vec::new(),
             recalls: BTreeMap::new(),
+            lite: Lite::default(),
+            image_changed: false,
             after_batch: Vec::new(),
             ops: Vec::new(),
             touched: BTreeSet::new(),
@@ -334,7 +378,7 @@ impl<T> Shard<T> {
     /// Polls waiting, resident entities, open slots.
     pub fn sizes(&self) -> (usize, usize, usize) {
         let open = self.progress.values().map(Progress::open_slots).sum();
-        (self.poll_places.len() + self.waits.len(), self.queues.len() + self.progress.len(), open)
+        (self.polls_waiting(), self.queues.len() + self.progress.len(), open)
     }
 
     /// Open slots of the group and queue that has most of them in memory.
@@ -358,6 +402,9 @@ impl<T> Shard<T> {
             }
             Work::Expire(queue) => self.expire(queue),
             Work::Fire { topic, messages } => self.fire(topic, messages),
+            Work::LiteWake { group, queue } => self.lite_awake(group, queue),
+            Work::LiteSubscribe { sync, found, token } => self.subscribe_lite_at(&sync, &found, token),
+            Work::LiteExpire { at, groups, .. } => self.expire_lite(at, &groups),
             Work::Half { place, found } => self.work_on_half(place, *found),
         }
     }
@@ -400,15 +447,21 @@ impl<T> Shard<T> {
                 let answers = handles.iter().map(|handle| self.ack(handle)).collect();
                 self.reply(token, Output::Acked(answers));
             }
-            Command::ChangeInvisible { handle, invisible_millis, token } => {
-                let answer = self.change_invisible(&handle, invisible_millis);
+            Command::ChangeInvisible { handle, invisible_millis, suspend, token } => {
+                let answer = self.change_invisible(&handle, invisible_millis, suspend);
                 self.reply(token, Output::Changed(answer));
             }
             Command::DeadLetter { handle, token } => self.dead_letter(&handle, token),
+            Command::SyncLite { sync, token } => self.sync_lite(sync, token),
+            Command::DescribeLite { topic, name, token } => self.describe_lite(topic, &name, token),
             Command::ClientGone { client } => self.client_gone(client),
             Command::Subscribe { group, topic, filter } => self.subscribe(group, topic, &filter),
             Command::DescribeSubscriptions { group, token } => self.describe_subscriptions(group, token),
             Command::DescribeTopic { topic, token } => self.describe_topic(topic, token),
+            // One may have progress in a million lite topics.
+            Command::DescribeGroup { group, token } if self.lite_group(group).is_some() => {
+                self.handle(Work::DescribeGroup { group, queues: Vec::new(), token });
+            }
             Command::DescribeGroup { group, token } => {
                 self.want(Load::GroupQueues(group), Purpose::DescribeGroup { group, token });
             }
@@ -440,9 +493,15 @@ impl<T> Shard<T> {
 
     /// Changes a slot: in memory, and in the batch.
     pub(crate) fn change(&mut self, group: GroupId, queue: QueueId, change: SlotChange) {
+        let settles = matches!(change, SlotChange::Close { .. });
+        let before = if settles { self.unsettled_in_lite(group, queue) } else { 0 };
         if let Some(progress) = self.progress.get_mut(&(group, queue)) {
             progress.apply(&change);
             self.note_changed(group, queue);
+        }
+        if before > 0 {
+            let after = self.unsettled_in_lite(group, queue);
+            self.lite.backlogs.change(group, before, after);
         }
     }
 
@@ -465,7 +524,23 @@ impl<T> Shard<T> {
         self.ops.push(Op::Put { key: keys::shard(), image, keep_until: None });
     }
 
+    /// What could not be read is read again after a while.
+    pub(crate) fn wake_later(&mut self, group: GroupId, queue: QueueId) {
+        let at = self.now.plus(LITE_AGAIN_MILLIS);
+        if let Some(old) = self.due_of.insert((group, queue), at) {
+            self.due.remove(&(old, group, queue));
+        }
+        self.due.insert((at, group, queue));
+    }
+
+    pub(crate) fn pauses_deletion(&self) -> bool {
+        self.deletion_paused
+    }
+
     pub(crate) fn put_queue(&mut self, id: QueueId) {
+        if self.is_lite_queue(id) {
+            return self.put_lite(id);
+        }
         if let Some(queue) = self.queues.get(&id) {
             let image = Bytes::from(queue.image().encode());
             self.ops.push(Op::Put { key: keys::queue(id), image, keep_until: None });
@@ -497,6 +572,7 @@ impl<T> Shard<T> {
             self.handle(Work::Expire(queue));
         }
         self.fire_timers();
+        self.expire_leases();
     }
 
     /// Reads under way that may find something for a poll.
@@ -551,7 +627,9 @@ impl<T> Shard<T> {
                 next.map(|next| self.due.insert((next, group, queue)));
             }
         }
-        if self.queues.len() + self.progress.len() > self.options.resident_max {
+        self.evict_lite(self.options.lite_resident_max, LITE_LOOKS_MAX);
+        let lite = self.lite_sizes().0;
+        if (self.queues.len() + self.progress.len()).saturating_sub(lite) > self.options.resident_max {
             self.evict_clean();
         }
         if !self.has_changes() {
@@ -563,6 +641,9 @@ impl<T> Shard<T> {
         while let Some((topic, group)) = self.stirred.pop_first() {
             self.serve(topic, group);
         }
+        while let Some(member) = self.lite.stirred.pop_first() {
+            self.serve_lite(member);
+        }
     }
 
     /// When something is due by itself, if anything.
@@ -572,7 +653,8 @@ impl<T> Shard<T> {
         let expiry = self.expiries.first().map(|entry| entry.0);
         // While deletion pauses, look now and then whether it goes on.
         let expiry = expiry.map(|at| if self.deletion_paused { at.max(self.now.plus(PAUSED_MILLIS)) } else { at });
-        [due, poll, expiry, self.next_timer(), self.waits.first_end()].into_iter().flatten().min()
+        let lease = self.lite.leases.first().map(|entry| entry.0);
+        [due, poll, expiry, lease, self.next_timer(), self.waits.first_end()].into_iter().flatten().min()
     }
 
     pub(crate) fn has_changes(&self) -> bool {
@@ -598,6 +680,7 @@ impl<T> Shard<T> {
             self.want_parked(group, queue, key, start);
         }
         self.flush_waiting();
+        self.flush_lite();
         self.ask_after_batch();
         for prefix in std::mem::take(&mut self.next_sweeps) {
             self.want(Load::Sweep(prefix.clone()), Purpose::Sweep(prefix));
@@ -616,8 +699,11 @@ impl<T> Shard<T> {
             for (id, end) in ends {
                 let Some(queue) = self.queues.get_mut(&id) else { continue };
                 queue.durable = queue.durable.max(end);
-                let (topic, durable) = (queue.topic, queue.durable);
-                self.stir_topic(topic);
+                let (topic, durable, is_lite) = (queue.topic, queue.durable, queue.lite.is_some());
+                match is_lite {
+                    true => self.lite_durable(id),
+                    false => self.stir_topic(topic),
+                }
                 self.reached(id, durable);
             }
         }

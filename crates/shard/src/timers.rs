@@ -2,11 +2,10 @@
 //!
 //! A timer is a key in the store, ordered by its time; its message lies in a **bucket**, a hidden queue of this shard that
 //! holds the messages due in one hour and is forgotten as a whole when the hour is over. In memory are only the next timers:
-//! everything below the *horizon*, a few thousand, however many wait. The store is asked for more when these run low.
+//! a few thousand of each [`Schedule`], however many wait. The store is asked for more when these run low.
 //!
 //! Rules
 //! - A timer is there exactly until the batch that carries out what it stands for.
-//! - Everything below the horizon is in memory or on its way out (`firing`); everything else is only in the store.
 //! - A load that must see what the open batch writes is asked for when that batch goes to the store (`after_batch`).
 
 use crate::codec::CodecError;
@@ -15,24 +14,17 @@ use crate::halves::HalfBuckets;
 use crate::keys;
 use crate::load::{Load, scan_all};
 use crate::resident::Purpose;
+use crate::schedule::{Schedule, TimersOf};
 use crate::shard::Shard;
 use crate::transactions::HalfJob;
 use bytes::Bytes;
 use martlet_model::record::{put_varint, take_varint};
 use martlet_model::{QueueId, QueueOffset, TopicId, UnixMillis};
-use martlet_store::{Op, ReadError, Reader};
+use martlet_store::{Op, Reader};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Timers that one scan brings.
-const SCAN_TIMERS: usize = 8_192;
-/// The store is asked for more when fewer are left.
-const NEAR_MIN: usize = 4_096;
-/// Beyond it the farthest are left to the store again.
-const NEAR_MAX: usize = 32_768;
-/// Timers made beyond the horizon during one scan that are remembered; the horizon stays below the others.
-const FRESH_MAX: usize = 4_096;
 /// What could not be carried out (no room, unreadable) is tried again after this.
-const AGAIN_MILLIS: i64 = 1_000;
+pub(crate) const AGAIN_MILLIS: i64 = 1_000;
 /// An hour of buckets.
 pub(crate) const HOUR_MILLIS: i64 = 3_600_000;
 
@@ -45,28 +37,39 @@ pub enum Timer {
     Check(TopicId),
     /// The end of a transaction is remembered no longer.
     Forget(TopicId),
+    /// A lite topic of this parent, its queue, may have ended.
+    Lite(TopicId),
 }
 
 impl Timer {
-    /// Value of key 9: kind (1 deliver, 2 check, 3 forget), topic (varint).
+    fn of(self) -> TimersOf {
+        match self {
+            Self::Deliver(_) | Self::Check(_) | Self::Forget(_) => TimersOf::Messages,
+            Self::Lite(_) => TimersOf::LiteTopics,
+        }
+    }
+
+    /// Value of keys 9 and 22: kind (1 deliver, 2 check, 3 forget, 4 lite topic), topic (varint).
     fn encode(self) -> Bytes {
         let (kind, topic) = match self {
             Self::Deliver(topic) => (1, topic),
             Self::Check(topic) => (2, topic),
             Self::Forget(topic) => (3, topic),
+            Self::Lite(topic) => (4, topic),
         };
         let mut bytes = vec![kind];
         put_varint(&mut bytes, u64::from(topic.0));
         Bytes::from(bytes)
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut at = 1;
         let topic = TopicId(u32::try_from(take_varint(bytes, &mut at)?).ok()?);
         match bytes.first()? {
             1 => Some(Self::Deliver(topic)),
             2 => Some(Self::Check(topic)),
             3 => Some(Self::Forget(topic)),
+            4 => Some(Self::Lite(topic)),
             _ => None,
         }
     }
@@ -79,49 +82,19 @@ pub(crate) struct Bucket {
     pub next: QueueOffset,
 }
 
-/// A scan of the store for timers.
-struct Scan {
-    from: TimerAt,
-    /// Timers made from there on since it was decided on, and those removed: the scan may or may not have seen them.
-    fresh: BTreeMap<TimerAt, Timer>,
-    gone: BTreeSet<TimerAt>,
-    /// The smallest that did not fit `fresh`.
-    cap: Option<TimerAt>,
-}
-
 /// The timers of a shard.
 #[derive(Default)]
 pub(crate) struct Timers {
     /// By hour.
     pub buckets: BTreeMap<u64, Bucket>,
-    near: BTreeMap<TimerAt, Timer>,
-    /// From here on timers are only in the store; `None`: all are in memory.
-    horizon: Option<TimerAt>,
-    scan: Option<Scan>,
-    scan_not_before: UnixMillis,
-    /// Taken out of `near`, being read or waiting for their queue.
+    messages: Schedule,
+    /// Taken out of `messages`, being read or waiting for their queue.
     pub firing: BTreeMap<TimerAt, Timer>,
+    pub lite_topics: Schedule,
     not_before: UnixMillis,
     /// By topic; none is all zero.
     waiting: BTreeMap<TopicId, Waiting>,
     recounted: BTreeSet<TopicId>,
-}
-
-/// Reads the next timers.
-pub(crate) async fn scan<R: Reader>(
-    reader: &R,
-    from: Option<TimerAt>,
-) -> Result<(Vec<(TimerAt, Timer)>, bool), ReadError> {
-    let found = reader.scan(keys::timers_from(from), SCAN_TIMERS).await?;
-    let more = found.len() == SCAN_TIMERS;
-    // What a newer broker wrote is left alone.
-    let timers =
-        found.iter().filter_map(|(key, state)| Some((keys::timer_of(key)?, Timer::decode(state.image.as_ref()?)?)));
-    Ok((timers.collect(), more))
-}
-
-fn after(at: TimerAt) -> TimerAt {
-    TimerAt { offset: at.offset.next(), ..at }
 }
 
 impl Timers {
@@ -150,90 +123,36 @@ impl Timers {
                 _ => return Err(bad("bucket").into()),
             }
         }
-        let (found, more) = scan(reader, None).await?;
-        timers.horizon = found.last().filter(|_| more).map(|&(last, _)| after(last));
-        timers.near = found.into_iter().collect();
+        timers.messages = Schedule::open(reader, TimersOf::Messages).await?;
+        timers.lite_topics = Schedule::open(reader, TimersOf::LiteTopics).await?;
         Ok(timers)
     }
 
-    fn is_near(&self, at: TimerAt) -> bool {
-        self.horizon.is_none_or(|horizon| at < horizon)
-    }
-
-    /// Whether a timer is there. `None`: only the store knows.
+    /// Whether the timer of a message is there. `None`: only the store knows.
     pub fn knows(&self, at: TimerAt) -> Option<bool> {
-        self.is_near(at).then(|| self.near.contains_key(&at) || self.firing.contains_key(&at))
+        self.messages.knows(at).map(|known| known || self.firing.contains_key(&at))
     }
 
-    fn add(&mut self, at: TimerAt, timer: Timer) {
-        if self.is_near(at) {
-            self.near.insert(at, timer);
-            if self.near.len() > NEAR_MAX
-                && let Some((last, _)) = self.near.pop_last()
-            {
-                self.horizon = Some(last);
-            }
-        } else if let Some(scan) = self.scan.as_mut().filter(|scan| at >= scan.from) {
-            scan.fresh.insert(at, timer);
-            if scan.fresh.len() > FRESH_MAX
-                && let Some((last, _)) = scan.fresh.pop_last()
-            {
-                scan.cap = Some(scan.cap.map_or(last, |cap| cap.min(last)));
-            }
-        }
-    }
-
-    fn remove(&mut self, at: TimerAt) {
-        self.near.remove(&at);
-        self.firing.remove(&at);
-        if let Some(scan) = &mut self.scan {
-            scan.fresh.remove(&at);
-            scan.gone.insert(at);
+    fn of(&mut self, of: TimersOf) -> &mut Schedule {
+        match of {
+            TimersOf::Messages => &mut self.messages,
+            TimersOf::LiteTopics => &mut self.lite_topics,
         }
     }
 
     /// Not read yet: it is still due.
     pub fn put_back(&mut self, at: TimerAt) {
         if let Some(timer) = self.firing.remove(&at) {
-            self.near.insert(at, timer);
+            self.messages.put_back(at, timer);
         }
-    }
-
-    fn wants_scan(&self) -> Option<TimerAt> {
-        self.horizon.filter(|_| self.scan.is_none() && self.near.len() < NEAR_MIN)
-    }
-
-    /// Begins the scan that is to be asked for, if one is.
-    fn begin_scan(&mut self, now: UnixMillis) -> Option<TimerAt> {
-        let from = self.wants_scan().filter(|_| now >= self.scan_not_before)?;
-        self.scan = Some(Scan { from, fresh: BTreeMap::new(), gone: BTreeSet::new(), cap: None });
-        Some(from)
-    }
-
-    fn scanned(&mut self, found: Vec<(TimerAt, Timer)>, more: bool) {
-        let Some(scan) = self.scan.take() else { return };
-        // The horizon came nearer meanwhile: there would be a gap. The next scan begins where it is now.
-        if self.horizon != Some(scan.from) {
-            return;
-        }
-        let until = found.last().filter(|_| more).map(|&(last, _)| after(last));
-        self.horizon = match (until, scan.cap) {
-            (Some(until), Some(cap)) => Some(until.min(cap)),
-            (until, cap) => until.or(cap),
-        };
-        let found = found.into_iter().filter(|(at, _)| !scan.gone.contains(at)).chain(scan.fresh);
-        let horizon = self.horizon;
-        self.near.extend(found.filter(|(at, _)| horizon.is_none_or(|horizon| *at < horizon)));
     }
 
     fn next_due(&self, now: UnixMillis) -> Option<UnixMillis> {
         // What is on its way out wakes the shard by itself.
-        let first = self.near.first_key_value().filter(|_| self.firing.is_empty());
-        let due = first.map(|(at, _)| at.due.max(self.not_before));
+        let due = self.messages.next_due().filter(|_| self.firing.is_empty()).map(|due| due.max(self.not_before));
         // A bucket whose hour is over waits for its timers, not for a time.
         let over = self.buckets.first_key_value().map(|(&hour, _)| end_of(hour)).filter(|&end| end > now);
-        let scan = self.wants_scan().map(|_| self.scan_not_before);
-        [due, over, scan].into_iter().flatten().min()
+        [due, over, self.messages.next_scan(), self.lite_topics.next_scan()].into_iter().flatten().min()
     }
 
     /// The first bucket, if its hour is over and nothing in it waits any more.
@@ -241,8 +160,7 @@ impl Timers {
         let (&hour, &bucket) = self.buckets.first_key_value()?;
         let end = end_of(hour);
         let waits = |at: Option<TimerAt>| at.is_some_and(|at| at.due < end);
-        let first = self.near.first_key_value().map(|(&at, _)| at);
-        if end > now || !self.firing.is_empty() || waits(first) || waits(self.horizon) {
+        if end > now || !self.firing.is_empty() || waits(self.messages.first()) {
             return None;
         }
         self.buckets.remove(&hour);
@@ -266,17 +184,19 @@ impl<T> Shard<T> {
 
     /// Timers in memory.
     pub fn near_timers(&self) -> usize {
-        self.timers.near.len() + self.timers.firing.len()
+        self.timers.messages.len() + self.timers.lite_topics.len() + self.timers.firing.len()
     }
 
     pub(crate) fn add_timer(&mut self, at: TimerAt, timer: Timer) {
-        self.ops.push(Op::Put { key: keys::timer(at), image: timer.encode(), keep_until: Some(at.due) });
-        self.timers.add(at, timer);
+        let of = timer.of();
+        self.ops.push(Op::Put { key: keys::timer(of, at), image: timer.encode(), keep_until: Some(at.due) });
+        self.timers.of(of).add(at, timer);
     }
 
     pub(crate) fn remove_timer(&mut self, at: TimerAt) {
-        self.ops.push(Op::Remove { key: keys::timer(at) });
-        self.timers.remove(at);
+        self.ops.push(Op::Remove { key: keys::timer(TimersOf::Messages, at) });
+        self.timers.firing.remove(&at);
+        self.timers.messages.remove(at);
     }
 
     /// Puts back what could not be carried out now, and waits a little.
@@ -339,11 +259,10 @@ impl<T> Shard<T> {
         if self.timers.firing.is_empty() && self.now >= self.timers.not_before {
             let mut taken = 0;
             let (mut checks, mut forgotten) = (Vec::new(), Vec::new());
-            while let Some(entry) = self.timers.near.first_entry().filter(|entry| entry.key().due <= self.now) {
-                let (at, timer) = entry.remove_entry();
+            while let Some((at, timer)) = self.timers.messages.take_due(self.now) {
                 self.timers.firing.insert(at, timer);
                 match timer {
-                    Timer::Deliver(_) => {}
+                    Timer::Deliver(_) | Timer::Lite(_) => {}
                     Timer::Check(_) => checks.push(at),
                     Timer::Forget(_) => forgotten.push(at),
                 }
@@ -360,29 +279,32 @@ impl<T> Shard<T> {
                 self.read_due();
             }
         }
+        self.begin_expiring();
         self.halves.finish(self.now, &mut self.ops);
         while let Some((hour, bucket)) = self.timers.take_finished(self.now) {
             self.ops.push(Op::Forget { queue: bucket.queue });
             self.ops.push(Op::Remove { key: keys::bucket(DELAYED, hour) });
         }
-        if let Some(from) = self.timers.begin_scan(self.now) {
-            self.want_after_batch(Load::Timers(Some(from)), Purpose::Timers);
-        }
-    }
-
-    /// The store has been looked through for timers.
-    pub(crate) fn timers_scanned(&mut self, found: Option<(Vec<(TimerAt, Timer)>, bool)>) {
-        match found {
-            Some((found, more)) => self.timers.scanned(found, more),
-            None => {
-                self.timers.scan = None;
-                self.timers.scan_not_before = self.now.plus(AGAIN_MILLIS);
+        for of in [TimersOf::Messages, TimersOf::LiteTopics] {
+            if let Some(from) = self.timers.of(of).begin_scan(self.now) {
+                self.want_after_batch(Load::Timers(of, from), Purpose::Timers(of));
             }
         }
     }
 
+    /// The store has been looked through for timers.
+    pub(crate) fn timers_scanned(&mut self, of: TimersOf, found: Option<(Vec<(TimerAt, Timer)>, bool)>) {
+        match found {
+            Some((found, more)) => self.timers.of(of).scanned(found, more),
+            None => self.timers.of(of).not_scanned(self.now),
+        }
+    }
+
     pub(crate) fn next_timer(&self) -> Option<UnixMillis> {
-        [self.timers.next_due(self.now), self.halves.next_end(self.now)].into_iter().flatten().min()
+        [self.timers.next_due(self.now), self.next_lite_timer(), self.halves.next_end(self.now)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Writes the counts that changed.

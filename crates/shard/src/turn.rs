@@ -3,7 +3,7 @@
 //! The caller owns the thread and the clock. One turn: look how far durability came and release what waited for it,
 //! apply the commands that have arrived, do what is due, hand the store the batch if it is ready for one.
 
-use crate::command::{Command, Output, TransactionCheck};
+use crate::command::{Command, LiteNotice, Output, TransactionCheck};
 use crate::load::{Load, LoadId};
 use crate::shard::{OpenError, Shard, ShardOptions, When, Work};
 use martlet_model::{Histogram, HistogramFigures, UnixMillis};
@@ -19,6 +19,8 @@ const BATCH_BOUNDS: [u64; 10] = [0, 1, 2, 4, 8, 16, 32, 64, 256, 1024];
 pub struct Turn<T> {
     /// Replies that may leave now.
     pub replies: Vec<(T, Output)>,
+    /// Clients to be told that lite subscriptions of theirs have ended.
+    pub notices: Vec<LiteNotice>,
     /// To be read by [`crate::execute`] and given back as [`Command::Loaded`].
     pub loads: Vec<(LoadId, Load)>,
     /// To be sent to a producer each; what reached one is given back as [`Command::Checked`].
@@ -35,8 +37,10 @@ pub struct ShardLoop<S: Store, T> {
     store: S,
     /// Replies that rest on the open batch.
     open: Vec<(T, Output)>,
+    open_notices: Vec<LiteNotice>,
     /// Batches under way, and what waits for them.
     waiting: VecDeque<(Ticket, Vec<(T, Output)>)>,
+    notices_under_way: VecDeque<(Ticket, Vec<LiteNotice>)>,
     /// Checks of transactions that rest on them.
     waiting_checks: VecDeque<(Ticket, Vec<TransactionCheck>)>,
     durable_batches: u64,
@@ -56,7 +60,9 @@ impl<S: Store, T> ShardLoop<S, T> {
             shard,
             store,
             open: Vec::new(),
+            open_notices: Vec::new(),
             waiting: VecDeque::new(),
+            notices_under_way: VecDeque::new(),
             waiting_checks: VecDeque::new(),
             durable_batches: 0,
             hold: false,
@@ -151,6 +157,7 @@ impl<S: Store, T> ShardLoop<S, T> {
                 durable += 1;
             }
         }
+        let mut notices = self.durable_notices(progress.durable);
         let mut checks = Vec::new();
         while self.waiting_checks.front().is_some_and(|(ticket, _)| *ticket <= progress.durable) {
             checks.extend(self.waiting_checks.pop_front().into_iter().flat_map(|(_, checks)| checks));
@@ -173,9 +180,12 @@ impl<S: Store, T> ShardLoop<S, T> {
                 _ => self.open.push((token, output)),
             }
         }
+        self.open_notices.append(&mut self.shard.lite.notices);
         self.close_batch(&mut released);
+        notices.extend(self.notices_on_nothing());
         Turn {
             replies: released,
+            notices,
             loads: std::mem::take(&mut self.shard.wanted),
             checks,
             next_wakeup: self.shard.next_wakeup(),
@@ -194,6 +204,9 @@ impl<S: Store, T> ShardLoop<S, T> {
                     self.waiting_checks.push_back((ticket, std::mem::take(&mut self.shard.checks)));
                 }
                 self.waiting.push_back((ticket, std::mem::take(&mut self.open)));
+                if !self.open_notices.is_empty() {
+                    self.notices_under_way.push_back((ticket, std::mem::take(&mut self.open_notices)));
+                }
             }
             return;
         }
@@ -204,11 +217,42 @@ impl<S: Store, T> ShardLoop<S, T> {
         }
     }
 
+    /// What is to be told although nothing changed rests on the newest batch under way, or on nothing.
+    fn notices_on_nothing(&mut self) -> Vec<LiteNotice> {
+        if self.open_notices.is_empty() || self.shard.has_changes() {
+            return Vec::new();
+        }
+        let notices = std::mem::take(&mut self.open_notices);
+        match self.waiting.back() {
+            Some(&(ticket, _)) => {
+                self.notices_under_way.push_back((ticket, notices));
+                Vec::new()
+            }
+            None => notices,
+        }
+    }
+
+    /// What is told to clients rests on a batch, as replies do.
+    fn durable_notices(&mut self, durable: Ticket) -> Vec<LiteNotice> {
+        let mut notices = Vec::new();
+        while self.notices_under_way.front().is_some_and(|(ticket, _)| *ticket <= durable) {
+            notices.extend(self.notices_under_way.pop_front().into_iter().flat_map(|(_, notices)| notices));
+        }
+        notices
+    }
+
     fn failed(&mut self, progress: Progress) -> Turn<T> {
         let mut replies = Vec::new();
         while self.waiting.front().is_some_and(|(ticket, _)| *ticket <= progress.durable) {
             replies.extend(self.waiting.pop_front().into_iter().flat_map(|(_, replies)| replies));
         }
-        Turn { replies, loads: Vec::new(), checks: Vec::new(), next_wakeup: None, failed: progress.failed }
+        Turn {
+            replies,
+            notices: Vec::new(),
+            loads: Vec::new(),
+            checks: Vec::new(),
+            next_wakeup: None,
+            failed: progress.failed,
+        }
     }
 }

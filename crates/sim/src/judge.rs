@@ -75,6 +75,8 @@ pub struct Last {
     /// An undo, a change, or the end of its client is under way or done: it may be visible at any time.
     pub loosened: bool,
     pub undone: bool,
+    /// Its lite topic was suspended: this attempt may not count, nor one before that counted no more.
+    pub uncounted: bool,
 }
 
 /// What is known of a message in a group.
@@ -94,6 +96,13 @@ pub struct Track {
 }
 
 impl Last {
+    /// Whether the next hand-out may be of this attempt; `unread` of those between could not be read.
+    fn may_be_followed_by(&self, attempt: u32, unread: u32) -> bool {
+        let next = self.attempt + 1;
+        let counted = (next..=next + unread).contains(&attempt);
+        counted || (self.undone && attempt == self.attempt) || (self.uncounted && attempt <= self.attempt)
+    }
+
     fn is_live(&self, epoch: u32, now: UnixMillis) -> bool {
         let kept = match self.renewed_for {
             Some(_) => now.since(self.at) < limits::AUTO_RENEW_TOTAL_MILLIS,
@@ -210,11 +219,7 @@ impl Judge {
             Some(last) if last.is_live(epoch, now) && track.under_way == 0 => {
                 return Err(format!("message {number} has two live handles in {group:?}: {track:?} at {now:?}"));
             }
-            Some(last)
-                if last.epoch == epoch
-                    && !(last.attempt + 1..=last.attempt + 1 + unread).contains(&attempt)
-                    && !(last.undone && attempt == last.attempt) =>
-            {
+            Some(last) if last.epoch == epoch && !last.may_be_followed_by(attempt, unread) => {
                 return Err(format!("attempt {attempt} of message {number} after {last:?}"));
             }
             // Across a crash attempts go back, and a hand-out whose answer the crash took may count.
@@ -222,8 +227,10 @@ impl Judge {
         }
         let HandOut { delivery, until, .. } = *hand_out;
         track.promised = None;
-        let (at, visible, loosened, undone) = (now, until, false, false);
-        track.last = Some(Last { delivery, attempt, epoch, at, until, visible, renewed_for, loosened, undone });
+        let (at, visible) = (now, until);
+        let (loosened, undone, uncounted) = (false, false, false);
+        track.last =
+            Some(Last { delivery, attempt, epoch, at, until, visible, renewed_for, loosened, undone, uncounted });
         Ok(())
     }
 
@@ -253,6 +260,28 @@ impl Judge {
             Err(_) => {}
         }
         Ok(())
+    }
+
+    /// A message is said to be gone with its lite topic, which it kept from ending as long as it was not settled, or did not.
+    pub fn ended_with_lite_topic(
+        &mut self,
+        handle: &ReceiptHandle,
+        number: MessageNumber,
+        kept: bool,
+        epoch: u32,
+        now: UnixMillis,
+    ) -> Verdict {
+        let sent = self.messages[number as usize].sent;
+        let young = matches!(sent, Sent::Yes { at, .. } if now.since(at) <= limits::RETENTION_MILLIS / 2);
+        let track = self.track(handle.group, number);
+        track.under_way = track.under_way.saturating_sub(1);
+        let held = track.last.is_some_and(|last| last.is_live(epoch, now)) && !track.may_be_settled();
+        match kept && young && held {
+            true => {
+                Err(format!("message {number} of a lite topic is said to be gone while {track:?} holds it: {handle:?}"))
+            }
+            false => Ok(()),
+        }
     }
 
     /// What a recall was answered with.
@@ -507,10 +536,11 @@ mod tests {
         judge.unheard(group, 3);
         assert!(judge.may_be_exhausted(group, 0, 1) && !judge.may_be_exhausted(group, 0, 2));
         let (at, until) = (UnixMillis(0), UnixMillis(0));
-        let (loosened, undone, renewed_for) = (false, false, None);
+        let (loosened, undone, uncounted, renewed_for) = (false, false, false, None);
         let delivery = DeliveryNumber(1);
+        let visible = until;
         judge.track(group, 0).last =
-            Some(Last { delivery, attempt: 1, epoch: 4, at, until, visible: until, renewed_for, loosened, undone });
+            Some(Last { delivery, attempt: 1, epoch: 4, at, until, visible, renewed_for, loosened, undone, uncounted });
         assert!(judge.may_be_exhausted(group, 0, 1) && !judge.may_be_exhausted(group, 0, 2));
         judge.unheard(group, 5);
         assert!(judge.may_be_exhausted(group, 0, 2) && !judge.may_be_exhausted(group, 0, 3));

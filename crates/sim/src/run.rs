@@ -6,8 +6,8 @@ use crate::{Broken, Plan, Report, Violation};
 use martlet_model::handle::ReceiptHandle;
 use martlet_model::{Filter, GroupId, QueueId, QueueOffset, RetryBackoff, TagFilter, TopicId, UnixMillis, record};
 use martlet_shard::{
-    Command, DeadLetters, GroupFacts, HandOut, Load, LoadId, Output, Placed, ShardClock, ShardLoop, ShardOptions,
-    TopicFacts, execute,
+    Command, DeadLetters, GroupFacts, HandOut, LiteGroup, LiteParent, Load, LoadId, Output, Placed, ShardClock,
+    ShardLoop, ShardOptions, TopicFacts, execute,
 };
 use martlet_store::conformance::Random;
 use martlet_store::sim::{SimOptions, SimPlace, SimReader, SimStore};
@@ -23,6 +23,7 @@ mod clients;
 mod commits;
 mod drain;
 mod levels;
+mod lite;
 #[cfg(test)]
 mod tests;
 mod transactions;
@@ -53,6 +54,8 @@ struct Group {
     topic: usize,
     /// What its members subscribe to, in turn.
     filters: Vec<MemberFilter>,
+    /// When it was made.
+    born: UnixMillis,
 }
 
 #[derive(Clone)]
@@ -91,6 +94,7 @@ enum Pending {
     Receive { client: usize, life: u32, group: GroupId, topic: TopicId, renewed_for: Option<u64>, batch: u32 },
     Settle(Vec<(ReceiptHandle, MessageNumber)>),
     Change { handle: ReceiptHandle, number: MessageNumber, millis: i64, at: UnixMillis },
+    SyncLite { client: usize, life: u32, at: UnixMillis },
     Describe,
     Commit { group: GroupId, past: QueueOffset, below: Vec<MessageNumber> },
 }
@@ -145,6 +149,8 @@ struct Run {
     loads: Vec<(LoadId, Load)>,
     next_token: u64,
     described: Option<(u64, u64)>,
+    /// Places of the messages of the reply that is being looked at.
+    in_reply: Vec<(QueueId, QueueOffset)>,
     /// Levels of a topic by priority that have something for a group and got nothing.
     passed_over: BTreeMap<(GroupId, TopicId, u32), levels::PassedOver>,
 }
@@ -200,21 +206,24 @@ impl Run {
             loads: Vec::new(),
             next_token: 0,
             described: None,
+            in_reply: Vec::new(),
             passed_over: BTreeMap::new(),
         }
     }
 
     fn play(&mut self) -> Verdict {
         self.open()?;
-        for index in 0..2 {
+        for index in 0..3 {
             let topic = self.new_topic(index);
             self.topics.push(topic);
         }
-        for index in 0..3 {
+        for index in 0..4 {
             let group = self.new_group(index);
             self.groups.push(group);
         }
         self.clients = (0..6).map(|number| Client::new(number, number as usize % 3)).collect();
+        let lite = lite::FIRST_CLIENT..lite::FIRST_CLIENT + lite::CLIENTS;
+        self.clients.extend(lite.map(|number| Client::new(number, lite::GROUP)));
         self.apply_catalog();
         self.pump()?;
         while self.step < self.plan.steps || self.report.faults.total() < self.plan.faults_min {
@@ -236,7 +245,10 @@ impl Run {
             48..=249 => self.produce(),
             250..=699 => {
                 let client = self.random.below(self.clients.len() as u64) as usize;
-                self.act(client);
+                match self.clients[client].group == lite::GROUP && self.random.one_in(6) {
+                    true => self.sync_lite(client),
+                    false => self.act(client),
+                }
             }
             700..=899 => {
                 let millis = match self.random.below(40) {
@@ -330,6 +342,11 @@ impl Run {
                 self.dropped_topics.push(topic);
                 self.catalog(|token| Command::DropTopic { topic, token });
                 self.topics[index] = self.new_topic(index);
+                if index == lite::PARENT {
+                    let parent = self.topics[index].facts.id;
+                    self.groups[lite::GROUP].facts.lite.iter_mut().for_each(|lite| lite.parent = parent);
+                    self.clients.iter_mut().for_each(|client| client.said.forget());
+                }
                 self.apply_catalog();
             }
             Fault::GroupRecreated => {
@@ -339,6 +356,9 @@ impl Run {
                 self.dropped_groups.push(group);
                 self.catalog(|token| Command::DropGroup { group, token });
                 self.groups[index] = self.new_group(index);
+                if index == lite::GROUP {
+                    self.clients.iter_mut().for_each(|client| client.said.forget());
+                }
                 self.apply_catalog();
             }
         }
@@ -370,7 +390,12 @@ impl Run {
             read_queues: queues,
             write_queues: queues,
             retention_millis: None,
-            by_priority: self.random.one_in(3),
+            by_priority: index != lite::PARENT && self.random.one_in(3),
+            lite: (index == lite::PARENT).then_some(LiteParent {
+                expire_millis: self.random.one_in(2).then_some(600_000),
+                expire_unconsumed: false,
+                topics_max: 100,
+            }),
         };
         Topic { facts }
     }
@@ -388,8 +413,14 @@ impl Run {
                 true => DeadLetters::Discard,
                 false => DeadLetters::Topic(TopicId::dead_letters_of(id)),
             },
-            ordered: self.random.one_in(2),
+            ordered: index != lite::GROUP && self.random.one_in(2),
             since: None,
+            lite: (index == lite::GROUP).then(|| LiteGroup {
+                parent: self.topics[lite::PARENT].facts.id,
+                exclusive: self.random.one_in(2),
+                subscriptions_max: 100,
+                wildcard: false,
+            }),
         };
         let member = |filter, tags| MemberFilter { filter: Arc::new(filter), tags };
         let tags = |tags: &[&str]| Filter::Tags(TagFilter::AnyOf(tags.iter().map(|&tag| tag.to_owned()).collect()));
@@ -404,7 +435,8 @@ impl Run {
             }
             _ => vec![member(Filter::ALL, None)],
         };
-        Group { facts, topic: index % 2, filters }
+        let topic = if index == lite::GROUP { lite::PARENT } else { index % 2 };
+        Group { facts, topic, filters, born: self.now }
     }
 
     /// As a broker does after a start: what is to be, and what is to go.
@@ -474,6 +506,7 @@ impl Run {
         self.judge.crashed();
         for client in &mut self.clients {
             client.polling = None;
+            client.said.forget();
         }
     }
 
@@ -490,6 +523,7 @@ impl Run {
         self.now = now;
         let options = ShardOptions {
             resident_max: self.resident_max,
+            lite_resident_max: self.resident_max,
             transaction_check_interval_millis: transactions::INTERVAL_MILLIS,
             transaction_checks_max: transactions::CHECKS_MAX,
             ..ShardOptions::default()
@@ -510,6 +544,10 @@ impl Run {
     fn check_durable(&mut self) -> Verdict {
         let Some(reader) = self.reader() else { return Ok(()) };
         for topic in &self.topics {
+            // Of lite topics several have a queue of this number: what is lost of them, the drain misses.
+            if topic.facts.lite.is_some() {
+                continue;
+            }
             let id = topic.facts.id;
             for index in 0..topic.facts.read_queues {
                 let Some(&queue) = self.queue_ids.get(&(id, index)) else { continue };
@@ -625,8 +663,13 @@ impl Run {
             let (id, max) = (group.facts.id, group.facts.max_attempts);
             let late = self.now < self.late_until;
             let filter = group.filter_of(client.number);
-            let wants = |message: &Message| filter.wants(message.tag) && (message.due.is_none() || !late);
-            if let Some(number) = self.judge.visible(id, topic, max, epoch, self.now, group.facts.ordered, wants) {
+            let is_lite = group.facts.lite.is_some();
+            let wants = |message: &Message| {
+                let subscribed = !is_lite || client.said.is_sure(message.key, self.now) && self.is_kept(message);
+                subscribed && filter.wants(message.tag) && (message.due.is_none() || !late)
+            };
+            let ordered = group.facts.ordered || is_lite;
+            if let Some(number) = self.judge.visible(id, topic, max, epoch, self.now, ordered, wants) {
                 let track = self.judge.tracks.get(&id).and_then(|tracks| tracks.get(&number));
                 return Err(format!(
                     "client {} of {id:?} waits although message {number} is visible: {:?}, {track:?} at {:?}",
@@ -716,6 +759,7 @@ impl Run {
                 }
                 if let Output::Delivered(hand_outs) = output {
                     self.in_order(group, &hand_outs, epoch)?;
+                    self.in_reply = hand_outs.iter().map(|hand_out| (hand_out.queue, hand_out.offset)).collect();
                     self.by_priority(group, topic, &hand_outs, batch, epoch)?;
                     for hand_out in &hand_outs {
                         self.delivered(client, group, topic, renewed_for, hand_out, epoch, reader)?;
@@ -751,6 +795,7 @@ impl Run {
                 self.changed(handle, number, millis, at, answer.ok());
             }
             (Pending::Change { .. }, Output::Refused(_)) => {}
+            (Pending::SyncLite { client, life, at }, output) => self.synced(client, life, at, output == Output::Done),
             (Pending::Describe, Output::Progress(figures, dead_letters)) => {
                 let left = figures.iter().map(|figure| figure.ready + figure.in_flight + figure.waiting_retry).sum();
                 self.described = Some((left, dead_letters));
@@ -775,6 +820,11 @@ impl Run {
     ) -> Verdict {
         let group = self.groups.iter().find(|group| group.facts.id == handle.group);
         match group.filter(|_| self.topics.iter().any(|topic| topic.facts.id == handle.topic)) {
+            // A lite topic ends with all its messages.
+            Some(_) if *answer == Err(martlet_shard::SettleError::Gone) && self.may_end(number) => {
+                let kept = self.is_kept(&self.judge.messages[number as usize]);
+                self.judge.ended_with_lite_topic(handle, number, kept, epoch, self.now)
+            }
             Some(group) => self.judge.settled(handle, number, answer, epoch, self.now, group.facts.max_attempts),
             None => Ok(()),
         }
@@ -831,7 +881,11 @@ impl Run {
         if !wanted {
             return Err(format!("message {number} does not match the filter of {group:?}"));
         }
-        self.queue_ids.insert((topic, hand_out.queue_index), queue);
+        if self.is_lite(group) {
+            self.in_lite_order(group, number, hand_out, &self.in_reply, epoch)?;
+        } else {
+            self.queue_ids.insert((topic, hand_out.queue_index), queue);
+        }
         self.judge.delivered(group, number, hand_out, epoch, self.now, renewed_for)?;
         match self.clients.get_mut(client) {
             Some(client) => client.held.push((handle, number)),

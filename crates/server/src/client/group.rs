@@ -176,6 +176,15 @@ fn describe(answer: &v1::DescribeGroupResponse, as_json: bool) {
     }
     println!("group         {}", group.name);
     println!("order         {}", order_name(&group));
+    if let Some(lite) = &group.lite {
+        let exclusive = if lite.exclusive { ", each one client's at a time" } else { "" };
+        match lite.wildcard {
+            true => println!("lite topics   all of {}", lite.parent),
+            false => {
+                println!("lite topics   of {}{exclusive}; at most {} per client", lite.parent, lite.subscriptions_max)
+            }
+        }
+    }
     println!("attempts      {}", max_attempts(&group));
     println!("back-off      {}", backoff(&group));
     println!("dead letters  {} ({} there now)", dead_letters(&group), answer.dead_letters);
@@ -305,6 +314,10 @@ fn wire(settings: &GroupSettingsArgs, order: Option<OrderArg>, pattern: Option<P
         }),
         retry,
         dead_letters,
+        lite_parent: settings.lite_parent.clone(),
+        lite_exclusive: settings.lite_exclusive,
+        lite_wildcard: settings.lite_wildcard,
+        lite_subscriptions_max: settings.lite_subscriptions,
         start: place.map(|place| v1::StartFrom { place: Some(place) }),
     }
 }
@@ -405,6 +418,12 @@ fn to_json(group: &v1::Group) -> Value {
         "max_attempts": max_attempts(group),
         "backoff": backoff(group),
         "dead_letters": dead_letters(group),
+        "lite": group.lite.as_ref().map(|lite| json!({
+            "parent": lite.parent,
+            "exclusive": lite.exclusive,
+            "wildcard": lite.wildcard,
+            "subscriptions_max": lite.subscriptions_max,
+        })),
         "from": start_name(group),
         "from_millis": start_millis(group),
         "created_millis": group.created_millis,

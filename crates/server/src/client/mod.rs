@@ -2,6 +2,7 @@
 
 pub mod dead_letter;
 pub mod group;
+pub mod lite;
 pub mod look;
 pub mod message;
 pub mod receive;

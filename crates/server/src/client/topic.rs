@@ -109,6 +109,9 @@ fn describe(answer: &v1::DescribeTopicResponse, as_json: bool) {
     println!("queues      {}", queues(&topic));
     println!("permission  {}", permission_name(&topic));
     println!("retention   {}", retention(&topic));
+    if topic.r#type() == v1::TopicType::Lite {
+        println!("lite topics {}", lite(&topic));
+    }
     println!("created     {}", created(topic.created_millis, topic.auto_created));
     println!("broker      {}", answer.broker);
     if answer.delayed > 0 {
@@ -131,6 +134,20 @@ fn describe(answer: &v1::DescribeTopicResponse, as_json: bool) {
         ]);
     }
     print(&table);
+}
+
+fn lite(topic: &v1::Topic) -> String {
+    let end = match topic.lite_expire_minutes {
+        None => "never end".to_owned(),
+        Some(minutes) => {
+            let what = if topic.lite_expire_unconsumed { "with all messages" } else { "once consumed" };
+            format!("end {} after their last message, {what}", show_millis(i64::from(minutes) * 60_000))
+        }
+    };
+    match topic.lite_topics_max {
+        Some(max) => format!("{end}; at most {max}"),
+        None => end,
+    }
 }
 
 fn wire(settings: &TopicSettingsArgs, kind: Option<TopicTypeArg>) -> v1::TopicSettings {
@@ -156,6 +173,9 @@ fn wire(settings: &TopicSettingsArgs, kind: Option<TopicTypeArg>) -> v1::TopicSe
             })
         }),
         retention_millis: settings.retention,
+        lite_expire_minutes: settings.lite_expire,
+        lite_expire_unconsumed: settings.lite_expire_unconsumed,
+        lite_topics_max: settings.lite_topics_max,
         ..Default::default()
     }
 }
@@ -210,6 +230,9 @@ fn to_json(topic: &v1::Topic) -> Value {
         "write_queues": topic.write_queues,
         "permission": permission_name(topic),
         "retention_millis": topic.retention_millis,
+        "lite_expire_minutes": topic.lite_expire_minutes,
+        "lite_expire_unconsumed": topic.lite_expire_unconsumed,
+        "lite_topics_max": topic.lite_topics_max,
         "created_millis": topic.created_millis,
         "auto_created": topic.auto_created,
     })

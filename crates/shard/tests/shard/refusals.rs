@@ -15,7 +15,8 @@ fn a_refusal_that_read_no_state_does_not_wait_for_the_disk() {
     let sent = world.begin_send("orders", &["b"], None);
     world.settle();
     let (topic, deadline) = (world.topic_id("orders"), Some(world.now.plus(-1)));
-    let messages = || vec![Incoming { record: message("late", None), terms: Vec::new(), message_group: None }];
+    let messages =
+        || vec![Incoming { record: message("late", None), terms: Vec::new(), message_group: None, lite_topic: None }];
     let late = world.begin(|token| Command::Send { topic, messages: messages(), deadline, token });
     assert_eq!(world.answer_to(late), Some(Output::Refused(Refused::DeadlinePassed)));
     let first = world.receive("billing", invisible_secs(30)).one();

@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use martlet_model::{GroupId, TopicId};
-use martlet_shard::{Command, Incoming, Output, Placed, RecallError, Refused, Scheduled, TimerAt, Waiting};
+use martlet_shard::{Command, Incoming, LiteParent, Output, Placed, RecallError, Refused, Scheduled, TimerAt, Waiting};
 
 const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
@@ -13,7 +13,7 @@ fn begin_schedule(world: &mut World, topic: &str, messages: &[(&str, i64)]) -> u
     let messages = messages
         .iter()
         .map(|(body, millis)| Scheduled {
-            message: Incoming { record: message(body, None), terms: Vec::new(), message_group: None },
+            message: Incoming { record: message(body, None), terms: Vec::new(), message_group: None, lite_topic: None },
             due: now.plus(*millis),
         })
         .collect();
@@ -360,4 +360,34 @@ fn random_delays_recalls_and_crashes_lose_nothing_and_double_nothing() {
         }
         assert_eq!(waiting(&world, "orders"), 0, "seed {seed}");
     }
+}
+
+#[test]
+fn a_due_message_does_not_wait_behind_lite_topics_that_end_together() {
+    const LITE_TOPICS: usize = 9_000;
+    let expire_millis = Some(HOUR);
+    let parent = LiteParent { expire_millis, expire_unconsumed: true, topics_max: LITE_TOPICS as u64 };
+    let mut world = world(8).lite_parent("chat", parent);
+    let names: Vec<String> = (0..LITE_TOPICS).map(|n| n.to_string()).collect();
+    let messages: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "hello")).collect();
+    assert!(matches!(world.try_send_lite("chat", &messages), Output::Sent(_)));
+    schedule(&mut world, "orders", "late", 2 * HOUR);
+    let poll = world.poll("billing", invisible_secs(30).wait_secs(3 * 3_600));
+
+    // All of it is due at once, the lite topics first.
+    world.now = world.now.plus(2 * HOUR);
+    let mut turns = 0;
+    let received = loop {
+        if let Some(received) = world.received(poll) {
+            break received;
+        }
+        turns += 1;
+        assert!(turns < 1_000, "the message is not delivered");
+        world.turn([]);
+    };
+    assert_eq!(received.bodies(), ["late"]);
+    let left = world.store().keys().iter().filter(|key| key[0] == 17).count();
+    assert!(left > LITE_TOPICS - 1_000, "{left} lite topics were left when the message came");
+    world.settle();
+    assert_eq!(world.store().keys().iter().filter(|key| key[0] == 17).count(), 0);
 }

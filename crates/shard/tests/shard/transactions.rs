@@ -498,6 +498,7 @@ fn a_topic_that_takes_no_messages_takes_no_commit_until_it_does_again() {
         write_queues: 2,
         retention_millis: None,
         by_priority: false,
+        lite: None,
     };
     let closed = TopicFacts { write_queues: 0, ..open.clone() };
     assert_eq!(world.ask(|token| Command::ApplyTopic { topic: closed, token }), Output::Done);

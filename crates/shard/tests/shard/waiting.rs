@@ -80,6 +80,7 @@ fn a_queue_that_is_read_again_serves_polls_that_wait() {
             write_queues: 2,
             retention_millis: None,
             by_priority: false,
+            lite: None,
         };
         assert_eq!(world.ask(|token| Command::ApplyTopic { topic, token }), Output::Done);
     };

@@ -5,8 +5,9 @@ use martlet_model::handle::{HandleError, ReceiptHandle};
 use martlet_model::record::{self, Field, RecordWriter};
 use martlet_model::{Filter, GroupId, RetryBackoff, TopicId, UnixMillis};
 use martlet_shard::{
-    ClientNumber, Command, DeadLetters, GroupFacts, HandOut, Incoming, LoadId, Loaded, Output, PollId, ProgressFigures,
-    QueueFigures, ReceiveCommand, Refused, SettleError, ShardLoop, ShardOptions, TopicFacts, TransactionCheck, execute,
+    ClientNumber, Command, DeadLetters, GroupFacts, HandOut, Incoming, LiteNotice, LoadId, Loaded, Output, PollId,
+    ProgressFigures, QueueFigures, ReceiveCommand, Refused, SettleError, ShardLoop, ShardOptions, TopicFacts,
+    TransactionCheck, execute,
 };
 use martlet_store::{ReadError, Reader, Store};
 use std::collections::BTreeMap;
@@ -14,6 +15,8 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+
+pub mod lite;
 
 pub const START: UnixMillis = UnixMillis(1_800_000_000_000);
 const SHARD: u32 = 7;
@@ -79,6 +82,7 @@ pub struct Receive {
     wait_millis: i64,
     message_group_max: u32,
     attempt_id: Option<Arc<str>>,
+    client_id: Option<Arc<str>>,
 }
 
 pub fn invisible_secs(secs: i64) -> Receive {
@@ -92,6 +96,7 @@ pub fn invisible_secs(secs: i64) -> Receive {
         wait_millis: 20_000,
         message_group_max: 32,
         attempt_id: None,
+        client_id: None,
     }
 }
 
@@ -118,6 +123,10 @@ impl Receive {
 
     pub fn from(self, topic: TopicId) -> Self {
         Self { topic: Some(topic), ..self }
+    }
+
+    pub fn wait_secs(self, secs: i64) -> Self {
+        Self { wait_millis: secs * 1_000, ..self }
     }
 
     pub fn attempt_id(self, id: &str) -> Self {
@@ -196,6 +205,7 @@ pub struct World {
     loads: Vec<(LoadId, Result<Loaded, ReadError>)>,
     pub holds_loads: bool,
     polled_by: BTreeMap<u64, GroupId>,
+    notices: Vec<LiteNotice>,
     /// Checks of transactions that the shard asked for, oldest first.
     pub checks: Vec<TransactionCheck>,
 }
@@ -220,6 +230,7 @@ impl World {
             loads: Vec::new(),
             holds_loads: false,
             polled_by: BTreeMap::new(),
+            notices: Vec::new(),
             checks: Vec::new(),
         };
         world.open(MemoryStore::new());
@@ -263,8 +274,9 @@ impl World {
     pub fn make_topic(&mut self, name: &str, queues: u32, retention_millis: Option<i64>) -> TopicId {
         let known = self.topics.get(name).map(|topic| topic.id);
         let id = known.unwrap_or_else(|| TopicId(self.take_id()));
-        let (read_queues, write_queues, by_priority) = (queues, queues, false);
-        let topic = TopicFacts { id, name: name.into(), read_queues, write_queues, retention_millis, by_priority };
+        let (read_queues, write_queues, by_priority, lite) = (queues, queues, false, None);
+        let topic =
+            TopicFacts { id, name: name.into(), read_queues, write_queues, retention_millis, by_priority, lite };
         self.apply_topic(topic);
         id
     }
@@ -272,8 +284,10 @@ impl World {
     /// A topic whose queues are levels of priority.
     pub fn topic_by_priority(mut self, name: &str, queues: u32) -> Self {
         let id = TopicId(self.take_id());
-        let (read_queues, write_queues, retention_millis, by_priority) = (queues, queues, None, true);
-        let topic = TopicFacts { id, name: name.into(), read_queues, write_queues, retention_millis, by_priority };
+        let (read_queues, write_queues, retention_millis) = (queues, queues, None);
+        let (by_priority, lite) = (true, None);
+        let topic =
+            TopicFacts { id, name: name.into(), read_queues, write_queues, retention_millis, by_priority, lite };
         self.apply_topic(topic);
         self
     }
@@ -302,7 +316,8 @@ impl World {
             false => DeadLetters::Topic(into.unwrap_or(TopicId::dead_letters_of(id))),
         };
         let GroupSpec { max_attempts, backoff, ordered, since, .. } = spec;
-        let group = GroupFacts { id, name: name.into(), max_attempts, backoff, dead_letters, ordered, since };
+        let group =
+            GroupFacts { id, name: name.into(), max_attempts, backoff, dead_letters, ordered, since, lite: None };
         self.groups.insert(name.into(), group.clone());
         assert_eq!(self.ask(|token| Command::ApplyGroup { group, token }), Output::Done);
         id
@@ -366,7 +381,7 @@ impl World {
         let topic = self.topics[topic].id;
         let incoming = |&(priority, body): &(i32, &str)| {
             let record = record::with_fields(&message(body, None), &[Field::Priority(priority)]).unwrap();
-            Incoming { record, terms: Vec::new(), message_group: None }
+            Incoming { record, terms: Vec::new(), message_group: None, lite_topic: None }
         };
         let messages = messages.iter().map(incoming).collect();
         match self.ask(|token| Command::Send { topic, messages, deadline: None, token }) {
@@ -404,6 +419,7 @@ impl World {
             until,
             message_group_max: how.message_group_max,
             attempt_id: how.attempt_id,
+            client_id: how.client_id,
         };
         self.polled_by.insert(self.next_token, group);
         Waiting(self.begin(|token| Command::Receive { receive, token }))
@@ -461,7 +477,12 @@ impl World {
 
     pub fn change_invisible(&mut self, handle: &str, secs: i64) -> Result<String, AckError> {
         let handle = self.decode(handle)?;
-        match self.ask(|token| Command::ChangeInvisible { handle, invisible_millis: secs * 1_000, token }) {
+        match self.ask(|token| Command::ChangeInvisible {
+            handle,
+            invisible_millis: secs * 1_000,
+            suspend: false,
+            token,
+        }) {
             Output::Changed(Ok(handle)) => Ok(handle.encode(&self.shard().shard().handle_key().1)),
             Output::Changed(Err(error)) => Err(AckError::Settle(error)),
             other => panic!("a change of invisibility was answered with {other:?}"),
@@ -572,6 +593,7 @@ impl World {
         let reader = self.reader();
         self.checks.extend(turn.checks);
         self.loads.extend(turn.loads.iter().map(|(id, load)| (*id, at_once(execute(&reader, load)))));
+        self.notices.extend(turn.notices);
         for (token, output) in turn.replies {
             assert!(self.answers.insert(token, output).is_none(), "a command is answered once");
         }
@@ -598,7 +620,12 @@ pub fn incoming(body: &str, tag: Option<&str>, message_group: Option<&str>) -> I
     if let Some(group) = message_group {
         record = record::with_fields(&record, &[Field::MessageGroup(group)]).unwrap();
     }
-    Incoming { record, terms: Vec::new(), message_group: message_group.map(martlet_shard::message_group) }
+    Incoming {
+        record,
+        terms: Vec::new(),
+        message_group: message_group.map(martlet_shard::message_group),
+        lite_topic: None,
+    }
 }
 
 /// A record with this body.

@@ -1,5 +1,6 @@
 //! Producers and consumers of every temper.
 
+use super::lite::{self, Said};
 use super::{Pending, Run, TAGS};
 use crate::judge::{Message, MessageNumber, Recall, Sent, body};
 use crate::transactions::Transaction;
@@ -23,11 +24,22 @@ pub(super) struct Client {
     pub held: Vec<(ReceiptHandle, MessageNumber)>,
     /// Handles that are dead or used up, to be shown again.
     pub old: Vec<(ReceiptHandle, MessageNumber)>,
+    /// Of its lite subscriptions.
+    pub said: Said,
 }
 
 impl Client {
     pub fn new(number: u64, group: usize) -> Self {
-        Self { number, group, polling: None, poll: PollId(0), life: 0, held: Vec::new(), old: Vec::new() }
+        Self {
+            number,
+            group,
+            polling: None,
+            poll: PollId(0),
+            life: 0,
+            held: Vec::new(),
+            old: Vec::new(),
+            said: Said::default(),
+        }
     }
 
     fn retire(&mut self, handle: (ReceiptHandle, MessageNumber)) {
@@ -40,11 +52,11 @@ impl Client {
 impl Run {
     pub(super) fn produce(&mut self) {
         let facts = self.topics[self.random.below(self.topics.len() as u64) as usize].facts.clone();
-        let topic = facts.id;
+        let (topic, is_lite) = (facts.id, facts.lite.is_some());
         let epoch = self.epoch();
-        let transactional = !facts.by_priority && self.random.one_in(6);
+        let transactional = !facts.by_priority && !is_lite && self.random.one_in(6);
         let count = if !transactional && self.random.below(8) == 0 { 1 + self.random.below(12) } else { 1 };
-        let delayed = !facts.by_priority && self.random.one_in(4);
+        let delayed = !facts.by_priority && !is_lite && self.random.one_in(4);
         let mut messages = Vec::new();
         let mut dues = Vec::new();
         let mut numbers = Vec::new();
@@ -54,9 +66,11 @@ impl Run {
             let length = self.random.below(if self.random.clone().below(20) == 0 { 3_000 } else { 100 }) as usize;
             let sent = Sent::UnderWay { epoch };
             // A few busy message groups, and messages of none.
-            let grouped = !delayed && !facts.by_priority && !self.random.one_in(4);
+            let lite_topic = is_lite.then(|| lite::NAMES[self.random.below(lite::NAMES.len() as u64) as usize]);
+            let grouped = !delayed && !facts.by_priority && !is_lite && !self.random.one_in(4);
             let message_group = grouped.then(|| format!("key {}", self.random.below(5)));
-            let key = message_group.as_deref().map(martlet_shard::message_group);
+            let message_key = message_group.as_deref().map(martlet_shard::message_group);
+            let key = lite_topic.map(martlet_shard::message_group).or(message_key);
             // Some above the highest level.
             let priority = facts.by_priority.then(|| self.random.below(5) as u32);
             let level = priority.map(|priority| priority.min(facts.write_queues - 1));
@@ -84,6 +98,9 @@ impl Run {
             if !TAGS[tag].is_empty() {
                 writer.field(Field::Tag(TAGS[tag]));
             }
+            if let Some(name) = lite_topic {
+                writer.field(Field::LiteTopic(name));
+            }
             if let Some(group) = &message_group {
                 writer.field(Field::MessageGroup(group));
             }
@@ -94,7 +111,8 @@ impl Run {
                 writer.field(Field::DeliveryTimestamp(due.0));
             }
             let terms = vec![martlet_shard::term(topic, b'i', &id)];
-            messages.push(Incoming { record: writer.finish(&body(number, length)), terms, message_group: key });
+            let (record, lite_topic) = (writer.finish(&body(number, length)), lite_topic.map(Into::into));
+            messages.push(Incoming { record, terms, message_group: message_key, lite_topic });
             numbers.push(number);
         }
         let deadline = (self.random.below(50) == 0).then(|| self.now.plus(-1));
@@ -228,6 +246,7 @@ impl Run {
             until: self.now.plus(self.random.below(20_000) as i64),
             message_group_max: if self.random.one_in(4) { 1 } else { 32 },
             attempt_id: None,
+            client_id: Some(lite::client_id(client.number)),
         };
         let renewed_for = auto_renew.then_some(client.number);
         self.clients[at].polling = Some((id, topic));
@@ -266,10 +285,14 @@ impl Run {
 
     fn change(&mut self, at: usize, millis: i64) {
         let Some((handle, number)) = self.take_held(at) else { return };
-        self.loosen(&handle, number, false);
+        let suspend = self.is_lite(handle.group) && self.random.one_in(2);
+        match suspend {
+            true => self.suspended(&handle, number),
+            false => self.loosen(&handle, number, false),
+        }
         self.clients[at].retire((handle, number));
         let pending = Pending::Change { handle, number, millis, at: self.now };
-        self.ask(pending, |token| Command::ChangeInvisible { handle, invisible_millis: millis, token });
+        self.ask(pending, |token| Command::ChangeInvisible { handle, invisible_millis: millis, suspend, token });
     }
 
     pub(super) fn changed(
@@ -294,7 +317,11 @@ impl Run {
         last.renewed_for = None;
         last.loosened = millis == 0;
         track.promised = (millis > 0).then_some((last.until, last.attempt));
-        if let Some(client) = self.clients.get_mut(number as usize % 6) {
+        let client = match self.is_lite(handle.group) {
+            true => lite::FIRST_CLIENT + number % lite::CLIENTS,
+            false => number % lite::FIRST_CLIENT,
+        };
+        if let Some(client) = self.clients.get_mut(client as usize) {
             client.held.push((new, number));
         }
     }
@@ -302,6 +329,7 @@ impl Run {
     /// A client is gone with everything it held; its acks may still come, late.
     pub(super) fn vanish(&mut self, at: usize) {
         let number = self.clients[at].number;
+        self.clients[at].said.forget();
         self.loosen_all_of(number);
         self.clients[at].life += 1;
         if self.clients[at].polling.take().is_some() {

@@ -10,7 +10,7 @@ impl Run {
     pub(super) fn commit(&mut self) {
         let at = self.random.below(self.groups.len() as u64) as usize;
         let facts = &self.groups[at].facts;
-        if facts.ordered {
+        if facts.ordered || facts.lite.is_some() {
             return;
         }
         let (id, max_attempts) = (facts.id, facts.max_attempts);

@@ -30,6 +30,9 @@ impl Run {
             self.subscribe(false);
             for group in 0..self.groups.len() {
                 let (id, topic) = (self.groups[group].facts.id, self.topics[self.groups[group].topic].facts.id);
+                if self.groups[group].facts.lite.is_some() {
+                    self.sync_all(id, u64::MAX);
+                }
                 for member in self.groups[group].filters.clone() {
                     self.drain_poll(id, topic, member.filter);
                 }
@@ -64,6 +67,7 @@ impl Run {
             until: self.now.plus(5_000),
             message_group_max: 32,
             attempt_id: None,
+            client_id: Some(super::lite::client_id(u64::MAX)),
         };
         let pending = Pending::Receive { client: DRAINER, life: 0, group, topic, renewed_for: None, batch: 32 };
         self.ask(pending, |token| Command::Receive { receive, token });
@@ -106,7 +110,7 @@ impl Run {
                 }
                 let at = message.due.map_or(at, |due| due.max(at));
                 let old = self.now.since(at) > SAFE_AGE_MILLIS;
-                if message.topic != topic || !group.wants(message.tag) || old {
+                if message.topic != topic || !group.wants(message.tag) || old || !self.is_kept(message) {
                     continue;
                 }
                 let track = self.judge.tracks.get(&facts.id).and_then(|tracks| tracks.get(&(number as u64)));
@@ -130,7 +134,7 @@ impl Run {
         self.pump()?;
         // What waits for topics that were deleted goes when it would have been due, its bucket when that hour is over. A client
         // whose clock had jumped ahead of the shard's meant a time that many days later. Outcomes of transactions are forgotten
-        // when the retention is over.
+        // when the retention is over, timers of lite topics go when the last message would have been too old.
         self.monotonic += DELAY_MILLIS_MAX as i64 + 6 * 24 * 3_600_000;
         self.pump()?;
         let Some(reader) = self.reader() else { return Ok(()) };

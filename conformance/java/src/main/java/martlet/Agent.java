@@ -57,6 +57,7 @@ public final class Agent {
             case "produce" -> agent.produce();
             case "simple" -> agent.simple();
             case "push" -> agent.push();
+            case "lite" -> agent.lite();
             default -> throw new IllegalArgumentException("unknown command " + agent.options.command());
         }
         events.emit(Events.event("done"));
@@ -198,6 +199,9 @@ public final class Agent {
         if (input.has("message_group")) {
             builder.setMessageGroup(input.get("message_group").getAsString());
         }
+        if (input.has("lite_topic")) {
+            builder.setLiteTopic(input.get("lite_topic").getAsString());
+        }
         if (input.has("deliver_at_ms")) {
             builder.setDeliveryTimestamp(input.get("deliver_at_ms").getAsLong());
         }
@@ -292,6 +296,42 @@ public final class Agent {
                     return ConsumeResult.SUCCESS;
                 }).build())) {
             ended.await(Math.max(0, deadlineNanos - System.nanoTime()), TimeUnit.NANOSECONDS);
+        }
+    }
+
+    /** A lite push consumer of the lite topics named, below the topic. */
+    private void lite() throws Exception {
+        endWithStandardInput();
+        Set<String> done = Collections.synchronizedSet(new HashSet<>());
+        try (var consumer = start(() -> PROVIDER.newLitePushConsumerBuilder()
+                .setClientConfiguration(configuration).setConsumerGroup(options.group()).bindTopic(options.topic())
+                .setMessageListener(message -> {
+                    JsonObject event = Events.received(message);
+                    event.addProperty("result", "success");
+                    events.emit(event);
+                    done.add(message.getMessageId().toString());
+                    if (options.count() > 0 && done.size() >= options.count()) {
+                        ended.countDown();
+                    }
+                    return ConsumeResult.SUCCESS;
+                }).build())) {
+            for (String name : options.liteTopics().split(",")) {
+                while (true) {
+                    try {
+                        consumer.subscribeLite(name);
+                        break;
+                    } catch (ClientException | RuntimeException e) {
+                        events.failed("receive_failed", e);
+                        if (late()) {
+                            throw e;
+                        }
+                        Thread.sleep(200);
+                    }
+                }
+            }
+            ended.await(Math.max(0, deadlineNanos - System.nanoTime()), TimeUnit.NANOSECONDS);
+            // The last acknowledgements are sent after the listener has returned.
+            Thread.sleep(500);
         }
     }
 

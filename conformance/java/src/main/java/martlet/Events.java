@@ -46,6 +46,7 @@ final class Events {
         event.add("keys", GSON.toJsonTree(message.getKeys()));
         event.addProperty("tag", message.getTag().orElse(null));
         event.addProperty("message_group", message.getMessageGroup().orElse(null));
+        event.addProperty("lite_topic", message.getLiteTopic().orElse(null));
         event.add("properties", GSON.toJsonTree(message.getProperties()));
         event.addProperty("attempt", message.getDeliveryAttempt());
         return event;
