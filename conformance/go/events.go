@@ -36,7 +36,8 @@ func received(m *rmq.MessageView) event {
 	return event{
 		"event": "received", "id": m.GetMessageId(), "topic": m.GetTopic(),
 		"at_ms": time.Now().UnixMilli(), "body_hex": hex.EncodeToString(m.GetBody()),
-		"keys": m.GetKeys(), "tag": m.GetTag(), "message_group": m.GetMessageGroup(), "properties": m.GetProperties(),
+		"keys": m.GetKeys(), "tag": m.GetTag(), "message_group": m.GetMessageGroup(),
+		"lite_topic": m.GetLiteTopic(), "properties": m.GetProperties(),
 		"attempt": m.GetDeliveryAttempt(), "offset": m.GetOffset(),
 	}
 }

@@ -34,6 +34,8 @@ func main() {
 		err = simple(o)
 	case "push":
 		err = push(o)
+	case "lite":
+		err = lite(o)
 	default:
 		err = fmt.Errorf("unknown command %s", o.command)
 	}
@@ -100,6 +102,7 @@ type input struct {
 	DeliverAt *int64  `json:"deliver_at_ms"`
 	Recall    bool    `json:"recall"`
 	Priority  *int32  `json:"priority"`
+	LiteTopic *string `json:"lite_topic"`
 	// Transaction says what to do once the half message is sent: commit, rollback or silent.
 	Transaction string            `json:"transaction"`
 	Keys        []string          `json:"keys"`
@@ -123,6 +126,9 @@ func (in *input) message(topic string) (*rmq.Message, error) {
 	}
 	if in.DeliverAt != nil {
 		m.SetDelayTimestamp(time.UnixMilli(*in.DeliverAt))
+	}
+	if in.LiteTopic != nil {
+		m.SetLiteTopic(*in.LiteTopic)
 	}
 	if in.Priority != nil {
 		if err := m.SetPriority(*in.Priority); err != nil {

@@ -9,6 +9,7 @@ import (
 // options is the agents' common command line; conformance/README.md describes it.
 type options struct {
 	command, endpoint, topic, group, filter string
+	liteTopics                              string
 	tls, stdin, failAll, transactional      bool
 	count, batch, cache                     int
 	failFirst, failEvery                    int
@@ -18,7 +19,7 @@ type options struct {
 
 func parse(args []string) (*options, error) {
 	if len(args) < 2 {
-		return nil, errors.New("usage: produce|simple|push --endpoint HOST:PORT --topic T ...")
+		return nil, errors.New("usage: produce|simple|push|lite --endpoint HOST:PORT --topic T ...")
 	}
 	o := &options{command: args[1]}
 	flags := flag.NewFlagSet(o.command, flag.ContinueOnError)
@@ -26,6 +27,7 @@ func parse(args []string) (*options, error) {
 	flags.StringVar(&o.topic, "topic", "", "topic")
 	flags.StringVar(&o.group, "group", "", "consumer group")
 	flags.StringVar(&o.filter, "filter", "*", "tag expression")
+	flags.StringVar(&o.liteTopics, "lite-topics", "", "lite topics, with commas in between")
 	flags.BoolVar(&o.tls, "tls", false, "use TLS")
 	flags.BoolVar(&o.stdin, "stdin", false, "messages come from standard input")
 	flags.BoolVar(&o.transactional, "transactional", false, "messages are transactional")

@@ -3,7 +3,9 @@
 
 const { parseArgs } = require('node:util');
 const readline = require('node:readline');
-const { ConsumeResult, FilterExpression, Producer, PushConsumer, SimpleConsumer } = require('rocketmq-client-nodejs');
+const {
+  ConsumeResult, FilterExpression, LitePushConsumerImpl, Producer, PushConsumer, SimpleConsumer,
+} = require('rocketmq-client-nodejs');
 
 // Enumerations of the protocol, which the client does not export.
 const SQL = 2;
@@ -13,7 +15,7 @@ const text = (value = '') => ({ type: 'string', default: value });
 const { positionals: [ command ], values: given } = parseArgs({
   allowPositionals: true,
   options: {
-    endpoint: text(), topic: text(), group: text(), filter: text('*'),
+    endpoint: text(), topic: text(), group: text(), filter: text('*'), 'lite-topics': text(),
     tls: { type: 'boolean' }, stdin: { type: 'boolean' }, transactional: { type: 'boolean' }, 'fail-all': { type: 'boolean' },
     count: text('0'), 'deadline-secs': text('60'), 'invisible-secs': text('30'), 'change-invisible': text('0'),
     batch: text('16'), cache: text('64'), 'fail-first': text('0'), 'fail-every': text('0'),
@@ -60,6 +62,7 @@ function message(line) {
   if (line.tag !== undefined) made.tag = line.tag;
   if (line.message_group !== undefined) made.messageGroup = line.message_group;
   if (line.deliver_at_ms !== undefined) made.deliveryTimestamp = new Date(line.deliver_at_ms);
+  if (line.lite_topic !== undefined) made.liteTopic = line.lite_topic;
   if (line.priority !== undefined) made.priority = line.priority;
   if (line.keys !== undefined) made.keys = line.keys;
   if (line.properties !== undefined) made.properties = new Map(Object.entries(line.properties));
@@ -139,7 +142,7 @@ const finished = () => number('count') > 0 && done.size >= number('count');
 function received(view, fields) {
   emit('received', {
     id: view.messageId, topic: view.topic, at_ms: Date.now(), body_hex: view.body.toString('hex'),
-    message_group: view.messageGroup, keys: view.keys,
+    message_group: view.messageGroup, lite_topic: view.liteTopic, keys: view.keys,
     tag: view.tag || null, // the client shows a missing tag as an empty one
     properties: Object.fromEntries(view.properties),
     attempt: view.deliveryAttempt, offset: view.offset, ...fields,
@@ -195,32 +198,63 @@ async function simple() {
   return consumer;
 }
 
-async function push() {
-  endWithStandardInput();
-  const consume = async view => {
-    const delivery = delivered(view.messageId);
-    const every = number('fail-every');
-    const failure = fails(delivery) || (every > 0 && total % every === 0);
-    received(view, { result: failure ? 'failure' : 'success' });
-    if (failure) return ConsumeResult.FAILURE;
-    done.add(view.messageId);
-    if (finished()) end();
-    return ConsumeResult.SUCCESS;
-  };
-  const consumer = await start(() => new PushConsumer({
-    ...base, consumerGroup: given.group, maxCacheMessageCount: number('cache'), longPollingTimeout: 10000,
-    subscriptions: new Map([[ given.topic, filter() ]]), messageListener: { consume },
-  }));
+async function consume(view) {
+  const delivery = delivered(view.messageId);
+  const every = number('fail-every');
+  const failure = fails(delivery) || (every > 0 && total % every === 0);
+  received(view, { result: failure ? 'failure' : 'success' });
+  if (failure) return ConsumeResult.FAILURE;
+  done.add(view.messageId);
+  if (finished()) end();
+  return ConsumeResult.SUCCESS;
+}
+
+async function untilEnded() {
   await new Promise(resolve => {
     wake = resolve;
     if (ended) resolve();
     setTimeout(resolve, Math.max(0, deadline - Date.now()));
   });
+}
+
+async function push() {
+  endWithStandardInput();
+  const consumer = await start(() => new PushConsumer({
+    ...base, consumerGroup: given.group, maxCacheMessageCount: number('cache'), longPollingTimeout: 10000,
+    subscriptions: new Map([[ given.topic, filter() ]]), messageListener: { consume },
+  }));
+  await untilEnded();
   return consumer;
 }
 
+// A lite push consumer of the lite topics named, below the topic.
+async function lite() {
+  endWithStandardInput();
+  const consumer = await start(() => new LitePushConsumerImpl({
+    ...base, consumerGroup: given.group, bindTopic: given.topic, maxCacheMessageCount: number('cache'),
+    messageListener: { consume },
+  }));
+  for (const name of given['lite-topics'].split(',')) await subscribeLite(consumer, name);
+  emit('subscribed');
+  await untilEnded();
+  return consumer;
+}
+
+async function subscribeLite(consumer, name) {
+  for (;;) {
+    try {
+      await consumer.subscribeLite(name);
+      return;
+    } catch (e) {
+      emit('receive_failed', { message: String(e) });
+      if (late()) throw e;
+      await sleep(200);
+    }
+  }
+}
+
 async function main() {
-  const run = { produce, simple, push }[command];
+  const run = { produce, simple, push, lite }[command];
   if (!run) throw new Error(`unknown command ${command}`);
   const client = await run();
   await Promise.race([ client.shutdown(), sleep(3000) ]); // a broker that is away must not hold the agent

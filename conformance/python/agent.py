@@ -12,8 +12,8 @@ OUT = os.fdopen(os.dup(1), "w", encoding="utf-8")
 os.dup2(2, 1)
 
 from rocketmq import (  # noqa: E402
-    ClientConfiguration, ConsumeResult, Credentials, FilterExpression, Message, MessageListener,
-    Producer, PushConsumer, SimpleConsumer, TransactionChecker, TransactionResolution,
+    ClientConfiguration, ConsumeResult, Credentials, FilterExpression, LitePushConsumer, LiteSimpleConsumer, Message,
+    MessageListener, Producer, PushConsumer, SimpleConsumer, TransactionChecker, TransactionResolution,
 )
 from rocketmq.grpc_protocol import FilterType  # noqa: E402
 
@@ -31,17 +31,18 @@ def received(message, **fields):
         "received", id=message.message_id, topic=message.topic,
         at_ms=time.time_ns() // 1_000_000, body_hex=message.body.hex(),
         keys=list(message.keys or []), tag=message.tag, properties=dict(message.properties or {}),
-        message_group=message.message_group, attempt=message.delivery_attempt, **fields,
+        message_group=message.message_group, lite_topic=message.lite_topic, attempt=message.delivery_attempt, **fields,
     )
 
 
 def options():
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument("command", choices=["produce", "simple", "push"])
+    parser.add_argument("command", choices=["produce", "simple", "push", "lite", "lite-simple"])
     parser.add_argument("--endpoint", required=True)
     parser.add_argument("--topic", required=True)
     parser.add_argument("--group", default="")
     parser.add_argument("--filter", default="*")
+    parser.add_argument("--lite-topics", default="")
     for name in ("tls", "stdin", "transactional", "fail-all"):
         parser.add_argument("--" + name, action="store_true")
     for name, default in (("count", 0), ("deadline-secs", 60), ("invisible-secs", 30), ("change-invisible", 0),
@@ -135,6 +136,8 @@ class Agent:
             message.message_group = line["message_group"]
         if "deliver_at_ms" in line:
             message.delivery_timestamp = line["deliver_at_ms"] // 1000  # this client takes seconds
+        if "lite_topic" in line:
+            message.lite_topic = line["lite_topic"]
         if "priority" in line:
             message.priority = line["priority"]
         if "keys" in line:
@@ -182,6 +185,29 @@ class Agent:
         self.end_with_standard_input()
         consumer = self.start(lambda: SimpleConsumer(
             self.configuration(), self.given.group, self.subscription(), await_duration=10, tls_enable=self.given.tls))
+        return self.receive(consumer)
+
+    def lite_simple(self):
+        self.end_with_standard_input()
+        consumer = self.start(lambda: LiteSimpleConsumer(
+            self.given.topic, self.configuration(), self.given.group, await_duration=10, tls_enable=self.given.tls))
+        self.subscribe_lite(consumer)
+        return self.receive(consumer)
+
+    def subscribe_lite(self, consumer):
+        for name in self.given.lite_topics.split(","):
+            while True:
+                try:
+                    consumer.subscribe_lite(name)
+                    break
+                except Exception as e:  # its quota is 0 until the broker has told
+                    emit("receive_failed", message=repr(e))
+                    if self.late():
+                        raise
+                    time.sleep(0.2)
+        emit("subscribed")
+
+    def receive(self, consumer):
         while not self.late() and not self.ended.is_set() and not self.finished():
             try:
                 messages = consumer.receive(self.given.batch, self.given.invisible_secs)
@@ -207,8 +233,7 @@ class Agent:
         except Exception as e:
             emit("ack_failed", id=message.message_id, message=repr(e))
 
-    def push(self):
-        self.end_with_standard_input()
+    def listener(self):
         agent = self
 
         class Listener(MessageListener):
@@ -225,16 +250,29 @@ class Agent:
                         agent.ended.set()
                 return ConsumeResult.SUCCESS
 
+        return Listener()
+
+    def push(self):
+        self.end_with_standard_input()
         consumer = self.start(lambda: PushConsumer(
-            self.configuration(), self.given.group, Listener(), self.subscription(),
+            self.configuration(), self.given.group, self.listener(), self.subscription(),
             max_cache_message_count=self.given.cache, consumption_thread_count=4, tls_enable=self.given.tls))
+        self.ended.wait(max(0.0, self.deadline - time.monotonic()))
+        return consumer
+
+    def lite(self):
+        self.end_with_standard_input()
+        consumer = self.start(lambda: LitePushConsumer(
+            self.configuration(), self.given.group, self.given.topic, self.listener(),
+            max_cache_message_count=self.given.cache, consumption_thread_count=4, tls_enable=self.given.tls))
+        self.subscribe_lite(consumer)
         self.ended.wait(max(0.0, self.deadline - time.monotonic()))
         return consumer
 
 
 def main():
     given = options()
-    client = getattr(Agent(given), given.command)()
+    client = getattr(Agent(given), given.command.replace("-", "_"))()
     closer = threading.Thread(target=client.shutdown, daemon=True)
     closer.start()
     closer.join(3)  # a broker that is away must not hold the agent

@@ -175,6 +175,13 @@ pub enum Event {
         /// The client's own words.
         message: String,
     },
+    /// A lite consumer has subscribed to all of its lite topics.
+    Subscribed,
+    /// A lite consumer was told that a lite topic is not its any more.
+    TakenAway {
+        /// Its name.
+        lite_topic: String,
+    },
     /// The published client has no such function.
     Unsupported {
         /// What it does not have.

@@ -174,16 +174,20 @@ impl Broker {
         run(martlet(&own.binary).args(["group", "create", group, "--order", "fifo", "--backoff", backoff]).args(at))
     }
 
-    /// Creates a parent of lite topics and a group that consumes them; on a broker of ours only.
+    /// Creates a parent of lite topics and a group that consumes them, each one client's at a time if wanted; on a broker of ours only.
     ///
     /// # Errors
     /// When the tool fails.
-    pub fn create_lite(&self, topic: &str, group: &str) -> Result<()> {
+    pub fn create_lite(&self, topic: &str, group: &str, exclusive: bool) -> Result<()> {
         self.create_topic_for("lite", topic, 1)?;
         let Some(own) = &self.own else { return Ok(()) };
-        let pattern = ["--pattern", "lite-selective", "--lite-parent", topic, "--endpoint", &self.endpoint];
+        let exclusive = exclusive.to_string();
+        let pattern = ["--pattern", "lite-selective", "--lite-parent", topic, "--lite-exclusive", &exclusive];
         // Without it clients handle several messages of a lite topic at once.
-        run(martlet(&own.binary).args(["group", "create", group, "--order", "fifo"]).args(pattern))
+        run(martlet(&own.binary)
+            .args(["group", "create", group, "--order", "fifo"])
+            .args(pattern)
+            .args(["--endpoint", &self.endpoint]))
     }
 
     /// Messages that the group has not consumed yet: ready, in flight and waiting for retry. `None` for a broker that is not ours.

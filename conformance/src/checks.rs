@@ -360,58 +360,6 @@ pub fn ordered(program: &Program, consumer: &str) -> Result<()> {
     reader.finish()
 }
 
-/// Two clients of a group each get the lite topics they subscribe to and no others, each in order, through a kill of the broker.
-///
-/// # Errors
-/// When the broker, a client's start, a send or a delivery fails.
-pub fn lite_topics(program: &Program) -> Result<()> {
-    const MESSAGES: usize = 12;
-    let Some(mut broker) = Broker::start_own("lite topics")? else { return Ok(()) };
-    let (topic, group) = (unique("chat"), unique("web"));
-    broker.create_lite(&topic, &group)?;
-    let mut producer = Agent::ready(program, &broker, &topic, false, &["produce", "--stdin"])?;
-    let sets = ["alice,bob", "carol"];
-    let mut readers = Vec::new();
-    for set in sets {
-        readers.push(Agent::ready(
-            program,
-            &broker,
-            &topic,
-            false,
-            &["lite", "--group", &group, "--lite-topics", set],
-        )?);
-    }
-    for number in 0..MESSAGES {
-        for lite_topic in sets.iter().flat_map(|set| set.split(',')) {
-            let lite_topic = Some(lite_topic.to_owned());
-            producer.send(&Draft { lite_topic, ..Draft::body(format!("{number:03}").as_bytes()) })?;
-        }
-        if number == MESSAGES / 2 {
-            broker.kill9()?;
-            broker.restart()?;
-        }
-    }
-    let sent: Vec<String> = (0..MESSAGES).map(|n| crate::agent::hex(format!("{n:03}").as_bytes())).collect();
-    for (reader, set) in readers.iter_mut().zip(sets) {
-        let wanted = set.split(',').count();
-        let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        while seen.values().map(Vec::len).sum::<usize>() < wanted * MESSAGES {
-            let received = reader.received()?;
-            let of_topic = seen.entry(received.lite_topic.unwrap_or_default()).or_default();
-            // What was in flight at the kill may come twice; what counts is when it came first.
-            if !of_topic.contains(&received.body_hex) {
-                of_topic.push(received.body_hex);
-            }
-        }
-        assert_eq!(seen.keys().map(String::as_str).collect::<Vec<_>>(), set.split(',').collect::<Vec<_>>());
-        for (lite_topic, came) in &seen {
-            assert_eq!(came, &sent, "{lite_topic}");
-        }
-    }
-    broker.await_no_backlog(&group, PATIENCE_SECS)?;
-    readers.into_iter().try_for_each(Agent::finish)
-}
-
 /// What was sent before anybody received comes by priority, the highest first, also after a kill of the broker.
 ///
 /// # Errors

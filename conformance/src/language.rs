@@ -77,6 +77,22 @@ impl Language {
         self != Language::Rust
     }
 
+    /// Whether the published client has a lite push consumer, and its producer lite topics.
+    pub fn has_lite(self) -> bool {
+        self != Language::Rust
+    }
+
+    /// Whether the published client has a lite simple consumer. Those of Java (5.2.0) and Go (5.1.4) know the client type, no more.
+    pub fn has_lite_simple(self) -> bool {
+        self == Language::Python
+    }
+
+    /// Whether one can see that the published client was told of a lite topic that went to another client. That of Go (5.1.4) drops it
+    /// from a set that it shows to nobody (`notifyUnsubscribeLite`); those of Python (5.1.2) and Node.js (1.0.8) leave the command unread.
+    pub fn shows_what_is_taken_away(self) -> bool {
+        self == Language::Java
+    }
+
     /// Whether the published client can change an invisible duration.
     pub fn has_change_invisible(self) -> bool {
         self != Language::Rust

@@ -11,6 +11,7 @@ pub mod agent;
 pub mod broker;
 pub mod checks;
 pub mod language;
+pub mod lite;
 mod suite;
 pub mod transactions;
 

@@ -70,6 +70,21 @@ macro_rules! suite {
         }
 
         #[test]
+        fn lite_topics_come_in_order_to_those_who_subscribe_through_a_kill() -> $crate::Result<()> {
+            with(|program| $crate::lite::in_order(program, "lite"))
+        }
+
+        #[test]
+        fn simple_consumer_gets_lite_topics_in_order_through_a_kill() -> $crate::Result<()> {
+            with(|program| $crate::lite::in_order(program, "lite-simple"))
+        }
+
+        #[test]
+        fn a_lite_topic_of_one_client_goes_to_the_newest_and_stays_there_through_a_kill() -> $crate::Result<()> {
+            with($crate::lite::taken_over)
+        }
+
+        #[test]
         fn the_highest_priority_comes_first_also_after_a_kill() -> $crate::Result<()> {
             with($crate::checks::by_priority)
         }

@@ -329,7 +329,20 @@ public final class Agent {
                     }
                 }
             }
-            ended.await(Math.max(0, deadlineNanos - System.nanoTime()), TimeUnit.NANOSECONDS);
+            events.emit(Events.event("subscribed"));
+            Set<String> held = consumer.getLiteTopicSet();
+            while (!ended.await(100, TimeUnit.MILLISECONDS) && !late()) {
+                // What the broker takes away is no event that this client reports; its set is smaller then.
+                Set<String> left = consumer.getLiteTopicSet();
+                for (String name : held) {
+                    if (!left.contains(name)) {
+                        JsonObject event = Events.event("taken_away");
+                        event.addProperty("lite_topic", name);
+                        events.emit(event);
+                    }
+                }
+                held = left;
+            }
             // The last acknowledgements are sent after the listener has returned.
             Thread.sleep(500);
         }
