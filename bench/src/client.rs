@@ -29,6 +29,13 @@ pub enum Role {
         /// Consumer group.
         group: String,
     },
+    /// The same of a group of lite topics; the number is its client id, the same in each run.
+    LiteConsumer {
+        /// Consumer group.
+        group: String,
+        /// Number among the clients of the load.
+        client: u32,
+    },
 }
 
 /// A connected client. Lives on the runtime that opened it.
@@ -48,7 +55,11 @@ impl Session {
     pub async fn open(endpoint: &str, topic: &str, role: Role, window: u32, traffic: Arc<Traffic>) -> Result<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed) << 32 | u64::from(std::process::id());
-        let connection = Connection::open(endpoint, headers(number)?, window, traffic).await?;
+        let client_id = match &role {
+            Role::LiteConsumer { client, .. } => format!("bench-lite@{client}"),
+            Role::Producer | Role::Consumer { .. } => format!("bench@{}@{number:x}", std::process::id()),
+        };
+        let connection = Connection::open(endpoint, headers(client_id)?, window, traffic).await?;
         let mut session = Self { connection, request_ids: Arc::default(), queues: Vec::new(), role, number };
         session.queues = session.queues_of(topic, endpoint).await?;
         session.telemetry(topic).await?;
@@ -87,7 +98,7 @@ impl Session {
     fn group(&self) -> Option<pb::Resource> {
         match &self.role {
             Role::Producer => None,
-            Role::Consumer { group } => Some(resource(group)),
+            Role::Consumer { group } | Role::LiteConsumer { group, .. } => Some(resource(group)),
         }
     }
 
@@ -95,6 +106,7 @@ impl Session {
         match self.role {
             Role::Producer => pb::ClientType::Producer,
             Role::Consumer { .. } => pb::ClientType::PushConsumer,
+            Role::LiteConsumer { .. } => pb::ClientType::LitePushConsumer,
         }
     }
 
@@ -110,10 +122,10 @@ impl Session {
             return Ok(Vec::new());
         }
         ok(Rpc::QueryRoute, Some(status))?;
-        let Role::Consumer { group } = &self.role else { return Ok(route.message_queues) };
+        let Some(group) = self.group() else { return Ok(route.message_queues) };
         let request = pb::QueryAssignmentRequest {
             topic: Some(resource(topic)),
-            group: Some(resource(group)),
+            group: Some(group),
             endpoints: Some(endpoints(endpoint)),
         };
         let answer: pb::QueryAssignmentResponse = self.call(Rpc::QueryAssignment, frame(&request)).await?;
@@ -174,7 +186,8 @@ impl Session {
 
 /// Asks once for a route over a fresh connection: the sign that a server is ready. Any status of the protocol will do.
 pub async fn probe(endpoint: &str, topic: &str) -> Result<i32> {
-    let connection = Connection::open(endpoint, headers(0)?, WIDE_WINDOW, Arc::default()).await?;
+    let connection =
+        Connection::open(endpoint, headers("bench-probe".to_owned())?, WIDE_WINDOW, Arc::default()).await?;
     Ok(query_route(&connection, topic, endpoint).await?.status.unwrap_or_default().code)
 }
 
@@ -214,13 +227,13 @@ pub fn endpoints(endpoint: &str) -> pb::Endpoints {
     pb::Endpoints { scheme: scheme as i32, addresses: vec![address] }
 }
 
-fn headers(number: u64) -> Result<HeaderMap> {
+fn headers(client_id: String) -> Result<HeaderMap> {
     let mut headers = HeaderMap::with_capacity(16);
     for (name, value) in [
         ("content-type", "application/grpc".to_owned()),
         ("te", "trailers".to_owned()),
         ("user-agent", "martlet-bench".to_owned()),
-        ("x-mq-client-id", format!("bench@{}@{number:x}", std::process::id())),
+        ("x-mq-client-id", client_id),
         ("x-mq-language", "JAVA".to_owned()),
         ("x-mq-protocol", "v2".to_owned()),
         ("x-mq-client-version", "5.2.0".to_owned()),

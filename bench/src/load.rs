@@ -3,6 +3,7 @@
 
 pub mod idle;
 pub mod latency;
+pub mod lite;
 pub mod polls;
 pub mod receive;
 pub mod send;
@@ -184,6 +185,14 @@ impl Snapshot {
             read: tally.traffic.read.load(Ordering::Relaxed),
             at: Instant::now(),
         })
+    }
+}
+
+impl Snapshot {
+    /// Cores that the server used since an earlier one, and its resident memory now in bytes.
+    pub fn server_since(&self, before: &Self) -> Option<(f64, f64)> {
+        let (was, is) = (before.server?, self.server?);
+        Some(((is.cpu_s - was.cpu_s) / (self.at - before.at).as_secs_f64(), is.rss as f64))
     }
 }
 

@@ -17,6 +17,12 @@ pub const BODY_MIN: usize = 16;
 const SEQUENCE: &str = "5EC0FFEE";
 const KEY: &str = "7ABCDEF7";
 const GROUP: &str = "6FEDCBA6";
+const LITE_PREFIX: &str = "lite-";
+
+/// The name of a lite topic of [`Spread::LiteTopics`].
+pub fn lite_topic(number: u32) -> String {
+    format!("{LITE_PREFIX}{number:08X}")
+}
 
 /// What sends are spread over, in turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,7 +32,7 @@ pub enum Spread {
     None,
     /// So many message groups, the same for all connections.
     MessageGroups(u32),
-    /// So many lite topics of each connection.
+    /// So many lite topics of each producer: those of the first one are 0 and so on, then come those of the second.
     LiteTopics(u32),
 }
 
@@ -54,6 +60,7 @@ pub struct SendTemplate {
     key_at: usize,
     /// Place of the number of the message group or lite topic, and how many there are.
     group: Option<(usize, u32)>,
+    group_from: u32,
     body_at: usize,
     run: u64,
 }
@@ -77,9 +84,9 @@ impl Stamp {
 }
 
 impl SendTemplate {
-    /// `body_len` in bytes, at least [`BODY_MIN`]; `client` makes message ids and lite topics of different sessions
-    /// differ.
-    pub fn new(topic: &str, body_len: usize, client: u64, run: u64, spread: Spread) -> Result<Self> {
+    /// `body_len` in bytes, at least [`BODY_MIN`]; `client` makes message ids of different sessions differ, `nth` is the
+    /// number of the producer among those of its load.
+    pub fn new(topic: &str, body_len: usize, client: u64, nth: u32, run: u64, spread: Spread) -> Result<Self> {
         if body_len < BODY_MIN {
             return Err(BenchError::Setting { name: "size", value: body_len.to_string(), limit: "at least 16" });
         }
@@ -112,8 +119,7 @@ impl SendTemplate {
                     }),
                     born_host: "bench".to_owned(),
                     message_group: matches!(spread, Spread::MessageGroups(_)).then(|| GROUP.to_owned()),
-                    lite_topic: matches!(spread, Spread::LiteTopics(_))
-                        .then(|| format!("{:08X}-{GROUP}", client as u32)),
+                    lite_topic: matches!(spread, Spread::LiteTopics(_)).then(|| format!("{LITE_PREFIX}{GROUP}")),
                     ..Default::default()
                 }),
                 body: Bytes::from(body),
@@ -128,7 +134,11 @@ impl SendTemplate {
             0 => None,
             groups => Some((place(&frame[..body_at], GROUP)?, groups)),
         };
-        Ok(Self { frame, sequence_at, key_at, group, body_at, run })
+        let group_from = match spread {
+            Spread::LiteTopics(count) => nth.wrapping_mul(count),
+            Spread::None | Spread::MessageGroups(_) => 0,
+        };
+        Ok(Self { frame, sequence_at, key_at, group, group_from, body_at, run })
     }
 
     /// The frame of one send. Repeats itself after 2^32 sequences.
@@ -138,7 +148,7 @@ impl SendTemplate {
         frame[self.sequence_at..self.sequence_at + 8].copy_from_slice(&digits);
         frame[self.key_at..self.key_at + 8].copy_from_slice(&digits);
         if let Some((at, groups)) = self.group {
-            frame[at..at + 8].copy_from_slice(&hex(sequence % groups));
+            frame[at..at + 8].copy_from_slice(&hex(self.group_from.wrapping_add(sequence % groups)));
         }
         frame[self.body_at..self.body_at + 8].copy_from_slice(&intended_ns.to_be_bytes());
         frame[self.body_at + 8..self.body_at + 16].copy_from_slice(&self.run.to_be_bytes());
@@ -175,7 +185,7 @@ mod tests {
     #[test]
     fn a_patched_frame_decodes_to_the_message_that_was_meant() {
         for size in [BODY_MIN, 128, 1024, 4 << 20] {
-            let template = SendTemplate::new("orders", size, 7, 99, Spread::MessageGroups(10)).unwrap();
+            let template = SendTemplate::new("orders", size, 7, 0, 99, Spread::MessageGroups(10)).unwrap();
             let frame = template.frame(0xdead_beef, 1_234_567);
             assert_eq!(frame[0], 0);
             assert_eq!(u32::from_be_bytes(frame[1..5].try_into().unwrap()) as usize, frame.len() - 5);
@@ -196,17 +206,17 @@ mod tests {
     }
 
     #[test]
-    fn each_connection_has_lite_topics_of_its_own() {
-        let template = SendTemplate::new("chat", 128, 7, 99, Spread::LiteTopics(1_000)).unwrap();
+    fn each_producer_has_lite_topics_of_its_own() {
+        let template = SendTemplate::new("chat", 128, 7, 3, 99, Spread::LiteTopics(1_000)).unwrap();
         let request = pb::SendMessageRequest::decode(template.frame(1_002, 0).slice(5..)).unwrap();
         let properties = request.messages[0].system_properties.as_ref().unwrap();
-        assert_eq!(properties.lite_topic(), "00000007-00000002");
+        assert_eq!(properties.lite_topic(), lite_topic(3_002));
         assert_eq!(properties.message_type(), pb::MessageType::Lite);
     }
 
     #[test]
     fn a_body_without_room_for_the_stamp_is_refused() {
-        let refused = SendTemplate::new("orders", 15, 7, 99, Spread::None).err().unwrap().to_string();
+        let refused = SendTemplate::new("orders", 15, 7, 0, 99, Spread::None).err().unwrap().to_string();
         assert_eq!(refused, "size is 15, must be at least 16");
         assert_eq!(Stamp::read(&[0; 15]), None);
     }

@@ -31,10 +31,11 @@ pub enum Rpc {
     AckMessage,
     Telemetry,
     NotifyClientTermination,
+    SyncLiteSubscription,
 }
 
 impl Rpc {
-    const ALL: [Rpc; 8] = [
+    const ALL: [Rpc; 9] = [
         Rpc::QueryRoute,
         Rpc::Heartbeat,
         Rpc::SendMessage,
@@ -43,6 +44,7 @@ impl Rpc {
         Rpc::AckMessage,
         Rpc::Telemetry,
         Rpc::NotifyClientTermination,
+        Rpc::SyncLiteSubscription,
     ];
 
     /// Name in the service.
@@ -56,6 +58,7 @@ impl Rpc {
             Rpc::AckMessage => "AckMessage",
             Rpc::Telemetry => "Telemetry",
             Rpc::NotifyClientTermination => "NotifyClientTermination",
+            Rpc::SyncLiteSubscription => "SyncLiteSubscription",
         }
     }
 }

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use martlet_bench::compare;
 use martlet_bench::error::Result;
 use martlet_bench::load::latency::{self, Latency};
+use martlet_bench::load::lite::{self, Lite};
 use martlet_bench::load::polls::{self, Polls};
 use martlet_bench::load::receive::{self, Acks, Receives};
 use martlet_bench::load::send::{self, Sends};
@@ -36,7 +37,7 @@ struct Server {
     /// Spread sends over so many message groups, for topics of type fifo.
     #[arg(long, default_value_t = 0)]
     message_groups: u32,
-    /// Spread the sends of each connection over so many lite topics, for topics of type lite.
+    /// Spread the sends of each producer over so many lite topics of its own, for topics of type lite.
     #[arg(long, default_value_t = 0, conflicts_with = "message_groups")]
     lite_topics: u32,
     /// Process of the server, for CPU, memory and writes; several are summed.
@@ -142,6 +143,32 @@ enum Command {
         #[arg(long, default_value_t = 4)]
         pollers: usize,
     },
+    /// Clients that subscribe to lite topics made by `send --lite-topics`: attaching, rest, and send to received.
+    Lite {
+        #[command(flatten)]
+        server: Server,
+        /// Consumer group: lite-selective, of the topic.
+        #[arg(long, default_value = "bench-lite")]
+        group: String,
+        /// Clients, each with an equal share of the lite topics.
+        #[arg(long, default_value_t = 500)]
+        clients: u32,
+        /// Lite topics.
+        #[arg(long, default_value_t = 1_000_000)]
+        topics: u32,
+        /// Sends a second after the rest; 0: none.
+        #[arg(long, default_value_t = 1000)]
+        rate: u32,
+        /// Body in bytes.
+        #[arg(long, default_value_t = 128)]
+        size: usize,
+        /// Seconds in which nothing is sent.
+        #[arg(long, default_value_t = 60.0)]
+        rest: f64,
+        /// Seconds of sends.
+        #[arg(long, default_value_t = 15.0)]
+        seconds: f64,
+    },
     /// Many polls that could each be handed large messages: memory.
     Polls {
         #[command(flatten)]
@@ -223,6 +250,10 @@ fn run(command: Command, json: bool) -> Result<Report> {
             let sends = shape.sends(1);
             let latency = Latency { rate, size: sends.size, group, pollers, warm: sends.warm, measure: sends.measure };
             latency::run(&server.target(), &latency)
+        }
+        Command::Lite { server, group, clients, topics, rate, size, rest, seconds } => {
+            let (rest, measure) = (Duration::from_secs_f64(rest), Duration::from_secs_f64(seconds));
+            lite::run(&server.target(), &Lite { group, clients, topics, rate, size, rest, measure })
         }
         Command::Polls { server, group, polls, connections, size, count, hold } => {
             let hold = Duration::from_secs_f64(hold);

@@ -38,7 +38,7 @@ pub fn run(target: &Target, shape: &Latency) -> Result<Report> {
     let received = Arc::new(Tally::default());
     let run = load::run_number();
     let worker = async |_, mut gate: Gate| {
-        let producer = Rc::new(Producer::open(target, shape.size, run, &received).await?);
+        let producer = Rc::new(Producer::open(target, shape.size, 0, run, &received).await?);
         // The topic may be created by its first send, and a consumer needs a route.
         producer.send(0).await?;
         let consumer = Rc::new(Consumer::open(target, &shape.group, Acks::Single, WIDE_WINDOW, &received).await?);

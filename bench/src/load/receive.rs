@@ -22,6 +22,9 @@ const POLL: i64 = 15;
 /// Deadline of a poll: what it may be held, and the usual three seconds.
 pub const POLL_TIMEOUT: HeaderValue = HeaderValue::from_static("18S");
 
+/// Receive window of a client that is one of many.
+const SMALL_WINDOW: u32 = 65_535;
+
 /// How messages are acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Acks {
@@ -62,7 +65,16 @@ const LEFT_OPEN: prost_types::Duration = prost_types::Duration { seconds: 3600, 
 impl Consumer {
     /// Connects. `window` bounds what the server can send on one stream before it is read.
     pub async fn open(target: &Target, group: &str, acks: Acks, window: u32, tally: &Tally) -> Result<Self> {
-        let role = Role::Consumer { group: group.to_owned() };
+        Self::open_as(Role::Consumer { group: group.to_owned() }, target, group, acks, window, tally).await
+    }
+
+    /// The same of a client that subscribes to lite topics.
+    pub async fn open_lite(target: &Target, group: &str, client: u32, tally: &Tally) -> Result<Self> {
+        let role = Role::LiteConsumer { group: group.to_owned(), client };
+        Self::open_as(role, target, group, Acks::Single, SMALL_WINDOW, tally).await
+    }
+
+    async fn open_as(role: Role, target: &Target, group: &str, acks: Acks, window: u32, tally: &Tally) -> Result<Self> {
         let traffic = Arc::clone(&tally.traffic);
         let session = Session::open(&target.endpoint, &target.topic, role, window, traffic).await?;
         let polls = session
@@ -83,6 +95,20 @@ impl Consumer {
             })
             .collect();
         Ok(Self { session, group: group.to_owned(), topic: target.topic.clone(), polls })
+    }
+
+    /// Says which lite topics it wants: all of them, as clients do every 30 s.
+    pub async fn sync_lite(&self, names: &[String]) -> Result<()> {
+        let request = pb::SyncLiteSubscriptionRequest {
+            action: pb::LiteSubscriptionAction::CompleteAdd as i32,
+            topic: Some(resource(&self.topic)),
+            group: Some(resource(&self.group)),
+            lite_topic_set: names.to_vec(),
+            ..Default::default()
+        };
+        let answer: pb::SyncLiteSubscriptionResponse =
+            self.session.call(Rpc::SyncLiteSubscription, frame(&request)).await?;
+        ok(Rpc::SyncLiteSubscription, answer.status)
     }
 
     /// Starts a poll; `turn` chooses among the assigned queues.

@@ -54,11 +54,11 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// Connects.
-    pub async fn open(target: &Target, size: usize, run: u64, tally: &Tally) -> Result<Self> {
+    /// Connects. `nth`: the number of this producer among those of its load.
+    pub async fn open(target: &Target, size: usize, nth: usize, run: u64, tally: &Tally) -> Result<Self> {
         let traffic = Arc::clone(&tally.traffic);
         let session = Session::open(&target.endpoint, &target.topic, Role::Producer, WIDE_WINDOW, traffic).await?;
-        let template = SendTemplate::new(&target.topic, size, session.number, run, target.spread)?;
+        let template = SendTemplate::new(&target.topic, size, session.number, nth as u32, run, target.spread)?;
         Ok(Self { session, template, sequence: Cell::new(0) })
     }
 
@@ -129,8 +129,8 @@ fn closed_loop<R>(
     let tickets = AtomicU64::new(0);
     let worker = async |index: usize, mut gate: Gate| {
         let mut producers = Vec::new();
-        for _ in 0..share(connections, threads, index) {
-            producers.push(Rc::new(Producer::open(target, sends.size, run, tally).await?));
+        for nth in 0..share(connections, threads, index) {
+            producers.push(Rc::new(Producer::open(target, sends.size, nth * threads + index, run, tally).await?));
         }
         gate.pass().await;
         let histogram = Rc::new(RefCell::new(load::histogram()?));
@@ -202,8 +202,8 @@ pub fn open(target: &Target, sends: &Sends, rate: u32) -> Result<Report> {
     let run = load::run_number();
     let worker = async |_, mut gate: Gate| {
         let mut producers = Vec::new();
-        for _ in 0..sends.connections.max(1) {
-            producers.push(Rc::new(Producer::open(target, sends.size, run, &tally).await?));
+        for nth in 0..sends.connections.max(1) {
+            producers.push(Rc::new(Producer::open(target, sends.size, nth, run, &tally).await?));
         }
         gate.pass().await;
         let histogram = Rc::new(RefCell::new(load::histogram()?));
