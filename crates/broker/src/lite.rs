@@ -144,6 +144,19 @@ impl Broker {
     }
 }
 
+/// A group is not moved in a topic that is none of its own, nor in lite topics: their parent's own queues hold nothing.
+pub(crate) fn check_move(topic: &TopicConfig, group: &GroupConfig) -> Result<(), Refusal> {
+    check_poll(topic, group)?;
+    match topic.kind {
+        TopicType::Lite => Err(Refusal::Setting {
+            field: "topic",
+            value: topic.name.clone(),
+            rule: "is a parent of lite topics, and groups cannot be moved in those",
+        }),
+        _ => Ok(()),
+    }
+}
+
 fn read_failed(error: ReadError) -> Refusal {
     Refusal::ReadFailed { reason: error.to_string() }
 }

@@ -1,6 +1,7 @@
 //! How far groups are: moving them, and how old what they have not settled is.
 
 use crate::find::read_failed;
+use crate::lite::check_move;
 use crate::{Broker, Refusal};
 use martlet_model::{QueueId, QueueOffset, UnixMillis};
 use martlet_shard::{Command, Output, ProgressFigures, ResetTarget};
@@ -39,8 +40,10 @@ impl Broker {
         queue: Option<u32>,
         to: ResetTo,
     ) -> Result<Vec<ResetQueue>, Refusal> {
-        let group_id = self.known_group(group).ok_or_else(|| Refusal::GroupNotFound { group: group.to_owned() })?.id;
+        let known = self.known_group(group).ok_or_else(|| Refusal::GroupNotFound { group: group.to_owned() })?;
         let topic = self.topic_to_look_into(topic)?;
+        check_move(&topic, &known)?;
+        let group_id = known.id;
         let mut queues = self.queues_of(&topic).await?;
         if let Some(wanted) = queue {
             queues.retain(|queue| queue.index == wanted);

@@ -1,6 +1,7 @@
 //! Consumers that keep their own place: reading a queue from it on, and telling or asking how far a group is.
 
 use crate::find::{found_message, read_failed};
+use crate::lite::check_move;
 use crate::messages::PollGuard;
 use crate::{Broker, FoundMessage, Refusal, ReplyBudget};
 use martlet_model::{Filter, QueueId, QueueOffset, TopicConfig, UnixMillis, limits};
@@ -152,6 +153,7 @@ impl Broker {
             return Err(no_such_queue(queue));
         }
         let group = self.group(group).await?;
+        check_move(&topic, &group)?;
         let targets = vec![(queue, ResetTarget::Commit(offset))];
         let command = |token| Command::Reset { group: group.id, topic: topic.id, targets, token };
         match self.ask(command).await? {

@@ -4,6 +4,7 @@
 mod world;
 
 use martlet_broker::{GroupSettings, TopicSettings};
+use martlet_grpc::proto::v1::{self, admin_client::AdminClient, reset_offset_request as reset};
 use martlet_grpc::proto::v2::messaging_service_client::MessagingServiceClient;
 use martlet_grpc::proto::v2::{
     self, ClientType, Code, LiteSubscriptionAction, offset_option, settings::PubSub, telemetry_command::Command,
@@ -215,4 +216,23 @@ async fn clients_and_groups_of_different_kinds_do_not_go_together() {
         let error = answers.message().await.unwrap_err();
         assert!(error.message().starts_with(code), "{}", error.message());
     }
+}
+
+#[tokio::test]
+async fn a_group_is_not_said_to_be_moved_in_lite_topics() {
+    let world = lite_world(false).await;
+    let mut client = world.client().await;
+    let sent = try_send(&mut client, vec![lite("alice", "a1")]).await;
+    assert_eq!(sent.code(), Code::Ok, "{}", sent.message);
+    let mut admin = AdminClient::new(world.channel().await);
+    let expected = "topic chat is a parent of lite topics, and groups cannot be moved in those";
+    for to in [reset::To::Earliest(reset::Earliest {}), reset::To::Latest(reset::Latest {}), reset::To::TimeMillis(0)] {
+        let request = v1::ResetOffsetRequest { group: "web".into(), topic: "chat".into(), queue: None, to: Some(to) };
+        let status = admin.reset_offset(from("admin", request)).await.unwrap().into_inner().status.unwrap();
+        assert_eq!((status.code(), status.message.as_str()), (Code::BadRequest, expected), "{to:?}");
+    }
+    let queue = Some(v2::MessageQueue { topic: resource("chat"), ..Default::default() });
+    let request = v2::UpdateOffsetRequest { group: resource("web"), message_queue: queue, offset: 0 };
+    let status = client.update_offset(from("one", request)).await.unwrap().into_inner().status.unwrap();
+    assert_eq!((status.code(), status.message.as_str()), (Code::BadRequest, expected));
 }
