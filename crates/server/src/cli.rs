@@ -564,7 +564,7 @@ pub struct SendArgs {
     /// Topic
     pub topic: String,
     /// Bodies, one message each; `-`, or none with --json: JSON lines from standard input, each an object with `body` (or
-    /// `body_base64`), and if wanted `tag`, `keys`, `properties`, `message_group`, `priority`
+    /// `body_base64`), and if wanted `tag`, `keys`, `properties`, `message_group`, `lite_topic`, `priority`
     #[arg(value_name = "BODY")]
     pub bodies: Vec<String>,
     /// Tag of each message
@@ -579,6 +579,9 @@ pub struct SendArgs {
     /// Message group of each message: they are sent one after the other, for topics of type fifo
     #[arg(long, value_name = "NAME")]
     pub message_group: Option<String>,
+    /// Lite topic of each message, for topics of type lite: they are sent one after the other
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["message_group", "priority"])]
+    pub lite_topic: Option<String>,
     /// Priority of each message, for topics of type priority: 0 is the lowest, the topic's queues less 1 the highest; what
     /// is above counts as the highest
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..), conflicts_with = "message_group")]

@@ -35,8 +35,15 @@ pub async fn run(action: LiteAction) -> Result<(), ClientError> {
                 print_json(&topics.iter().map(to_json).collect());
                 return Ok(());
             }
+            if topics.is_empty() {
+                println!("no lite topics of {parent} yet; the first message to one makes it");
+                return Ok(());
+            }
             list(&topics, group.is_some());
-            println!("{} of {total} lite topics of {parent}", topics.len());
+            match after.is_empty() {
+                true => println!("all {} lite topics of {parent}", topics.len()),
+                false => println!("the first {} of {total} lite topics of {parent}", topics.len()),
+            }
         }
         LiteAction::Describe { parent, name, group, target } => {
             let what = format!("describing lite topic {name} of {parent}");
@@ -55,7 +62,7 @@ pub async fn run(action: LiteAction) -> Result<(), ClientError> {
 fn list(topics: &[v1::LiteTopic], with_group: bool) {
     let mut headings = vec!["name", "messages", "max offset", "newest"];
     if with_group {
-        headings.extend(["committed", "ready", "open"]);
+        headings.extend(["committed", "ready", "unsettled"]);
     }
     let mut table = table(&headings);
     right(&mut table, &[1, 2, 4, 5, 6][..if with_group { 5 } else { 2 }]);
@@ -64,7 +71,7 @@ fn list(topics: &[v1::LiteTopic], with_group: bool) {
             topic.name.clone(),
             topic.max_offset.saturating_sub(topic.min_offset).to_string(),
             topic.max_offset.to_string(),
-            show_time(topic.last_millis),
+            newest(topic),
         ];
         if let Some(progress) = topic.progress.as_ref().filter(|_| with_group) {
             row.extend([progress.committed_offset, progress.ready, progress.open].map(|number| number.to_string()));
@@ -84,15 +91,24 @@ fn describe(answer: &v1::DescribeLiteTopicResponse, as_json: bool) {
         return;
     }
     println!("lite topic   {}", topic.name);
-    println!("offsets      {} to {}", topic.min_offset, topic.max_offset);
-    println!("newest       {}", show_time(topic.last_millis));
+    let messages = topic.max_offset.saturating_sub(topic.min_offset);
+    println!("messages     {messages} (offsets from {}, the next one gets {})", topic.min_offset, topic.max_offset);
+    println!("newest       {}", newest(&topic));
     if let Some(progress) = &topic.progress {
         println!("committed    {}", progress.committed_offset);
         println!("backlog      {} never handed out, {} handed out and not settled", progress.ready, progress.open);
     }
+    if answer.subscribers.is_empty() {
+        println!("no client subscribes to it");
+    }
     for each in &answer.subscribers {
         println!("subscriber   {} of {}", each.client_id, each.group);
     }
+}
+
+/// When its newest message was stored; subscriptions can be to lite topics that have none.
+fn newest(topic: &v1::LiteTopic) -> String {
+    if topic.max_offset == 0 { "-".to_owned() } else { show_time(topic.last_millis) }
 }
 
 fn to_json(topic: &v1::LiteTopic) -> Value {

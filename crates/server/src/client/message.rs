@@ -3,7 +3,7 @@
 //! | field | meaning |
 //! | --- | --- |
 //! | `body` | text; `body_base64` instead where it is not UTF-8 or is compressed |
-//! | `tag`, `keys`, `properties`, `message_group`, `priority` | as sent |
+//! | `tag`, `keys`, `properties`, `message_group`, `lite_topic`, `priority` | as sent |
 //! | `body_encoding` | `gzip` if the body is compressed |
 //! | `topic`, `message_id`, `queue`, `offset`, `attempt`, `born_millis`, `store_millis` | facts of a delivery; ignored when sent again |
 
@@ -35,6 +35,8 @@ pub struct JsonMessage {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_group: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub lite_topic: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
@@ -59,6 +61,7 @@ pub struct Draft {
     pub keys: Vec<String>,
     pub properties: BTreeMap<String, String>,
     pub message_group: Option<String>,
+    pub lite_topic: Option<String>,
     pub priority: Option<i32>,
 }
 
@@ -92,6 +95,7 @@ impl JsonMessage {
             keys: message.keys,
             properties: message.properties,
             message_group: message.message_group,
+            lite_topic: message.lite_topic,
             priority: message.priority,
         })
     }
@@ -112,6 +116,7 @@ impl JsonMessage {
             keys: system.keys,
             properties: message.user_properties.clone(),
             message_group: system.message_group,
+            lite_topic: system.lite_topic,
             priority: system.priority,
             message_id: Some(system.message_id),
             queue: Some(system.queue_id),
@@ -132,6 +137,9 @@ impl JsonMessage {
         );
         if let Some(attempt) = self.attempt.filter(|attempt| *attempt > 1) {
             text.push_str(&format!(" attempt={attempt}"));
+        }
+        if let Some(name) = &self.lite_topic {
+            text.push_str(&format!(" lite-topic={name}"));
         }
         if let Some(priority) = self.priority {
             text.push_str(&format!(" priority={priority}"));

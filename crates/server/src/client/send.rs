@@ -49,8 +49,8 @@ pub async fn run(args: SendArgs) -> Result<(), ClientError> {
     let mut under_way: JoinSet<Result<Sent, ClientError>> = JoinSet::new();
     let mut outcome = Outcome { sent: 0, last: None, json: args.target.json };
     let mut number = 0;
-    // Messages of one message group keep their order only if each waits for the one before it.
-    let at_once = if args.message_group.is_some() { 1 } else { IN_FLIGHT_MAX };
+    // Messages of one message group or lite topic keep their order only if each waits for the one before it.
+    let at_once = if args.message_group.is_some() || args.lite_topic.is_some() { 1 } else { IN_FLIGHT_MAX };
     loop {
         while under_way.len() >= at_once {
             outcome.take(under_way.join_next().await, &bar)?;
@@ -60,8 +60,8 @@ pub async fn run(args: SendArgs) -> Result<(), ClientError> {
             draft = incoming.recv() => {
                 let Some(draft) = draft else { break };
                 number += 1;
-                // Lines with a message group are sent alone too.
-                if draft.message_group.is_some() {
+                // Lines with one of them are sent alone too.
+                if draft.message_group.is_some() || draft.lite_topic.is_some() {
                     while !under_way.is_empty() {
                         outcome.take(under_way.join_next().await, &bar)?;
                     }
@@ -154,6 +154,7 @@ fn spawn_source(
         keys: args.keys.clone(),
         properties: args.properties.iter().cloned().collect(),
         message_group: args.message_group.clone(),
+        lite_topic: args.lite_topic.clone(),
         priority: args.priority,
         ..Draft::default()
     };
@@ -189,6 +190,7 @@ fn read_lines(
             .map_err(|error| ClientError::Input(format!("standard input, line {}: {error}", number + 1)))?;
         draft.tag = draft.tag.or_else(|| common.tag.clone());
         draft.message_group = draft.message_group.or_else(|| common.message_group.clone());
+        draft.lite_topic = draft.lite_topic.or_else(|| common.lite_topic.clone());
         draft.priority = draft.priority.or(common.priority);
         draft.keys.extend(common.keys.iter().cloned());
         for (key, value) in &common.properties {
@@ -204,10 +206,11 @@ fn read_lines(
 }
 
 fn to_wire(topic: &str, draft: Draft, message_id: String) -> v2::Message {
-    let message_type = match (&draft.message_group, draft.priority) {
-        (Some(_), _) => v2::MessageType::Fifo,
-        (None, Some(_)) => v2::MessageType::Priority,
-        (None, None) => v2::MessageType::Normal,
+    let message_type = match (&draft.lite_topic, &draft.message_group, draft.priority) {
+        (Some(_), ..) => v2::MessageType::Lite,
+        (None, Some(_), _) => v2::MessageType::Fifo,
+        (None, None, Some(_)) => v2::MessageType::Priority,
+        (None, None, None) => v2::MessageType::Normal,
     };
     let encoding = if draft.compressed { v2::Encoding::Gzip } else { v2::Encoding::Identity };
     v2::Message {
@@ -222,6 +225,7 @@ fn to_wire(topic: &str, draft: Draft, message_id: String) -> v2::Message {
             born_timestamp: Some(timestamp(unix_millis())),
             born_host: std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned()),
             message_group: draft.message_group,
+            lite_topic: draft.lite_topic,
             priority: draft.priority,
             ..Default::default()
         }),

@@ -66,3 +66,39 @@ fn a_group_is_moved_and_its_dead_letters_are_put_back() {
     assert!(error.contains("nothing was resent"), "{error}");
     assert!(broker.ok(&["receive", "orders", "--group", "billing"]).contains("two"));
 }
+
+#[test]
+fn lite_topics_are_listed_and_described_for_people() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&folder.path().join("data"));
+    broker.ok(&["topic", "create", "chat", "--type", "lite"]);
+    broker.ok(&["group", "create", "web", "--pattern", "lite-selective", "--lite-parent", "chat"]);
+    let empty = broker.ok(&["lite", "list", "chat"]);
+    assert_eq!(empty, "no lite topics of chat yet; the first message to one makes it\n");
+    broker.ok(&["send", "chat", "hello", "--lite-topic", "alice"]);
+    broker.ok(&["send", "chat", "one", "two", "--lite-topic", "bob"]);
+    // The list is read from the index, which what was sent just now reaches a little later.
+    let started = std::time::Instant::now();
+    let listed = loop {
+        let listed = broker.ok(&["lite", "list", "chat", "--group", "web"]);
+        let has_both = listed.lines().any(|line| line.split_whitespace().take(3).eq(["bob", "2", "2"]));
+        if has_both || started.elapsed().as_secs() > 60 {
+            break listed;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(100));
+    };
+    assert!(listed.contains("COMMITTED") && listed.ends_with("all 2 lite topics of chat\n"), "{listed}");
+    let first = broker.ok(&["lite", "list", "chat", "--count", "1"]);
+    assert!(first.contains("alice") && !first.contains("bob") && first.contains("the first 1 of "), "{first}");
+    let described = broker.ok(&["lite", "describe", "chat", "bob", "--group", "web"]);
+    for line in ["messages     2 (offsets from 0, the next one gets 2)", "backlog      2 never handed out", "no client"]
+    {
+        assert!(described.contains(line), "{line}: {described}");
+    }
+    assert!(broker.fails(&["lite", "describe", "chat", "carol"]).contains("carol of topic chat does not exist"));
+    let refused = broker.fails(&["group", "reset-offset", "web", "chat", "--to", "earliest"]);
+    assert!(
+        refused.contains("topic chat is a parent of lite topics, and groups cannot be moved in those"),
+        "{refused}"
+    );
+}
