@@ -126,6 +126,16 @@ impl Broker {
         run(martlet(&own.binary).args(arguments))
     }
 
+    /// Has a topic recognise message ids for so long, such as `5m`; only on a broker of ours.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn deduplicate(&self, topic: &str, window: &str) -> Result<()> {
+        let Some(own) = &self.own else { return Ok(()) };
+        let arguments = ["topic", "update", topic, "--deduplicate", window, "--endpoint", &self.endpoint];
+        run(martlet(&own.binary).args(arguments))
+    }
+
     /// Transactions of a topic that have not ended. `None` for a broker that is not ours.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ pub mod broker;
 pub mod checks;
 pub mod language;
 pub mod lite;
+pub mod retries;
 mod suite;
 pub mod transactions;
 

@@ -188,6 +188,7 @@ impl Broker {
                 topics_max: topic.lite.max.unwrap_or(limits::LITE_TOPICS_DEFAULT),
             }),
             by_priority: topic.kind == TopicType::Priority,
+            deduplicate_millis: topic.deduplicate_millis,
         };
         self.ask(|token| Command::ApplyTopic { topic: facts, token }).await.map(drop)
     }
@@ -573,6 +574,7 @@ fn dead_letter_topic(name: &str, group: &GroupConfig) -> TopicConfig {
         permission: Permission::ReadWrite,
         retention_millis: None,
         lite: LiteTopics::default(),
+        deduplicate_millis: None,
         created_millis: group.created_millis,
         auto_created: true,
     }

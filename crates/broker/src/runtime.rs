@@ -151,6 +151,9 @@ impl ShardHandle {
         let clock = ShardClock::start(Wall::now(), last_durable, wall.steady());
         let opening = ShardLoop::<S, Token>::open(store, options, Wall::now().max(last_durable));
         let shard = block_on(opening)?;
+        for what in shard.shard().known_ids_not_read() {
+            tracing::warn!("messages that were sent before may be stored again when their senders try again: {what}");
+        }
         let epoch = shard.shard().epoch();
         let (number, key) = shard.shard().handle_key();
         let opened =

@@ -92,6 +92,7 @@ impl Catalog {
             permission: Permission::default(),
             retention_millis: None,
             lite: LiteTopics::default(),
+            deduplicate_millis: None,
             created_millis: now.0,
             auto_created,
         };

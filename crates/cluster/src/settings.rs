@@ -20,6 +20,9 @@ pub const LITE_EXPIRE_MINUTES_MAX: i32 = 43_200;
 /// Latest time a group may begin at: the end of the year 9999.
 pub const START_MILLIS_MAX: i64 = 253_402_300_799_999;
 
+/// Shortest and longest window of de-duplication, in milliseconds: a second and a day.
+pub const DEDUPLICATE_MILLIS_RANGE: (i64, i64) = (1_000, 86_400_000);
+
 const ATTEMPTS_LIMIT: u32 = 10_000;
 const BACKOFF_STEPS_MAX: usize = 64;
 const BACKOFF_MILLIS_MAX: i64 = 86_400_000;
@@ -48,6 +51,8 @@ pub struct TopicSettings {
     pub lite_expire_unconsumed: Option<bool>,
     /// The same: most lite topics; 0 returns to the default.
     pub lite_topics_max: Option<u64>,
+    /// For how long message ids are recognised, in milliseconds, within [`DEDUPLICATE_MILLIS_RANGE`]; 0: not at all.
+    pub deduplicate_millis: Option<i64>,
 }
 
 /// What a new or changed consumer group should be. `None` keeps what is, or takes the default at creation.
@@ -100,6 +105,7 @@ impl TopicSettings {
             })
             && self.lite_expire_unconsumed.is_none_or(|told| told == topic.lite.expire_unconsumed)
             && self.lite_topics_max.is_none_or(|max| max == topic.lite.max.unwrap_or(0))
+            && self.deduplicate_millis.is_none_or(|millis| millis == topic.deduplicate_millis.unwrap_or(0))
     }
 
     pub(crate) fn apply_to(&self, topic: &mut TopicConfig) -> Result<(), ChangeError> {
@@ -126,6 +132,15 @@ impl TopicSettings {
                 return refuse("retention", format!("{millis} ms"), "is not between one minute and 3650 days");
             }
             topic.retention_millis = (millis != 0).then_some(millis);
+        }
+        if let Some(millis) = self.deduplicate_millis {
+            if millis != 0 && topic.kind == TopicType::Lite {
+                return refuse("de-duplication", format!("{millis} ms"), "is not taken by topics of type lite");
+            }
+            if millis != 0 && !(DEDUPLICATE_MILLIS_RANGE.0..=DEDUPLICATE_MILLIS_RANGE.1).contains(&millis) {
+                return refuse("de-duplication", format!("{millis} ms"), "is not between one second and one day");
+            }
+            topic.deduplicate_millis = (millis != 0).then_some(millis);
         }
         self.apply_lite(topic)
     }

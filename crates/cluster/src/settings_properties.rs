@@ -4,7 +4,7 @@
 use crate::texts::{is_showable, text};
 use crate::{Catalog, ChangeError, GroupSettings, TopicSettings};
 use martlet_model::group::StartFrom;
-use martlet_model::{DeadLetterPolicy, RetryBackoff, UnixMillis};
+use martlet_model::{DeadLetterPolicy, RetryBackoff, TopicType, UnixMillis};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -119,6 +119,18 @@ proptest! {
         } else {
             prop_assert_eq!(catalog, before);
         }
+    }
+
+    #[test]
+    fn a_topic_recognises_send_retries_for_a_second_to_a_day_and_one_of_lite_topics_never(
+        millis in around(&[0, 1_000, 86_400_000]),
+        is_lite: bool,
+    ) {
+        let mut catalog = Catalog::default();
+        let kind = Some(if is_lite { TopicType::Lite } else { TopicType::Normal });
+        let settings = TopicSettings { kind, deduplicate_millis: Some(millis), ..Default::default() };
+        let legal = millis == 0 || !is_lite && (1_000..=86_400_000).contains(&millis);
+        check(catalog.create_topic("t", &settings, NOW, false), legal, &format!("de-duplication {millis} ms "))?;
     }
 
     #[test]

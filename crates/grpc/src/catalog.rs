@@ -170,6 +170,7 @@ fn topic_settings(settings: Option<v1::TopicSettings>) -> Result<TopicSettings, 
         lite_expire_minutes: settings.lite_expire_minutes,
         lite_expire_unconsumed: settings.lite_expire_unconsumed,
         lite_topics_max: settings.lite_topics_max,
+        deduplicate_millis: settings.deduplicate_millis,
     })
 }
 
@@ -256,6 +257,7 @@ fn topic_out(topic: &TopicConfig) -> v1::Topic {
             Permission::None => v2::Permission::None,
         } as i32,
         retention_millis: topic.retention_millis,
+        deduplicate_millis: topic.deduplicate_millis,
         created_millis: topic.created_millis,
         auto_created: topic.auto_created,
         lite_expire_minutes: topic.lite.expire_minutes,

@@ -151,6 +151,7 @@ mod tests {
             permission: martlet_model::Permission::ReadWrite,
             retention_millis: None,
             lite: Default::default(),
+            deduplicate_millis: None,
             created_millis: 0,
             auto_created: false,
         };

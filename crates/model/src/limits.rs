@@ -61,6 +61,10 @@ pub const TRANSACTION_IMMUNITY_MILLIS_MAX: i64 = 3_600_000;
 pub const TRANSACTION_CHECK_INTERVAL_MILLIS: i64 = 30_000;
 /// Checks of a transaction, after which it is given up.
 pub const TRANSACTION_CHECKS_MAX: u32 = 15;
+/// Message ids that one shard remembers to recognise send retries, of all topics that ask for it; about 40 MB. Our own limit.
+pub const DEDUPLICATION_IDS_MAX: usize = 262_144;
+/// Bytes of messages that are read back for that when a shard is opened. Our own limit.
+pub const DEDUPLICATION_READ_BYTES_MAX: u64 = 256 << 20;
 /// Queues of an auto-created topic.
 pub const TOPIC_QUEUES_DEFAULT: u32 = 8;
 /// Most queues of one topic and shard. Our own limit.

@@ -145,6 +145,9 @@ pub struct TopicConfig {
     /// Of a parent of lite topics.
     #[serde(default, skip_serializing_if = "LiteTopics::is_default")]
     pub lite: LiteTopics,
+    /// For how long a message id that was sent before is recognised, in milliseconds; `None`: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deduplicate_millis: Option<i64>,
     /// When it was created, milliseconds since the Unix epoch.
     #[serde(default)]
     pub created_millis: i64,

@@ -205,6 +205,10 @@ pub struct TopicSettingsArgs {
     /// Type lite: most lite topics; 0 for the default [default: 10000000]
     #[arg(long, value_name = "COUNT")]
     pub lite_topics_max: Option<u64>,
+    /// Recognise message ids that were sent before for so long, such as 5m, and store them once; `off` for not at all
+    /// [default: off]
+    #[arg(long, value_name = "DURATION", value_parser = parse_deduplicate)]
+    pub deduplicate: Option<i64>,
 }
 
 /// Minutes; -1 for never.
@@ -218,6 +222,10 @@ fn parse_lite_expire(text: &str) -> Result<i32, String> {
         }
         _ => Err(format!("{text} is not a number of whole minutes")),
     }
+}
+
+fn parse_deduplicate(text: &str) -> Result<i64, String> {
+    if text == "off" { Ok(0) } else { parse_millis(text) }
 }
 
 fn parse_retention(text: &str) -> Result<i64, String> {

@@ -265,6 +265,11 @@ impl Snapshot {
         let mut count = |name, help, value: u64| families.counter(name, help, value as f64);
         count("martlet_acked_messages", "Messages settled by ack", counters.acked);
         count("martlet_retried_messages", "Hand-outs with an attempt above 1", counters.retries_out);
+        let again = "Sends of a message id that was known, and so not stored again";
+        count("martlet_deduplicated_messages", again, counters.deduplicated);
+        let forgotten =
+            "Message ids forgotten before their topic's window of de-duplication was over, for there were too many";
+        count("martlet_deduplication_forgotten_ids", forgotten, counters.ids_forgotten);
         count("martlet_undone_messages", "Hand-outs undone because nobody was there any more", counters.undone);
         count("martlet_discarded_messages", "Messages discarded after their last attempt", counters.discarded);
         let dropped = "Messages that a group had not settled when retention or a full disk dropped them";

@@ -25,6 +25,9 @@ impl<T> Shard<T> {
         if self.topics.get(&id).is_some_and(|topic| topic.facts == facts) {
             return;
         }
+        if facts.deduplicate_millis.is_none() {
+            self.known_ids.forget(id);
+        }
         let wanted = facts.read_queues.max(facts.write_queues);
         let known = self.topics.remove(&id).map(|topic| (topic.queues, topic.spread));
         // Message groups stay where they are, however many queues come or go.
@@ -57,9 +60,16 @@ impl<T> Shard<T> {
         }
         if let Some(facts) = self.groups.get(&group) {
             let name: Arc<str> = format!("{DEAD_LETTER_PREFIX}{}", facts.name).into();
-            let (retention_millis, by_priority, lite) = (None, false, None);
-            let (read_queues, write_queues) = (1, 1);
-            self.put_topic(TopicFacts { id, name, read_queues, write_queues, retention_millis, by_priority, lite });
+            self.put_topic(TopicFacts {
+                id,
+                name,
+                read_queues: 1,
+                write_queues: 1,
+                retention_millis: None,
+                by_priority: false,
+                deduplicate_millis: None,
+                lite: None,
+            });
         }
     }
 
@@ -104,6 +114,7 @@ impl<T> Shard<T> {
         self.counters.dead_letters_of.retain(|key, _| key.1 != id);
         self.retry_turn.retain(|key| key.0 != id);
         self.levels.forget(|key| key.0 == id);
+        self.known_ids.forget(id);
         self.refuse_polls(|key| key.0 == id, &Refused::TopicGone);
         self.refuse_waits(id);
     }

@@ -105,7 +105,8 @@ impl ShardImage {
 /// absent: 0), sections.
 ///
 /// A section is a kind byte, a length, and content; unknown kinds are skipped. Kind 1, of a parent of lite topics: time to
-/// live + 1 in milliseconds (0: none), whether it ends unconsumed messages too (0 or 1), most lite topics.
+/// live + 1 in milliseconds (0: none), whether it ends unconsumed messages too (0 or 1), most lite topics. Kind 2: window of
+/// de-duplication in milliseconds.
 pub fn encode_topic(facts: &TopicFacts, queues: &[QueueId], spread: u32) -> Vec<u8> {
     let mut bytes = vec![FORMAT];
     put_varint(&mut bytes, u64::from(facts.read_queues));
@@ -125,10 +126,16 @@ pub fn encode_topic(facts: &TopicFacts, queues: &[QueueId], spread: u32) -> Vec<
         put_varint(&mut section, lite.topics_max);
         put_section(&mut bytes, SECTION_LITE, &section);
     }
+    if let Some(millis) = facts.deduplicate_millis {
+        let mut section = Vec::new();
+        put_varint(&mut section, millis.max(0) as u64);
+        put_section(&mut bytes, SECTION_DEDUPLICATE, &section);
+    }
     bytes
 }
 
 const SECTION_LITE: u8 = 1;
+const SECTION_DEDUPLICATE: u8 = 2;
 
 fn put_section(bytes: &mut Vec<u8>, kind: u8, content: &[u8]) {
     bytes.push(kind);
@@ -160,6 +167,11 @@ pub fn decode_topic(id: TopicId, bytes: &[u8]) -> Result<(TopicFacts, Vec<QueueI
     let queues = (0..count).map(|_| from.u64().map(QueueId)).collect::<Result<_, _>>()?;
     let spread = if from.done() { write_queues } else { from.u32()? };
     let by_priority = !from.done() && from.bytes(1)? == [1];
+    let mut sections = Reader { bytes: from.bytes, at: from.at, what: from.what };
+    let deduplicate_millis = match find_section(&mut sections, SECTION_DEDUPLICATE)? {
+        Some(mut section) => Some(section.u64()? as i64),
+        None => None,
+    };
     let lite = match find_section(&mut from, SECTION_LITE)? {
         Some(mut section) => Some(LiteParent {
             expire_millis: section.u64()?.checked_sub(1).map(|millis| millis as i64),
@@ -168,7 +180,9 @@ pub fn decode_topic(id: TopicId, bytes: &[u8]) -> Result<(TopicFacts, Vec<QueueI
         }),
         None => None,
     };
-    Ok((TopicFacts { id, name, read_queues, write_queues, retention_millis, by_priority, lite }, queues, spread))
+    let facts =
+        TopicFacts { id, name, read_queues, write_queues, retention_millis, by_priority, lite, deduplicate_millis };
+    Ok((facts, queues, spread))
 }
 
 /// Key 3: format, name, attempts, dead letters (0 discard, else topic + 1), back-off (0 and a list, or 1 and its

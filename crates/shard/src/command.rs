@@ -34,6 +34,8 @@ pub struct TopicFacts {
     pub by_priority: bool,
     /// Its messages go to lite topics. Never comes or goes.
     pub lite: Option<LiteParent>,
+    /// For how long a message id that was sent before is recognised, and the message not stored again; `None`: not at all.
+    pub deduplicate_millis: Option<i64>,
 }
 
 /// What the shard needs to know of a parent of lite topics.
@@ -837,6 +839,10 @@ pub struct Counters {
     pub messages_in: u64,
     /// Their bytes.
     pub bytes_in: u64,
+    /// Sends of a message id that was known, and so not stored.
+    pub deduplicated: u64,
+    /// Message ids forgotten before their topic's window was over, for there were too many.
+    pub ids_forgotten: u64,
     /// Messages handed out, retries included.
     pub messages_out: u64,
     /// Of these, with an attempt above 1.

@@ -54,6 +54,12 @@ impl<T> Shard<T> {
         }
         let mut placed = Vec::with_capacity(messages.len());
         for Scheduled { message, due } in messages {
+            let id = self.id_to_know(topic, &message.record);
+            if let Some(known) = self.known_place(topic, id) {
+                self.counters.deduplicated += 1;
+                placed.push(known);
+                continue;
+            }
             if due <= self.now {
                 let Some((queue, offset)) = self.append_in_turn(topic, message) else {
                     return self.reply(token, Output::Refused(Refused::NotWritable));
@@ -70,6 +76,7 @@ impl<T> Shard<T> {
     pub(crate) fn delay_until(&mut self, topic: TopicId, due: UnixMillis, record: Bytes) -> TimerAt {
         let (queue, offset, keep_until) = self.take_bucket_place(due);
         let at = TimerAt { due, queue, offset };
+        self.note_place(topic, self.id_to_know(topic, &record), Placed::Later(at));
         // Found by what it is called only once it is in its topic.
         self.ops.push(Op::Append { queue, offset, record, terms: Vec::new(), keep_until });
         self.add_timer(at, Timer::Deliver(topic));

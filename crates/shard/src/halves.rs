@@ -145,6 +145,11 @@ impl HalfBuckets {
         Ok(())
     }
 
+    /// The buckets of this time and later, the last first.
+    pub fn queues_since(&self, time: UnixMillis) -> Vec<QueueId> {
+        self.buckets.range(hour_of(time)..).rev().map(|(_, bucket)| bucket.queue).collect()
+    }
+
     /// Takes the next place in the bucket of a time; `None` if that has no bucket yet.
     pub fn take_place(&mut self, time: UnixMillis) -> Option<HalfPlace> {
         let hour = hour_of(time);

@@ -256,6 +256,11 @@ pub fn halves_from(place: Option<HalfPlace>) -> Range<Bytes> {
     place.map_or(all.start, half)..all.end
 }
 
+/// The half messages of one bucket.
+pub fn halves_in(queue: QueueId) -> Range<Bytes> {
+    prefixed(&key(HALF, &[queue.0]))
+}
+
 /// Reads a half message's key back.
 pub fn half_of(key: &[u8]) -> Option<HalfPlace> {
     match (key.first(), numbers(key)?.as_slice()) {

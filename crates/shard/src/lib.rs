@@ -18,7 +18,8 @@
 //! entities, `resident` which of them are in memory, `ordered` and `parked` what ordered groups add; `send`, `delay`,
 //! `transactions`, `receive`, `sequence`, `settle`, `subscriptions`, `catalog`, `retention`, `reset`, `pull` decide; `lite`,
 //! `lite_registry`, `lite_subscriptions`, `lite_receive`, `lite_wildcard`, `lite_backlog` and `lite_expiry` are lite topics;
-//! `timers` and `schedule` keep what is due by itself, `halves` the half messages; `turn` is the loop around them.
+//! `dedup` and `dedup_open` know what was sent before; `timers` and `schedule` keep what is due by itself, `halves` the half
+//! messages; `turn` is the loop around them.
 
 mod attempts;
 mod catalog;
@@ -26,6 +27,8 @@ mod clock;
 mod codec;
 pub mod command;
 mod dead;
+mod dedup;
+mod dedup_open;
 mod delay;
 mod halves;
 mod keys;

@@ -1,6 +1,6 @@
 //! Storing messages.
 
-use crate::command::{Incoming, Output, Refused};
+use crate::command::{Incoming, Output, Placed, Refused};
 use crate::priority::priority_of;
 use crate::shard::Shard;
 use martlet_model::{QueueId, QueueOffset, TopicId, UnixMillis};
@@ -37,13 +37,24 @@ impl<T> Shard<T> {
             entry.next_send = entry.next_send.wrapping_add(1);
         }
         let appended = queues.into_iter().zip(messages);
-        let places = appended.filter_map(|(queue, message)| self.append(queue, message)).collect();
+        let places = appended.filter_map(|(queue, message)| self.append_once(topic, queue, message)).collect();
         self.reply(token, Output::Sent(places));
+    }
+
+    /// Appends one message to a resident queue of the topic, unless it is there already and the topic asks for that.
+    fn append_once(&mut self, topic: TopicId, queue: QueueId, message: Incoming) -> Option<(u32, QueueOffset)> {
+        let id = self.id_to_know(topic, &message.record);
+        if let Some(Placed::Now(queue, offset)) = self.known_place(topic, id) {
+            self.counters.deduplicated += 1;
+            return Some((queue, offset));
+        }
+        self.append(queue, message)
     }
 
     /// Appends one message to a resident queue.
     pub(crate) fn append(&mut self, id: QueueId, message: Incoming) -> Option<(u32, QueueOffset)> {
         let topic = self.queues.get(&id)?.topic;
+        let known_by = self.id_to_know(topic, &message.record);
         let retention = self.retention_of(topic);
         let now = self.now;
         let queue = self.queues.get_mut(&id)?;
@@ -74,6 +85,7 @@ impl<T> Shard<T> {
             }
         }
         self.note_append(id);
+        self.note_place(topic, known_by, Placed::Now(index, offset));
         Some((index, offset))
     }
 }

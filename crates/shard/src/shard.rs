@@ -4,6 +4,7 @@ use crate::attempts::Attempts;
 use crate::codec::{self, CodecError, QueueImage, ShardImage};
 use crate::command::*;
 use crate::dead::Resent;
+use crate::dedup::KnownIds;
 use crate::halves::{HalfBuckets, HalfFound};
 use crate::keys;
 use crate::lite::Lite;
@@ -55,6 +56,10 @@ pub struct ShardOptions {
     pub transaction_check_interval_millis: i64,
     /// Checks of a transaction, after which it is given up.
     pub transaction_checks_max: u32,
+    /// Message ids remembered to recognise send retries.
+    pub known_ids_max: usize,
+    /// Bytes of messages read back for them at the opening; a read that was begun is finished.
+    pub known_ids_read_bytes_max: u64,
 }
 
 impl Default for ShardOptions {
@@ -71,6 +76,8 @@ impl Default for ShardOptions {
             transaction_immunity_millis: limits::TRANSACTION_IMMUNITY_MILLIS,
             transaction_check_interval_millis: limits::TRANSACTION_CHECK_INTERVAL_MILLIS,
             transaction_checks_max: limits::TRANSACTION_CHECKS_MAX,
+            known_ids_max: limits::DEDUPLICATION_IDS_MAX,
+            known_ids_read_bytes_max: limits::DEDUPLICATION_READ_BYTES_MAX,
         }
     }
 }
@@ -182,6 +189,7 @@ pub struct Shard<T> {
     /// Whose last reply of a single message was a retry; the next one prefers a new message.
     pub(crate) retry_turn: BTreeSet<(TopicId, GroupId)>,
     pub(crate) levels: Levels,
+    pub(crate) known_ids: KnownIds,
 
     pub(crate) polls: BTreeMap<(TopicId, GroupId), VecDeque<Poll<T>>>,
     pub(crate) poll_places: BTreeMap<PollId, (TopicId, GroupId)>,
@@ -279,6 +287,7 @@ impl<T> Shard<T> {
             shard.want_sweep(key.slice(1..));
         }
         shard.timers = Timers::open(reader, &mut shard.halves).await?;
+        shard.load_known_ids(reader).await?;
         for (key, state) in scan_all(reader, keys::kind(keys::RESENT)).await? {
             shard.resent.load(&key, &state.image.unwrap_or_default())?;
         }
@@ -330,6 +339,7 @@ impl<T> Shard<T> {
             deletion_paused: false,
             retry_turn: BTreeSet::new(),
             levels: Levels::default(),
+            known_ids: KnownIds::default(),
             next_sweeps: Vec::new(),
             next_parked: Vec::new(),
             timers: Timers::default(),

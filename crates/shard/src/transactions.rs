@@ -34,7 +34,7 @@ pub(crate) enum HalfJob<T> {
     End { topic: TopicId, commit: bool, token: T },
 }
 
-fn delivery_timestamp(record: &[u8]) -> Option<UnixMillis> {
+pub(crate) fn delivery_timestamp(record: &[u8]) -> Option<UnixMillis> {
     record::find(record, |field| match field {
         Field::DeliveryTimestamp(millis) => Some(UnixMillis(millis)),
         _ => None,
@@ -58,11 +58,16 @@ impl<T> Shard<T> {
         if let Some(refused) = self.refuses_send(topic, deadline) {
             return self.reply(token, Output::Refused(refused));
         }
+        let message_id = crate::delay::message_id(&record).unwrap_or_default().to_owned();
+        if let Some((place, began)) = self.known_half(topic, &message_id) {
+            self.counters.deduplicated += 1;
+            return self.reply(token, Output::Half(place, began));
+        }
         let began = self.now;
         let place = self.take_half_place(began);
+        self.note_half(topic, &message_id, place);
         let immunity_millis = immunity_millis.unwrap_or(self.options.transaction_immunity_millis).max(0);
         let keep_until = began.plus(self.retention_of(topic));
-        let message_id = crate::delay::message_id(&record).unwrap_or_default().to_owned();
         let due = began.plus(immunity_millis).min(keep_until);
         let half = Half { topic, began, due, immunity_millis, checks: 0, given_up: false, message_id };
         // Found by what it is called only once it is in its topic.

@@ -2,10 +2,11 @@
 //!
 //! It knows nothing of queues, pages and batches. What a crash may or may not have taken it holds for possible both ways.
 
+use crate::run::Again;
 use crate::transactions::Transaction;
 use martlet_model::handle::{DeliveryNumber, ReceiptHandle};
 use martlet_model::{GroupId, QueueId, QueueOffset, TopicId, UnixMillis, limits};
-use martlet_shard::{HandOut, RecallError, SettleError, TimerAt};
+use martlet_shard::{HalfPlace, HandOut, RecallError, SettleError, TimerAt};
 use std::collections::BTreeMap;
 
 /// Number of a message; the first bytes of its body.
@@ -37,6 +38,8 @@ pub struct Message {
     pub key: Option<u64>,
     /// Its queue, where that goes by priority.
     pub level: Option<u32>,
+    /// Only where its topic recognises it.
+    pub again: Option<Again>,
     pub place: Option<(u32, QueueOffset)>,
     pub queue: Option<QueueId>,
     /// Its delivery timestamp, and the timer it waits on once that is acknowledged.
@@ -125,6 +128,8 @@ type UnreadKey = (GroupId, TopicId, (u32, QueueOffset));
 #[derive(Debug, Default)]
 pub struct Judge {
     pub messages: Vec<Message>,
+    /// Checks of half messages that no producer knows the place of.
+    pub checks_of_unknown: BTreeMap<HalfPlace, u32>,
     pub tracks: BTreeMap<GroupId, BTreeMap<MessageNumber, Track>>,
     /// Replies to polls of a group that may have been durable and reached nobody, by epoch: each may have cost any of its
     /// messages an attempt.
@@ -522,6 +527,7 @@ mod tests {
             sent,
             key: None,
             level: None,
+            again: None,
             place: None,
             queue: None,
             due: None,

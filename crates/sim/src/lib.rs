@@ -67,6 +67,8 @@ pub struct Report {
     pub faults: FaultCounts,
     /// Messages acknowledged.
     pub sent: u64,
+    /// Messages sent again and recognised, or stored at last.
+    pub again: u64,
     /// Messages handed out.
     pub delivered: u64,
     /// Messages acked.
@@ -96,6 +98,7 @@ impl Report {
         self.steps += other.steps;
         self.faults.add(&other.faults);
         self.sent += other.sent;
+        self.again += other.again;
         self.delivered += other.delivered;
         self.acked += other.acked;
         self.recalled += other.recalled;

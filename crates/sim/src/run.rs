@@ -19,6 +19,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+mod again;
 mod clients;
 mod commits;
 mod drain;
@@ -28,11 +29,14 @@ mod lite;
 mod tests;
 mod transactions;
 
+pub use again::Again;
 use clients::Client;
 
 const START: UnixMillis = UnixMillis(1_800_000_000_000);
 /// Messages older than this may have been dropped by retention.
 const SAFE_AGE_MILLIS: i64 = 70 * 3_600_000;
+/// For how long topics that do so recognise message ids.
+const WINDOW_MILLIS: i64 = 3_600_000;
 const TAGS: [&str; 4] = ["a", "b", "c", ""];
 
 /// Plays a seed to its end.
@@ -88,6 +92,7 @@ impl Group {
 enum Pending {
     Catalog,
     Send(Vec<MessageNumber>),
+    SendAgain(MessageNumber),
     Recall(MessageNumber),
     Half(MessageNumber),
     End { number: MessageNumber, commit: bool },
@@ -242,7 +247,8 @@ impl Run {
             4..=14 => self.recall(),
             15..=44 => self.end_some(),
             45..=47 => self.commit(),
-            48..=249 => self.produce(),
+            48..=57 => self.send_again(),
+            58..=249 => self.produce(),
             250..=699 => {
                 let client = self.random.below(self.clients.len() as u64) as usize;
                 match self.clients[client].group == lite::GROUP && self.random.one_in(6) {
@@ -396,6 +402,7 @@ impl Run {
                 expire_unconsumed: false,
                 topics_max: 100,
             }),
+            deduplicate_millis: (index != lite::PARENT && self.random.one_in(2)).then_some(WINDOW_MILLIS),
         };
         Topic { facts }
     }
@@ -744,6 +751,7 @@ impl Run {
             }
             (Pending::End { number, commit }, Output::Ended(answer)) => self.ended(number, commit, Some(answer))?,
             (Pending::End { number, commit }, Output::Refused(_)) => self.ended(number, commit, None)?,
+            (Pending::SendAgain(number), output) => self.sent_again(number, output)?,
             (Pending::Recall(number), Output::Recalled(answer)) => {
                 self.report.recalled += u64::from(answer.is_ok());
                 self.judge.recalled(number, Some(answer), self.now)?;

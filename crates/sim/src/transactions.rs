@@ -37,6 +37,11 @@ impl Transaction {
         self.under_way[usize::from(commit)] > 0 || self.perhaps[usize::from(commit)]
     }
 
+    /// Whether anything may have ended it.
+    pub fn may_have_ended_at_all(&self) -> bool {
+        self.outcome.is_some() || self.may_have_ended(false) || self.may_have_ended(true)
+    }
+
     /// A crash took the answers that are under way.
     pub fn crashed(&mut self) {
         for (perhaps, under_way) in self.perhaps.iter_mut().zip(&mut self.under_way) {
@@ -139,10 +144,20 @@ impl Judge {
         Ok(())
     }
 
-    /// A check reached a producer, which counts if a crash does not take it.
-    pub fn check_arrived(&mut self, number: MessageNumber) {
+    /// A check reached a producer, which counts if a crash does not take it. Nobody knows whose half message it is if a
+    /// crash took the answer to its sending.
+    pub fn check_arrived(&mut self, number: Option<MessageNumber>, place: HalfPlace) {
+        match number.and_then(|number| self.messages[number as usize].transaction.as_mut()) {
+            Some(transaction) => transaction.checks += 1,
+            None => *self.checks_of_unknown.entry(place).or_default() += 1,
+        }
+    }
+
+    /// It is known now, for its producer sent it again, how often it was asked about.
+    pub fn place_known(&mut self, number: MessageNumber, place: HalfPlace) {
+        let checks = self.checks_of_unknown.remove(&place).unwrap_or_default();
         if let Some(transaction) = &mut self.messages[number as usize].transaction {
-            transaction.checks += 1;
+            transaction.checks += checks;
         }
     }
 }

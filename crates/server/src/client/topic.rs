@@ -112,6 +112,9 @@ fn describe(answer: &v1::DescribeTopicResponse, as_json: bool) {
     if topic.r#type() == v1::TopicType::Lite {
         println!("lite topics {}", lite(&topic));
     }
+    if let Some(millis) = topic.deduplicate_millis {
+        println!("deduplicate {}", show_millis(millis));
+    }
     println!("created     {}", created(topic.created_millis, topic.auto_created));
     println!("broker      {}", answer.broker);
     if answer.delayed > 0 {
@@ -176,6 +179,7 @@ fn wire(settings: &TopicSettingsArgs, kind: Option<TopicTypeArg>) -> v1::TopicSe
         lite_expire_minutes: settings.lite_expire,
         lite_expire_unconsumed: settings.lite_expire_unconsumed,
         lite_topics_max: settings.lite_topics_max,
+        deduplicate_millis: settings.deduplicate,
         ..Default::default()
     }
 }
@@ -233,6 +237,7 @@ fn to_json(topic: &v1::Topic) -> Value {
         "lite_expire_minutes": topic.lite_expire_minutes,
         "lite_expire_unconsumed": topic.lite_expire_unconsumed,
         "lite_topics_max": topic.lite_topics_max,
+        "deduplicate_millis": topic.deduplicate_millis,
         "created_millis": topic.created_millis,
         "auto_created": topic.auto_created,
     })

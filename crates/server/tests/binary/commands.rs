@@ -38,6 +38,10 @@ fn topics_are_created_listed_described_updated_and_deleted() {
     assert!(error.contains("ILLEGAL_TOPIC"), "{error}");
     let error = broker.fails(&["topic", "update", "orders", "--queues", "5000"]);
     assert!(error.contains("is not between 1 and 1024"), "{error}");
+    broker.ok(&["topic", "update", "orders", "--deduplicate", "5m"]);
+    assert!(broker.ok(&["topic", "describe", "orders"]).contains("deduplicate 5m\n"));
+    broker.ok(&["topic", "update", "orders", "--deduplicate", "off"]);
+    assert_eq!(parsed(&broker.ok(&["topic", "describe", "orders", "--json"]))["deduplicate_millis"], json!(null));
     broker.ok(&["topic", "delete", "orders"]);
     let error = broker.fails(&["topic", "describe", "orders"]);
     assert!(error.contains("topic orders does not exist (TOPIC_NOT_FOUND)"), "{error}");

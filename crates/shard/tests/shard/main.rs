@@ -5,6 +5,7 @@
 mod catalog;
 mod cost;
 mod dead_letters;
+mod dedup;
 mod delivery;
 mod durability;
 mod eviction;

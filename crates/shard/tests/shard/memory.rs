@@ -7,7 +7,7 @@ use martlet_store::{
     Batch, KeyState, Op, Progress, ReadError, Reader, Room, Shortage, Store, StoreFailure, StoredMessage, Term, Ticket,
     Usage,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -23,6 +23,8 @@ struct State {
     queues: BTreeMap<QueueId, Queue>,
     keys: BTreeMap<Bytes, KeyState>,
     failing_reads: bool,
+    /// Queues whose messages cannot be read.
+    damaged: BTreeSet<QueueId>,
 }
 
 pub struct MemoryStore {
@@ -75,9 +77,17 @@ impl MemoryStore {
         self.state.lock().unwrap().failing_reads = failing;
     }
 
+    /// The messages of a queue cannot be read any more, also after a crash.
+    pub fn damage(&mut self, queue: QueueId) {
+        self.state.lock().unwrap().damaged.insert(queue);
+    }
+
     pub fn crash(mut self) -> Self {
         self.batches.truncate(self.durable);
-        Self::with(self.batches)
+        let damaged = std::mem::take(&mut self.state.lock().unwrap().damaged);
+        let crashed = Self::with(self.batches);
+        crashed.state.lock().unwrap().damaged = damaged;
+        crashed
     }
 
     pub fn batches(&self) -> &[Batch] {
@@ -175,6 +185,10 @@ impl Reader for MemoryReader {
         max_bytes: usize,
     ) -> Result<Vec<StoredMessage>, ReadError> {
         let state = self.state()?;
+        if state.damaged.contains(&queue) {
+            let (expected, found) = ("what was written".into(), "other bytes".into());
+            return Err(ReadError::Damaged { file: "1.log".into(), position: 9, expected, found });
+        }
         let mut bytes = 0;
         let found = state.queues.get(&queue).into_iter().flat_map(|q| q.messages.range(range.start.0..range.end.0));
         Ok(found

@@ -492,6 +492,7 @@ fn a_topic_that_takes_no_messages_takes_no_commit_until_it_does_again() {
     let mut world = world(19);
     let place = half(&mut world, "order");
     let open = TopicFacts {
+        deduplicate_millis: None,
         id: world.topic_id("orders"),
         name: "orders".into(),
         read_queues: 2,

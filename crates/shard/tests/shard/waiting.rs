@@ -81,6 +81,7 @@ fn a_queue_that_is_read_again_serves_polls_that_wait() {
             retention_millis: None,
             by_priority: false,
             lite: None,
+            deduplicate_millis: None,
         };
         assert_eq!(world.ask(|token| Command::ApplyTopic { topic, token }), Output::Done);
     };

@@ -274,22 +274,25 @@ impl World {
     pub fn make_topic(&mut self, name: &str, queues: u32, retention_millis: Option<i64>) -> TopicId {
         let known = self.topics.get(name).map(|topic| topic.id);
         let id = known.unwrap_or_else(|| TopicId(self.take_id()));
-        let (read_queues, write_queues, by_priority, lite) = (queues, queues, false, None);
-        let topic =
-            TopicFacts { id, name: name.into(), read_queues, write_queues, retention_millis, by_priority, lite };
-        self.apply_topic(topic);
+        self.apply_topic(TopicFacts { id, retention_millis, ..facts(name, queues) });
         id
     }
 
     /// A topic whose queues are levels of priority.
     pub fn topic_by_priority(mut self, name: &str, queues: u32) -> Self {
         let id = TopicId(self.take_id());
-        let (read_queues, write_queues, retention_millis) = (queues, queues, None);
-        let (by_priority, lite) = (true, None);
-        let topic =
-            TopicFacts { id, name: name.into(), read_queues, write_queues, retention_millis, by_priority, lite };
-        self.apply_topic(topic);
+        self.apply_topic(TopicFacts { id, by_priority: true, ..facts(name, queues) });
         self
+    }
+
+    /// A topic, made if it is not there, that recognises message ids for so long; `None`: not any more.
+    pub fn deduplicate(&mut self, name: &str, queues: u32, deduplicate_millis: Option<i64>) {
+        let new = TopicFacts { id: TopicId(self.next_id), ..facts(name, queues) };
+        let known = self.topics.get(name).cloned().unwrap_or_else(|| {
+            self.take_id();
+            new
+        });
+        self.apply_topic(TopicFacts { deduplicate_millis, ..known });
     }
 
     fn apply_topic(&mut self, topic: TopicFacts) {
@@ -611,6 +614,20 @@ impl World {
             }
         }
         panic!("the shard does not come to rest");
+    }
+}
+
+/// A topic with so many queues and nothing special.
+fn facts(name: &str, queues: u32) -> TopicFacts {
+    TopicFacts {
+        id: TopicId(0),
+        name: name.into(),
+        read_queues: queues,
+        write_queues: queues,
+        retention_millis: None,
+        by_priority: false,
+        lite: None,
+        deduplicate_millis: None,
     }
 }
 

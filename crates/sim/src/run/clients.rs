@@ -1,7 +1,7 @@
 //! Producers and consumers of every temper.
 
 use super::lite::{self, Said};
-use super::{Pending, Run, TAGS};
+use super::{Again, Pending, Run, TAGS};
 use crate::judge::{Message, MessageNumber, Recall, Sent, body};
 use crate::transactions::Transaction;
 use martlet_model::handle::ReceiptHandle;
@@ -85,6 +85,7 @@ impl Run {
                 sent,
                 key,
                 level,
+                again: None,
                 place: None,
                 queue: None,
                 due,
@@ -107,12 +108,17 @@ impl Run {
             if let Some(priority) = priority {
                 writer.field(Field::Priority(priority as i32));
             }
-            if let Some(due) = due.filter(|_| transactional) {
+            if let Some(due) = due {
                 writer.field(Field::DeliveryTimestamp(due.0));
             }
             let terms = vec![martlet_shard::term(topic, b'i', &id)];
             let (record, lite_topic) = (writer.finish(&body(number, length)), lite_topic.map(Into::into));
-            messages.push(Incoming { record, terms, message_group: message_key, lite_topic });
+            let incoming = Incoming { record, terms, message_group: message_key, lite_topic };
+            if facts.deduplicate_millis.is_some() {
+                let again = Again { message: incoming.clone(), asked: self.now, epoch };
+                self.judge.messages[number as usize].again = Some(again);
+            }
+            messages.push(incoming);
             numbers.push(number);
         }
         let deadline = (self.random.below(50) == 0).then(|| self.now.plus(-1));

@@ -53,6 +53,7 @@ impl Run {
         if let Some(transaction) = &mut message.transaction {
             transaction.place = Some(place);
         }
+        self.judge.place_known(number, place);
     }
 
     pub(super) fn ended(
@@ -91,7 +92,7 @@ impl Run {
             if self.random.one_in(3) {
                 continue;
             }
-            known.into_iter().for_each(|number| self.judge.check_arrived(number));
+            self.judge.check_arrived(known, check.place);
             self.inbox.push(Command::Checked { check });
             if let Some(number) = known
                 && self.random.one_in(2)

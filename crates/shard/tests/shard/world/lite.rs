@@ -17,8 +17,16 @@ impl World {
         let known = self.topics.get(name).map(|topic| topic.id);
         let id = known.unwrap_or_else(|| TopicId(self.take_id()));
         let (read_queues, write_queues, by_priority, lite) = (1, 1, false, Some(lite));
-        let topic =
-            TopicFacts { id, name: name.into(), read_queues, write_queues, retention_millis, by_priority, lite };
+        let topic = TopicFacts {
+            deduplicate_millis: None,
+            id,
+            name: name.into(),
+            read_queues,
+            write_queues,
+            retention_millis,
+            by_priority,
+            lite,
+        };
         self.topics.insert(name.into(), topic.clone());
         assert_eq!(self.ask(|token| Command::ApplyTopic { topic, token }), Output::Done);
         id
