@@ -343,8 +343,6 @@ public final class Agent {
                 }
                 held = left;
             }
-            // The last acknowledgements are sent after the listener has returned.
-            Thread.sleep(500);
         }
     }
 
