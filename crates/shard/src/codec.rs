@@ -272,25 +272,32 @@ pub struct QueueImage {
     pub marks: Vec<(UnixMillis, QueueOffset)>,
 }
 
+/// Time marks of a queue: how many, then each as (time, offset).
+fn put_marks(bytes: &mut Vec<u8>, marks: &[(UnixMillis, QueueOffset)]) {
+    put_varint(bytes, marks.len() as u64);
+    for (time, offset) in marks {
+        put_i64(bytes, time.0);
+        put_varint(bytes, offset.0);
+    }
+}
+
+fn take_marks(from: &mut Reader<'_>) -> Result<Vec<(UnixMillis, QueueOffset)>, CodecError> {
+    let count = from.u64()?;
+    (0..count).map(|_| Ok((UnixMillis(from.i64()?), QueueOffset(from.u64()?)))).collect()
+}
+
 impl QueueImage {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![FORMAT];
         put_varint(&mut bytes, u64::from(self.topic.0));
         put_varint(&mut bytes, u64::from(self.index));
-        put_varint(&mut bytes, self.marks.len() as u64);
-        for (time, offset) in &self.marks {
-            put_i64(&mut bytes, time.0);
-            put_varint(&mut bytes, offset.0);
-        }
+        put_marks(&mut bytes, &self.marks);
         bytes
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut from = Reader::image(bytes, "queue")?;
-        let (topic, index, count) = (TopicId(from.u32()?), from.u32()?, from.u64()?);
-        let marks = (0..count)
-            .map(|_| Ok((UnixMillis(from.i64()?), QueueOffset(from.u64()?))))
-            .collect::<Result<_, CodecError>>()?;
+        let (topic, index, marks) = (TopicId(from.u32()?), from.u32()?, take_marks(&mut from)?);
         Ok(Self { topic, index, marks })
     }
 }
@@ -313,21 +320,14 @@ impl LiteImage {
         put_text(&mut bytes, &self.name);
         put_i64(&mut bytes, self.last.0);
         put_i64(&mut bytes, self.timer.0);
-        put_varint(&mut bytes, self.marks.len() as u64);
-        for (time, offset) in &self.marks {
-            put_i64(&mut bytes, time.0);
-            put_varint(&mut bytes, offset.0);
-        }
+        put_marks(&mut bytes, &self.marks);
         bytes
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut from = Reader::image(bytes, "lite topic")?;
         let (parent, name) = (TopicId(from.u32()?), from.text()?);
-        let (last, timer, count) = (UnixMillis(from.i64()?), UnixMillis(from.i64()?), from.u64()?);
-        let marks = (0..count)
-            .map(|_| Ok((UnixMillis(from.i64()?), QueueOffset(from.u64()?))))
-            .collect::<Result<_, CodecError>>()?;
+        let (last, timer, marks) = (UnixMillis(from.i64()?), UnixMillis(from.i64()?), take_marks(&mut from)?);
         Ok(Self { parent, name, last, timer, marks })
     }
 }
