@@ -28,6 +28,8 @@ pub enum Role {
     Consumer {
         /// Consumer group.
         group: String,
+        /// Which messages it wants.
+        filter: pb::FilterExpression,
     },
     /// The same of a group of lite topics; the number is its client id, the same in each run.
     LiteConsumer {
@@ -98,7 +100,14 @@ impl Session {
     fn group(&self) -> Option<pb::Resource> {
         match &self.role {
             Role::Producer => None,
-            Role::Consumer { group } | Role::LiteConsumer { group, .. } => Some(resource(group)),
+            Role::Consumer { group, .. } | Role::LiteConsumer { group, .. } => Some(resource(group)),
+        }
+    }
+
+    fn filter(&self) -> pb::FilterExpression {
+        match &self.role {
+            Role::Consumer { filter, .. } => filter.clone(),
+            Role::Producer | Role::LiteConsumer { .. } => all_tags(),
         }
     }
 
@@ -141,7 +150,10 @@ impl Session {
     async fn telemetry(&self, topic: &str) -> Result<()> {
         let subscription = |group| pb::Subscription {
             group: Some(group),
-            subscriptions: vec![pb::SubscriptionEntry { topic: Some(resource(topic)), expression: Some(all_tags()) }],
+            subscriptions: vec![pb::SubscriptionEntry {
+                topic: Some(resource(topic)),
+                expression: Some(self.filter()),
+            }],
             ..Default::default()
         };
         let pub_sub = match self.group() {

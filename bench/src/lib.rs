@@ -18,6 +18,7 @@ pub mod pace;
 pub mod procfs;
 pub mod report;
 pub mod slim;
+pub mod sql;
 pub mod template;
 pub mod wire;
 

@@ -1,6 +1,8 @@
 //! The loads, and what they share: workers on current-thread runtimes, a gate they start through together, and counters read
 //! at the same instants on both sides.
 
+pub mod delay;
+pub mod filter;
 pub mod idle;
 pub mod latency;
 pub mod lite;
@@ -20,7 +22,7 @@ use tokio::sync::watch;
 use crate::error::{BenchError, Result};
 use crate::procfs::{self, Usage};
 use crate::report::Report;
-use crate::template::Spread;
+use crate::template::{Dress, Spread};
 use crate::wire::Traffic;
 
 /// The server under load.
@@ -32,6 +34,8 @@ pub struct Target {
     pub topic: String,
     /// What sends are spread over.
     pub spread: Spread,
+    /// What sends look like.
+    pub dress: Dress,
     /// Processes whose CPU, memory and writes are told; none if empty.
     pub pids: Vec<u32>,
 }
@@ -54,6 +58,11 @@ impl Tally {
     /// Whether latencies count: after the warm-up, before the end.
     pub fn recording(&self) -> bool {
         self.recording.load(Ordering::Relaxed)
+    }
+
+    /// From now on latencies count, or do not any more.
+    pub fn record(&self, on: bool) {
+        self.recording.store(on, Ordering::Relaxed);
     }
 
     /// Whether no new operation is to begin.

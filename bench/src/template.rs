@@ -53,6 +53,23 @@ impl Spread {
     }
 }
 
+/// What messages look like besides their body; the same for all of a load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dress {
+    /// Tag.
+    pub tag: String,
+    /// User properties.
+    pub properties: Vec<(String, String)>,
+    /// Delivery timestamp, if they are delayed.
+    pub deliver_at: Option<SystemTime>,
+}
+
+impl Default for Dress {
+    fn default() -> Self {
+        Self { tag: "bench".to_owned(), properties: Vec::new(), deliver_at: None }
+    }
+}
+
 /// A send request of which only id, key and stamp change.
 pub struct SendTemplate {
     frame: Vec<u8>,
@@ -86,13 +103,25 @@ impl Stamp {
 impl SendTemplate {
     /// `body_len` in bytes, at least [`BODY_MIN`]; `client` makes message ids of different sessions differ, `nth` is the
     /// number of the producer among those of its load.
-    pub fn new(topic: &str, body_len: usize, client: u64, nth: u32, run: u64, spread: Spread) -> Result<Self> {
+    pub fn new(
+        (topic, dress): (&str, &Dress),
+        body_len: usize,
+        client: u64,
+        nth: u32,
+        run: u64,
+        spread: Spread,
+    ) -> Result<Self> {
         if body_len < BODY_MIN {
             return Err(BenchError::Setting { name: "size", value: body_len.to_string(), limit: "at least 16" });
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now();
+        let unix = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let message_type = match dress.deliver_at {
+            Some(_) => pb::MessageType::Delay,
+            None => spread.message_type(),
+        };
         // Seconds since 2021-01-01, as in the official id format.
-        let seconds = now.as_secs().saturating_sub(1_609_459_200) as u32;
+        let seconds = unix.as_secs().saturating_sub(1_609_459_200) as u32;
         let id = format!("01{:012X}{:04X}{seconds:08X}{SEQUENCE}", client & 0xffff_ffff_ffff, run & 0xffff);
         let mut filler = 0x2545_f491_4f6c_dd1d_u64;
         let body: Vec<u8> = (0..body_len)
@@ -106,17 +135,15 @@ impl SendTemplate {
         let request = pb::SendMessageRequest {
             messages: vec![pb::Message {
                 topic: Some(pb::Resource { resource_namespace: String::new(), name: topic.to_owned() }),
-                user_properties: Default::default(),
+                user_properties: dress.properties.iter().cloned().collect(),
                 system_properties: Some(pb::SystemProperties {
-                    tag: Some("bench".to_owned()),
+                    tag: Some(dress.tag.clone()),
                     keys: vec![KEY.to_owned()],
                     message_id: id,
                     body_encoding: pb::Encoding::Identity as i32,
-                    message_type: spread.message_type() as i32,
-                    born_timestamp: Some(prost_types::Timestamp {
-                        seconds: now.as_secs() as i64,
-                        nanos: now.subsec_nanos() as i32,
-                    }),
+                    message_type: message_type as i32,
+                    born_timestamp: Some(now.into()),
+                    delivery_timestamp: dress.deliver_at.map(prost_types::Timestamp::from),
                     born_host: "bench".to_owned(),
                     message_group: matches!(spread, Spread::MessageGroups(_)).then(|| GROUP.to_owned()),
                     lite_topic: matches!(spread, Spread::LiteTopics(_)).then(|| format!("{LITE_PREFIX}{GROUP}")),
@@ -185,7 +212,8 @@ mod tests {
     #[test]
     fn a_patched_frame_decodes_to_the_message_that_was_meant() {
         for size in [BODY_MIN, 128, 1024, 4 << 20] {
-            let template = SendTemplate::new("orders", size, 7, 0, 99, Spread::MessageGroups(10)).unwrap();
+            let template =
+                SendTemplate::new(("orders", &Dress::default()), size, 7, 0, 99, Spread::MessageGroups(10)).unwrap();
             let frame = template.frame(0xdead_beef, 1_234_567);
             assert_eq!(frame[0], 0);
             assert_eq!(u32::from_be_bytes(frame[1..5].try_into().unwrap()) as usize, frame.len() - 5);
@@ -207,7 +235,8 @@ mod tests {
 
     #[test]
     fn each_producer_has_lite_topics_of_its_own() {
-        let template = SendTemplate::new("chat", 128, 7, 3, 99, Spread::LiteTopics(1_000)).unwrap();
+        let template =
+            SendTemplate::new(("chat", &Dress::default()), 128, 7, 3, 99, Spread::LiteTopics(1_000)).unwrap();
         let request = pb::SendMessageRequest::decode(template.frame(1_002, 0).slice(5..)).unwrap();
         let properties = request.messages[0].system_properties.as_ref().unwrap();
         assert_eq!(properties.lite_topic(), lite_topic(3_002));
@@ -215,8 +244,25 @@ mod tests {
     }
 
     #[test]
+    fn a_message_has_the_tag_the_properties_and_the_time_it_was_given() {
+        let deliver_at = Some(UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_250));
+        let properties = vec![("region".to_owned(), "eu".to_owned())];
+        let dress = Dress { tag: "needle".to_owned(), properties, deliver_at };
+        let template = SendTemplate::new(("orders", &dress), 128, 7, 0, 99, Spread::None).unwrap();
+        let request = pb::SendMessageRequest::decode(template.frame(1, 0).slice(5..)).unwrap();
+        let message = &request.messages[0];
+        let properties = message.system_properties.as_ref().unwrap();
+        assert_eq!(properties.tag(), "needle");
+        assert_eq!(message.user_properties.get("region").map(String::as_str), Some("eu"));
+        assert_eq!(properties.message_type(), pb::MessageType::Delay);
+        let at = properties.delivery_timestamp.unwrap();
+        assert_eq!((at.seconds, at.nanos), (1_700_000_000, 250_000_000));
+    }
+
+    #[test]
     fn a_body_without_room_for_the_stamp_is_refused() {
-        let refused = SendTemplate::new("orders", 15, 7, 0, 99, Spread::None).err().unwrap().to_string();
+        let refused = SendTemplate::new(("orders", &Dress::default()), 15, 7, 0, 99, Spread::None);
+        let refused = refused.err().unwrap().to_string();
         assert_eq!(refused, "size is 15, must be at least 16");
         assert_eq!(Stamp::read(&[0; 15]), None);
     }

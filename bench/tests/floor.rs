@@ -8,13 +8,19 @@ use martlet_bench::load::latency::{self, Latency};
 use martlet_bench::load::receive::{self, Acks, Receives};
 use martlet_bench::load::send::{self, Sends};
 use martlet_bench::load::{Target, idle};
-use martlet_bench::template::Spread;
+use martlet_bench::template::{Dress, Spread};
 
 fn floor() -> Target {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || martlet_bench::floor::serve(listener, 2, 256));
-    Target { endpoint, topic: "orders".to_owned(), spread: Spread::None, pids: vec![std::process::id()] }
+    Target {
+        endpoint,
+        topic: "orders".to_owned(),
+        spread: Spread::None,
+        dress: Dress::default(),
+        pids: vec![std::process::id()],
+    }
 }
 
 fn sends(threads: usize) -> Sends {
@@ -68,7 +74,13 @@ fn each_way_of_acknowledging_accounts_for_everything_it_receives() {
 #[test]
 fn a_server_that_is_not_there_is_named() {
     let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let target = Target { endpoint: unused.clone(), topic: "orders".to_owned(), spread: Spread::None, pids: vec![] };
+    let target = Target {
+        endpoint: unused.clone(),
+        topic: "orders".to_owned(),
+        spread: Spread::None,
+        dress: Dress::default(),
+        pids: vec![],
+    };
     let refused = send::closed(&target, &sends(2)).unwrap_err().to_string();
     assert!(refused.starts_with(&format!("connection to {unused}: ")), "{refused}");
     let never = idle::until_ready(&target, Duration::from_millis(50), || false).unwrap_err().to_string();

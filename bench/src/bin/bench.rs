@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand};
 use martlet_bench::compare;
 use martlet_bench::error::Result;
+use martlet_bench::load::delay::{self, Delay};
+use martlet_bench::load::filter::{self, Filtering};
 use martlet_bench::load::latency::{self, Latency};
 use martlet_bench::load::lite::{self, Lite};
 use martlet_bench::load::polls::{self, Polls};
@@ -14,7 +16,8 @@ use martlet_bench::load::receive::{self, Acks, Receives};
 use martlet_bench::load::send::{self, Sends};
 use martlet_bench::load::{Target, idle, slots};
 use martlet_bench::report::Report;
-use martlet_bench::template::Spread;
+use martlet_bench::sql;
+use martlet_bench::template::{Dress, Spread};
 
 #[derive(Parser)]
 #[command(about = "Load generator for RocketMQ gRPC v2 endpoints")]
@@ -40,20 +43,35 @@ struct Server {
     /// Spread the sends of each producer over so many lite topics of its own, for topics of type lite.
     #[arg(long, default_value_t = 0, conflicts_with = "message_groups")]
     lite_topics: u32,
+    /// Tag of what is sent.
+    #[arg(long, default_value = "bench")]
+    tag: String,
+    /// User property of what is sent, KEY=VALUE; may be given several times.
+    #[arg(long = "property", value_parser = property)]
+    properties: Vec<(String, String)>,
+    /// What is sent is due so many seconds after the load began, for topics of type delay.
+    #[arg(long, conflicts_with_all = ["message_groups", "lite_topics"])]
+    deliver_after: Option<u64>,
     /// Process of the server, for CPU, memory and writes; several are summed.
     #[arg(long = "pid")]
     pids: Vec<u32>,
 }
 
+fn property(text: &str) -> std::result::Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("not of the form KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 impl Server {
     fn target(self) -> Target {
-        let Self { endpoint, topic, message_groups, lite_topics, pids } = self;
+        let Self { endpoint, topic, message_groups, lite_topics, tag, properties, deliver_after, pids } = self;
+        let deliver_at = deliver_after.map(|seconds| SystemTime::now() + Duration::from_secs(seconds));
         let spread = match (message_groups, lite_topics) {
             (0, 0) => Spread::None,
             (0, lite_topics) => Spread::LiteTopics(lite_topics),
             (message_groups, _) => Spread::MessageGroups(message_groups),
         };
-        Target { endpoint, topic, spread, pids }
+        Target { endpoint, topic, spread, dress: Dress { tag, properties, deliver_at }, pids }
     }
 }
 
@@ -142,6 +160,61 @@ enum Command {
         /// Polls that wait.
         #[arg(long, default_value_t = 4)]
         pollers: usize,
+    },
+    /// A group whose filter matches next to nothing of a filled topic, and the latency of another topic beside it.
+    Filter {
+        #[command(flatten)]
+        server: Server,
+        /// Messages in the topic before, made by `send --count`; none of them matches.
+        #[arg(long, default_value_t = 1_000_000)]
+        count: u64,
+        /// Messages sent behind them that match: with the tag `needle` and the property `needle` = 1.
+        #[arg(long, default_value_t = 1)]
+        needles: u64,
+        /// Tag expression, or an SQL92 condition with --sql.
+        #[arg(long, default_value = "needle")]
+        expression: String,
+        /// The expression is an SQL92 condition.
+        #[arg(long)]
+        sql: bool,
+        /// Times a fresh group skips all of it.
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// Sends a second to the other topic.
+        #[arg(long, default_value_t = 1000)]
+        rate: u32,
+        /// Seconds of these before the first group.
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+    },
+    /// Messages that are all due at the same moment: from then until they are received. The server may be restarted between.
+    Delay {
+        #[command(flatten)]
+        server: Server,
+        /// Consumer group, fresh.
+        #[arg(long, default_value = "bench-delay")]
+        group: String,
+        /// Messages.
+        #[arg(long, default_value_t = 100_000)]
+        count: u64,
+        /// Seconds from now until they are due; the consumer connects three seconds before.
+        #[arg(long, default_value_t = 20)]
+        ahead: u64,
+        /// Body in bytes.
+        #[arg(long, default_value_t = 128)]
+        size: usize,
+        /// Senders.
+        #[arg(long, default_value_t = 256)]
+        senders: usize,
+    },
+    /// Evaluations of an SQL92 condition a second, without a server.
+    Sql {
+        /// The condition; about the properties that `bench/java/SqlFilter.java` says.
+        #[arg(long, default_value = sql::EXPRESSION)]
+        expression: String,
+        /// Seconds.
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
     },
     /// Clients that subscribe to lite topics made by `send --lite-topics`: attaching, rest, and send to received.
     Lite {
@@ -251,6 +324,15 @@ fn run(command: Command, json: bool) -> Result<Report> {
             let latency = Latency { rate, size: sends.size, group, pollers, warm: sends.warm, measure: sends.measure };
             latency::run(&server.target(), &latency)
         }
+        Command::Filter { server, count, needles, expression, sql, rounds, rate, seconds } => {
+            let quiet = Duration::from_secs_f64(seconds);
+            filter::run(&server.target(), &Filtering { count, needles, expression, sql, rounds, rate, quiet })
+        }
+        Command::Delay { server, group, count, ahead, size, senders } => {
+            let ahead = Duration::from_secs(ahead);
+            delay::run(&server.target(), &Delay { group, count, ahead, size, senders })
+        }
+        Command::Sql { expression, seconds } => sql::run(&expression, Duration::from_secs_f64(seconds)),
         Command::Lite { server, group, clients, topics, rate, size, rest, seconds } => {
             let (rest, measure) = (Duration::from_secs_f64(rest), Duration::from_secs_f64(seconds));
             lite::run(&server.target(), &Lite { group, clients, topics, rate, size, rest, measure })

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::Options;
 use crate::error::{BenchError, Result};
 use crate::load::{Target, idle};
-use crate::template::Spread;
+use crate::template::{Dress, Spread};
 
 /// How long a server may take to serve.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -121,6 +121,7 @@ impl Server {
             endpoint: endpoint.clone(),
             topic: "bench-send".to_owned(),
             spread: Spread::None,
+            dress: Dress::default(),
             pids: Vec::new(),
         };
         let (child, report) = idle::ready(&command, &work.join(format!("{kind}.log")), &target, PATIENCE)?;
@@ -210,6 +211,7 @@ impl Server {
             endpoint: self.endpoint.clone(),
             topic: topic.to_owned(),
             spread: Spread::None,
+            dress: Dress::default(),
             pids: self.pids.clone(),
         }
     }

@@ -73,7 +73,8 @@ pub fn run(target: &Target, shape: &Latency) -> Result<Report> {
     Ok(report)
 }
 
-async fn poll_loop(
+/// Polls until the load stops, and notes when each message of this run arrives.
+pub async fn poll_loop(
     consumer: &Rc<Consumer>,
     index: usize,
     run: u64,

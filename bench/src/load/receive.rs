@@ -65,7 +65,24 @@ const LEFT_OPEN: prost_types::Duration = prost_types::Duration { seconds: 3600, 
 impl Consumer {
     /// Connects. `window` bounds what the server can send on one stream before it is read.
     pub async fn open(target: &Target, group: &str, acks: Acks, window: u32, tally: &Tally) -> Result<Self> {
-        Self::open_as(Role::Consumer { group: group.to_owned() }, target, group, acks, window, tally).await
+        let role = Role::Consumer { group: group.to_owned(), filter: all_tags() };
+        Self::open_as(role, target, group, acks, window, tally).await
+    }
+
+    /// The same of a consumer that wants some messages only.
+    pub async fn open_filtered(
+        target: &Target,
+        group: &str,
+        filter: &pb::FilterExpression,
+        tally: &Tally,
+    ) -> Result<Self> {
+        let role = Role::Consumer { group: group.to_owned(), filter: filter.clone() };
+        Self::open_as(role, target, group, Acks::Batch, WIDE_WINDOW, tally).await
+    }
+
+    /// How many different polls there are: one per queue that is assigned to it.
+    pub fn queues(&self) -> usize {
+        self.polls.len()
     }
 
     /// The same of a client that subscribes to lite topics.
@@ -76,6 +93,10 @@ impl Consumer {
 
     async fn open_as(role: Role, target: &Target, group: &str, acks: Acks, window: u32, tally: &Tally) -> Result<Self> {
         let traffic = Arc::clone(&tally.traffic);
+        let filter = match &role {
+            Role::Consumer { filter, .. } => filter.clone(),
+            Role::Producer | Role::LiteConsumer { .. } => all_tags(),
+        };
         let session = Session::open(&target.endpoint, &target.topic, role, window, traffic).await?;
         let polls = session
             .queues
@@ -84,7 +105,7 @@ impl Consumer {
                 frame(&pb::ReceiveMessageRequest {
                     group: Some(resource(group)),
                     message_queue: Some(queue.clone()),
-                    filter_expression: Some(all_tags()),
+                    filter_expression: Some(filter.clone()),
                     batch_size: BATCH,
                     invisible_duration: (acks == Acks::None).then_some(LEFT_OPEN),
                     // Renewal would end with the client.

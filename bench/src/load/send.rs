@@ -58,7 +58,8 @@ impl Producer {
     pub async fn open(target: &Target, size: usize, nth: usize, run: u64, tally: &Tally) -> Result<Self> {
         let traffic = Arc::clone(&tally.traffic);
         let session = Session::open(&target.endpoint, &target.topic, Role::Producer, WIDE_WINDOW, traffic).await?;
-        let template = SendTemplate::new(&target.topic, size, session.number, nth as u32, run, target.spread)?;
+        let template =
+            SendTemplate::new((&target.topic, &target.dress), size, session.number, nth as u32, run, target.spread)?;
         Ok(Self { session, template, sequence: Cell::new(0) })
     }
 
