@@ -2,7 +2,7 @@
 //! SQL92 conditions are in [`crate::sql`]. Compiled once per subscription.
 //! Source: product.md part A1 (BC-16) and B6, grpc.md section 5.4.
 
-use crate::record::{self, Field};
+use crate::record;
 use crate::sql::SqlFilter;
 use std::collections::BTreeSet;
 
@@ -43,10 +43,7 @@ impl Filter {
     pub fn matches(&self, record: &[u8]) -> bool {
         match self {
             Self::Tags(TagFilter::All) => true,
-            Self::Tags(tags) => tags.matches(record::find(record, |field| match field {
-                Field::Tag(tag) => Some(tag),
-                _ => None,
-            })),
+            Self::Tags(tags) => tags.matches(record::text_of(record, record::TAG_KIND)),
             Self::Sql(sql) => sql.matches(record),
         }
     }

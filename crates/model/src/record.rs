@@ -198,6 +198,17 @@ pub fn field(kind: u8, content: &[u8]) -> Option<Field<'_>> {
 /// Kind of [`Field::Property`].
 pub const PROPERTY_KIND: u8 = 4;
 
+/// Kind of [`Field::Tag`].
+pub const TAG_KIND: u8 = 2;
+/// Kind of [`Field::MessageGroup`].
+pub const MESSAGE_GROUP_KIND: u8 = 7;
+
+/// The content of the first field of a kind that is a text: like [`find`], without looking into the fields before it.
+pub fn text_of(record: &[u8], kind: u8) -> Option<&str> {
+    let (_, content) = contents(record).find(|field| field.0 == kind)?;
+    std::str::from_utf8(content).ok()
+}
+
 /// Key and value of a property's content.
 #[inline]
 pub fn property(content: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -199,6 +199,9 @@ pub struct StoredLite {
 const DUE_BYTES: usize = 1 << 20;
 /// Most keys one sweep removes.
 const SWEEP_KEYS: usize = 256;
+/// Messages of a range that are looked at together, and their bytes.
+const AT_ONCE: usize = 1024;
+const AT_ONCE_BYTES: usize = 1 << 20;
 /// Clients whose lite subscriptions are read at a time.
 const LITE_MEMBERS: usize = 4;
 /// Most keys one scan brings; more are fetched by the next.
@@ -453,46 +456,43 @@ async fn matches<R: Reader>(
     range: Range<QueueOffset>,
     filters: &[Arc<Filter>],
 ) -> Result<Vec<(QueueOffset, u64)>, ReadError> {
-    walk(reader, queue, range, |message| {
-        let mask = mask_of(message, filters);
-        (mask != 0).then_some((message.offset, mask))
-    })
-    .await
+    let mut found = Vec::new();
+    let mut from = range.start;
+    while from < range.end {
+        let messages = reader.look_through(queue, from..range.end, AT_ONCE, AT_ONCE_BYTES).await?;
+        let Some(last) = messages.last() else { break };
+        from = last.offset.next();
+        let mask =
+            |message: &StoredMessage| Some((message.offset, mask_of(message, filters))).filter(|found| found.1 != 0);
+        found.extend(messages.iter().filter_map(mask));
+    }
+    Ok(found)
 }
 
+/// What matches some filter, with its message group. Unlike where most is passed over, all that is read is handed out.
 async fn keyed<R: Reader>(
     reader: &R,
     queue: QueueId,
     range: Range<QueueOffset>,
     filters: &[Arc<Filter>],
 ) -> Result<Vec<(QueueOffset, u64, u64)>, ReadError> {
-    walk(reader, queue, range, |message| {
-        let mask = mask_of(message, filters);
-        (mask != 0).then(|| (message.offset, mask, message_group_of(&message.record).unwrap_or(0)))
-    })
-    .await
+    let mut found = Vec::new();
+    let mut from = range.start;
+    while from < range.end {
+        let messages = reader.messages(queue, from..range.end, AT_ONCE, AT_ONCE_BYTES).await?;
+        let Some(last) = messages.last() else { break };
+        from = last.offset.next();
+        let keyed = |message: &StoredMessage| {
+            let mask = mask_of(message, filters);
+            (mask != 0).then(|| (message.offset, mask, message_group_of(&message.record).unwrap_or(0)))
+        };
+        found.extend(messages.iter().filter_map(keyed));
+    }
+    Ok(found)
 }
 
 /// A bit per filter that a message matches.
 fn mask_of(message: &StoredMessage, filters: &[Arc<Filter>]) -> u64 {
     let matching = filters.iter().enumerate().filter(|(_, filter)| filter.matches(&message.record));
     matching.fold(0, |mask, (bit, _)| mask | 1 << bit)
-}
-
-/// What `pick` makes of the messages of a range.
-async fn walk<R: Reader, T>(
-    reader: &R,
-    queue: QueueId,
-    range: Range<QueueOffset>,
-    pick: impl Fn(&StoredMessage) -> Option<T>,
-) -> Result<Vec<T>, ReadError> {
-    let mut found = Vec::new();
-    let mut from = range.start;
-    while from < range.end {
-        let messages = reader.messages(queue, from..range.end, 1024, 1 << 20).await?;
-        let Some(last) = messages.last() else { break };
-        from = last.offset.next();
-        found.extend(messages.iter().filter_map(&pick));
-    }
-    Ok(found)
 }

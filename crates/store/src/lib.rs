@@ -177,6 +177,17 @@ pub trait Reader: Clone + Send + Sync + 'static {
         max_bytes: usize,
     ) -> impl Future<Output = Result<Vec<StoredMessage>, ReadError>> + Send;
 
+    /// The same for those who look through many messages to find few: whoever else reads or works goes first.
+    fn look_through(
+        &self,
+        queue: QueueId,
+        range: Range<QueueOffset>,
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> impl Future<Output = Result<Vec<StoredMessage>, ReadError>> + Send {
+        self.messages(queue, range, max_messages, max_bytes)
+    }
+
     /// First readable offset (the trim point) and the offset the next message will take. `None` if nothing was ever
     /// appended to or trimmed from the queue.
     fn bounds(&self, queue: QueueId) -> impl Future<Output = Result<Option<Range<QueueOffset>>, ReadError>> + Send;

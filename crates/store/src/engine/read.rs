@@ -15,8 +15,9 @@ use crate::key::{KeyEntry, Piece, Reset, Value};
 use crate::mem::{Found, MemSegment, Place};
 use crate::payload::decode_message;
 use crate::{KeyState, QueueId, QueueOffset, ReadError, StoredMessage, Term};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
 use std::sync::atomic::Ordering;
@@ -134,7 +135,8 @@ impl<D: Disk, I: Index> Engine<D, I> {
         Ok(Some(messages))
     }
 
-    /// Reads messages that lie close together with one call.
+    /// Reads messages that lie close together with one call. Their records come in memory of their own: what lies between
+    /// them, the messages of other queues, may be many times as much.
     fn read_run(
         &self,
         queue: QueueId,
@@ -143,46 +145,51 @@ impl<D: Disk, I: Index> Engine<D, I> {
     ) -> Result<(), ReadError> {
         let (Some((_, first)), Some((_, last))) = (run.first(), run.last()) else { return Ok(()) };
         let start = first.position;
-        let bytes = self.read(first.segment, start, (last.end() - u64::from(start)) as usize)?;
-        for (index, place) in run {
-            let from = (place.position - start) as usize;
-            let whole = bytes.slice(from..from + place.log_bytes() as usize);
-            let damaged = |expected: &str, found: String| {
-                Err(ReadError::Damaged {
-                    file: segment_name(place.segment),
-                    position: u64::from(place.position),
-                    expected: expected.to_owned(),
-                    found,
-                })
-            };
-            match decode_message(&whole, place.time) {
-                Ok(message) if (message.queue, message.offset) == (queue, place.offset) => {
-                    messages[*index].record = whole.slice_ref(message.record);
-                }
-                Ok(message) => {
-                    let expected = format!("message of queue {} offset {}", queue.0, place.offset);
-                    return damaged(&expected, format!("queue {} offset {}", message.queue.0, message.offset));
-                }
-                Err(malformed) => return damaged(malformed.expected, "other bytes".to_owned()),
-            }
+        let length = (last.end() - u64::from(start)) as usize;
+        if let [(index, place)] = run {
+            let whole = self.read(place.segment, start, length)?;
+            messages[*index].record = whole.slice_ref(record_of(&whole, queue, place)?);
+            return Ok(());
         }
-        Ok(())
+        SCRATCH.with_borrow_mut(|scratch| {
+            if scratch.len() < length {
+                scratch.resize(length, 0);
+            }
+            let bytes = &mut scratch[..length];
+            self.read_into(first.segment, start, bytes)?;
+            let mut records = BytesMut::with_capacity(run.iter().map(|(_, place)| place.record as usize).sum());
+            for (_, place) in run {
+                let from = (place.position - start) as usize;
+                let whole = &bytes[from..from + place.log_bytes() as usize];
+                records.extend_from_slice(record_of(whole, queue, place)?);
+            }
+            let mut records = records.freeze();
+            for (index, place) in run {
+                messages[*index].record = records.split_to(place.record as usize);
+            }
+            Ok(())
+        })
     }
 
     /// `length` bytes of a segment.
     pub(crate) fn read(&self, segment: u32, position: u32, length: usize) -> Result<Bytes, ReadError> {
         let mut buffer = vec![0; length];
+        self.read_into(segment, position, &mut buffer)?;
+        Ok(buffer.into())
+    }
+
+    fn read_into(&self, segment: u32, position: u32, buffer: &mut [u8]) -> Result<(), ReadError> {
         let file = self.files.get(&self.disk, segment)?;
-        let count = file.read_at(u64::from(position), &mut buffer)?;
-        if count < length {
+        let count = file.read_at(u64::from(position), buffer)?;
+        if count < buffer.len() {
             return Err(ReadError::Damaged {
                 file: segment_name(segment),
                 position: u64::from(position),
-                expected: format!("{length} bytes"),
+                expected: format!("{} bytes", buffer.len()),
                 found: format!("end of file after {count}"),
             });
         }
-        Ok(buffer.into())
+        Ok(())
     }
 
     /// Whether the index has anything.
@@ -448,6 +455,33 @@ impl<D: Disk, I: Index> Engine<D, I> {
 }
 
 type Entries = BTreeMap<Bytes, KeyEntry>;
+
+thread_local! {
+    /// What [`Engine::read_run`] reads into, at most [`RUN_MAX`]: fresh memory would have to be cleared each time.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The record within the bytes of a message in the log, if they are the message they should be.
+fn record_of<'a>(whole: &'a [u8], queue: QueueId, place: &Place) -> Result<&'a [u8], ReadError> {
+    let damaged = |expected: &str, found: String| ReadError::Damaged {
+        file: segment_name(place.segment),
+        position: u64::from(place.position),
+        expected: expected.to_owned(),
+        found,
+    };
+    match decode_message(whole, place.time) {
+        Ok(message) if message.record.len() != place.record as usize => {
+            let expected = format!("a record of {} bytes", place.record);
+            Err(damaged(&expected, format!("one of {}", message.record.len())))
+        }
+        Ok(message) if (message.queue, message.offset) == (queue, place.offset) => Ok(message.record),
+        Ok(message) => {
+            let expected = format!("message of queue {} offset {}", queue.0, place.offset);
+            Err(damaged(&expected, format!("queue {} offset {}", message.queue.0, message.offset)))
+        }
+        Err(malformed) => Err(damaged(malformed.expected, "other bytes".to_owned())),
+    }
+}
 
 /// The first key after all entries of a term.
 fn next_term(term: Term) -> Vec<u8> {

@@ -1,7 +1,8 @@
 //! The local engine: segments of frames and a rebuildable index in one folder of this machine.
 //!
 //! One thread writes and syncs; reads that memory cannot answer go to a few threads of their own. Reads of what was
-//! appended last are answered at the first poll, on the caller's thread.
+//! appended last are answered at the first poll, on the caller's thread. Who looks through many messages to find few has a
+//! thread that gives way to all others.
 
 mod pool;
 
@@ -137,6 +138,7 @@ pub struct LocalStore {
     core: Arc<Core>,
     signal: Arc<Signal>,
     pool: Arc<Pool>,
+    behind: Arc<Pool>,
     syncs: Arc<Histogram>,
     /// To be stopped in this order.
     threads: Vec<(Arc<Signal>, JoinHandle<()>)>,
@@ -197,12 +199,12 @@ impl LocalStore {
                 }
             })?
         };
-        let pool = Arc::new(Pool::start(2)?);
+        let (pool, behind) = (Arc::new(Pool::start(2)?), Arc::new(Pool::start_behind()?));
         // Opening may have left work behind: a new account after a rebuild, a sealed segment.
         signal.raise(|state| state.work = true);
         maintenance.raise(|state| state.work = true);
         let threads = vec![(maintenance, maintainer), (signal.clone(), writer)];
-        Ok((Self { core, signal, pool, syncs, threads }, report))
+        Ok((Self { core, signal, pool, behind, syncs, threads }, report))
     }
 
     /// Writes and syncs what was committed, then stops. The folder is free when this returns and no reader is left.
@@ -261,15 +263,24 @@ impl Store for LocalStore {
     }
 
     fn reader(&self) -> LocalReader {
-        LocalReader { core: self.core.clone(), pool: self.pool.clone(), syncs: self.syncs.clone() }
+        LocalReader {
+            core: self.core.clone(),
+            pool: self.pool.clone(),
+            behind: self.behind.clone(),
+            syncs: self.syncs.clone(),
+        }
     }
 }
+
+/// So many messages are looked through where they are asked for.
+const FEW_MESSAGES: u64 = 128;
 
 /// Reads of a [`LocalStore`].
 #[derive(Clone)]
 pub struct LocalReader {
     core: Arc<Core>,
     pool: Arc<Pool>,
+    behind: Arc<Pool>,
     syncs: Arc<Histogram>,
 }
 
@@ -307,6 +318,21 @@ impl Reader for LocalReader {
         max_bytes: usize,
     ) -> Result<Vec<StoredMessage>, ReadError> {
         self.ask(move |core, reach| core.messages(reach, queue, range.clone(), max_messages, max_bytes)).await
+    }
+
+    async fn look_through(
+        &self,
+        queue: QueueId,
+        range: Range<QueueOffset>,
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<StoredMessage>, ReadError> {
+        if range.end.0.saturating_sub(range.start.0) <= FEW_MESSAGES {
+            return self.messages(queue, range, max_messages, max_bytes).await;
+        }
+        let core = self.core.clone();
+        let read = move || core.messages(Reach::Cold, queue, range, max_messages, max_bytes);
+        self.behind.run(read).await.ok_or(ReadError::Closed)??.ok_or(ReadError::Closed)
     }
 
     async fn bounds(&self, queue: QueueId) -> Result<Option<Range<QueueOffset>>, ReadError> {

@@ -7,6 +7,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
+/// Nice value: a tenth of the weight of a thread that has none.
+#[cfg(target_os = "linux")]
+const BEHIND: i32 = 10;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The threads end when the pool is dropped. What waits is bounded by its callers: each waits for its own answer.
@@ -15,12 +19,27 @@ pub(super) struct Pool {
 }
 
 impl Pool {
+    /// For answers that somebody waits for.
     pub(super) fn start(threads: usize) -> Result<Self, OpenError> {
+        Self::start_as("read", threads, || {})
+    }
+
+    /// One thread that gets what CPU others leave, and at least a tenth of a core that all want.
+    pub(super) fn start_behind() -> Result<Self, OpenError> {
+        Self::start_as("scan", 1, || {
+            // Of this thread alone, on Linux; elsewhere it would be of the whole process. Refused, it is as the others.
+            #[cfg(target_os = "linux")]
+            let _ = rustix::process::setpriority_process(None, BEHIND);
+        })
+    }
+
+    fn start_as(name: &str, threads: usize, begin: fn()) -> Result<Self, OpenError> {
         let (jobs, receiver) = channel::<Job>();
         let receiver = Arc::new(Mutex::new(receiver));
         for number in 0..threads {
             let receiver = receiver.clone();
-            spawn(&format!("martlet-read-{number}"), move || {
+            spawn(&format!("martlet-{name}-{number}"), move || {
+                begin();
                 while let Some(job) = next(&receiver) {
                     // One read that panics must not take the others' thread with it; its asker sees no answer.
                     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));

@@ -197,6 +197,35 @@ fn a_missing_segment_and_a_newer_format_are_refused() {
 }
 
 #[test]
+fn of_queues_that_lie_between_each_other_each_is_read_whole_and_alone() {
+    let mut folder = Folder::new();
+    let mut store = folder.open();
+    // Of one queue in four all but the last few are out of the cache.
+    let record = |queue: u64, offset: u64| Bytes::from(vec![(queue * 16 + offset % 16) as u8; 100 + offset as usize]);
+    for offset in 0..400 {
+        let append = |queue| Op::Append {
+            queue: QueueId(queue),
+            offset: QueueOffset(offset),
+            record: record(queue, offset),
+            terms: Vec::new(),
+            keep_until: UnixMillis(0),
+        };
+        let ticket = store.commit(Batch { time: UnixMillis(offset as i64), ops: (1..5).map(append).collect() });
+        folder.wait(&mut store, ticket);
+    }
+    let reader = store.reader();
+    for queue in 1..5 {
+        let range = QueueOffset(0)..QueueOffset(400);
+        let found = block_on(reader.messages(QueueId(queue), range.clone(), 1024, usize::MAX)).unwrap();
+        let places: Vec<_> = found.iter().map(|message| (message.offset.0, message.record.clone())).collect();
+        assert_eq!(places, (0..400).map(|offset| (offset, record(queue, offset))).collect::<Vec<_>>());
+        assert_eq!(block_on(reader.look_through(QueueId(queue), range, 1024, usize::MAX)).unwrap(), found);
+        let few = QueueOffset(10)..QueueOffset(20);
+        assert_eq!(block_on(reader.look_through(QueueId(queue), few, 1024, usize::MAX)).unwrap(), found[10..20]);
+    }
+}
+
+#[test]
 fn the_tail_is_answered_at_the_first_poll_and_shares_its_bytes() {
     let mut folder = Folder::new();
     let mut store = folder.open();
