@@ -2,11 +2,13 @@
 //! and how soon a message is with its subscriber.
 //!
 //! Each client says its whole set every 30 s, as the official ones do, and has one poll that waits. The lite topics are those that
-//! `send --lite-topics` made; neighbours belong to different clients.
+//! `send --lite-topics` made; neighbours belong to different clients. What waits in them is received first: the rest begins once
+//! nothing has come for [`QUIET`].
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
@@ -20,6 +22,8 @@ use crate::template::{Spread, Stamp, lite_topic};
 
 /// How often a client says its set.
 const SYNC: Duration = Duration::from_secs(30);
+/// Nothing was received for so long: nothing waited any more.
+const QUIET: Duration = Duration::from_secs(2);
 /// Clients that begin their sessions at the same time.
 const AT_A_TIME: usize = 32;
 
@@ -42,6 +46,13 @@ pub struct Lite {
     pub measure: Duration,
 }
 
+/// Messages of earlier runs that were received, and when the last one came, by [`now_ns`].
+#[derive(Default)]
+struct Backlog {
+    received: AtomicU64,
+    last_ns: AtomicU64,
+}
+
 /// Attaches all clients, lets them rest, then sends. Figures p50 to max are send to received.
 pub fn run(target: &Target, shape: &Lite) -> Result<Report> {
     let received = Arc::new(Tally::default());
@@ -49,6 +60,7 @@ pub fn run(target: &Target, shape: &Lite) -> Result<Report> {
     let spread = Spread::LiteTopics(shape.topics);
     let producing = Target { spread, ..target.clone() };
     let before_all = procfs::usage(&target.pids)?;
+    let (backlog, rested_enough) = (Arc::new(Backlog::default()), Arc::new(tokio::sync::Notify::new()));
     let worker = async |_, mut gate: Gate| {
         let began = Instant::now();
         let mut consumers = Vec::new();
@@ -70,7 +82,7 @@ pub fn run(target: &Target, shape: &Lite) -> Result<Report> {
         let (sends, syncs) = (Rc::new(RefCell::new(load::histogram()?)), Cell::new(0u64));
         let each = consumers.iter().enumerate().map(|(client, consumer)| {
             let client = client as u32;
-            let polls = poll_loop(consumer, run, &received, &receives);
+            let polls = poll_loop(consumer, run, &received, &receives, &backlog);
             let names = names_of(client, shape);
             let beats = sync_loop(consumer, client, shape.clients, names, &received, &syncs);
             async { tokio::join!(polls, beats) }
@@ -78,7 +90,7 @@ pub fn run(target: &Target, shape: &Lite) -> Result<Report> {
         let producers = [Rc::clone(&producer)];
         let sending = async {
             if shape.rate > 0 {
-                tokio::time::sleep(shape.rest).await;
+                rested_enough.notified().await;
                 paced(&producers, shape.rate, &received, Count::Failures, &sends).await;
             }
         };
@@ -92,16 +104,24 @@ pub fn run(target: &Target, shape: &Lite) -> Result<Report> {
         Ok((attached, syncs.get(), histograms))
     };
     let drive = || {
+        let begun = (Instant::now(), Snapshot::take(target, &received)?);
+        backlog.last_ns.store(now_ns(), Ordering::Relaxed);
+        while now_ns().saturating_sub(backlog.last_ns.load(Ordering::Relaxed)) < QUIET.as_nanos() as u64 {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let drained = begun.0.elapsed().saturating_sub(QUIET);
         let before = Snapshot::take(target, &received)?;
+        let drain_cpu = before.server_since(&begun.1).map(|(cores, _)| cores * (drained + QUIET).as_secs_f64());
         std::thread::sleep(shape.rest);
         let rested = Snapshot::take(target, &received)?;
+        rested_enough.notify_one();
         let timed = match shape.rate {
             0 => None,
             _ => Some(load::timed(target, &received, Duration::from_secs(1), shape.measure)?),
         };
-        Ok((before, rested, timed))
+        Ok(((drained, drain_cpu), before, rested, timed))
     };
-    let ((before, rested, timed), results) = load::run(1, &received, worker, drive)?;
+    let (((drained, drain_cpu), before, rested, timed), results) = load::run(1, &received, worker, drive)?;
     let mut report = Report::new(format!(
         "lite topics: {} clients subscribe to {} of them, {} sends a second of {} bytes",
         shape.clients, shape.topics, shape.rate, shape.size
@@ -109,6 +129,14 @@ pub fn run(target: &Target, shape: &Lite) -> Result<Report> {
     let subscriptions = f64::from(shape.topics.max(1));
     for (attached, syncs, (sends, receives)) in results {
         report.add("attached after", attached.as_secs_f64(), "s");
+        let waited = backlog.received.load(Ordering::Relaxed);
+        if waited > 0 {
+            report.add("backlog received", waited as f64, "messages");
+            report.add("backlog received in", drained.as_secs_f64(), "s");
+            drain_cpu
+                .into_iter()
+                .for_each(|cpu| report.add("its server CPU", cpu / waited as f64 * 1e6, "s per million"));
+        }
         report.add("synchronisations", syncs as f64, "");
         if timed.is_some() {
             report.add_latency(&receives);
@@ -150,7 +178,13 @@ async fn sync_loop(
     }
 }
 
-async fn poll_loop(consumer: &Consumer, run: u64, tally: &Tally, histogram: &RefCell<hdrhistogram::Histogram<u64>>) {
+async fn poll_loop(
+    consumer: &Consumer,
+    run: u64,
+    tally: &Tally,
+    histogram: &RefCell<hdrhistogram::Histogram<u64>>,
+    backlog: &Backlog,
+) {
     while !tally.stopped() {
         let received = match consumer.poll(0).await {
             Ok(answer) => consumer.read(answer).await,
@@ -159,8 +193,12 @@ async fn poll_loop(consumer: &Consumer, run: u64, tally: &Tally, histogram: &Ref
         let now = now_ns();
         match received {
             Ok(messages) => {
-                let own = messages.iter().filter_map(|m| Stamp::read(&m.body)).filter(|s| s.run == run);
-                for stamp in own {
+                for stamp in messages.iter().filter_map(|m| Stamp::read(&m.body)) {
+                    if stamp.run != run {
+                        backlog.received.fetch_add(1, Ordering::Relaxed);
+                        backlog.last_ns.store(now, Ordering::Relaxed);
+                        continue;
+                    }
                     tally.add(1);
                     if tally.recording() {
                         histogram.borrow_mut().saturating_record(now.saturating_sub(stamp.intended_ns));

@@ -78,6 +78,33 @@ pub(crate) fn malformed(error: Malformed) -> IndexError {
     IndexError(format!("an entry is damaged: {error}"))
 }
 
+/// The greatest key of each kind, so that keys which only ever grow (queue numbers, due times) are not looked up to find
+/// that they are new: of a segment full of new lite topics that is most of them.
+#[derive(Default)]
+struct Frontier {
+    kind: Vec<u8>,
+    greatest: Option<Vec<u8>>,
+}
+
+impl Frontier {
+    /// Whether `key` is greater than all that the index has with the same first `kind` bytes. Keys of a kind come one after
+    /// the other; what is added to the overlay meanwhile is not asked for again.
+    fn is_before<I: Index>(&mut self, overlay: &Overlay<'_, I>, key: &[u8], kind: usize) -> IndexResult<bool> {
+        let kind = &key[..kind.min(key.len())];
+        if self.kind != kind {
+            let mut end = kind.to_vec();
+            // Bytes of a kind are far below 255; if not, keys are looked up one by one.
+            let last = end.last_mut().and_then(|last| last.checked_add(1).map(|next| *last = next));
+            self.greatest = match last {
+                Some(()) => overlay.last(kind, &end)?.map(|(key, _)| key),
+                None => Some(vec![u8::MAX; key.len() + 1]),
+            };
+            self.kind = kind.to_vec();
+        }
+        Ok(self.greatest.as_deref().is_none_or(|greatest| key > greatest))
+    }
+}
+
 /// Merges what `mem` knows into the overlay. `rebuilding`: other segments may still come that have older knowledge.
 pub(crate) fn merge<I: Index>(
     overlay: &mut Overlay<'_, I>,
@@ -85,15 +112,19 @@ pub(crate) fn merge<I: Index>(
     rebuilding: bool,
     tally: &mut Tally,
 ) -> IndexResult<()> {
+    // A queue of which the index has no block is not searched for blocks either.
+    let (mut frontier, mut blocks) = (Frontier::default(), Frontier::default());
     for (id, queue) in mem.queues() {
-        merge_queue(overlay, mem, id, queue, rebuilding, tally)?;
+        let new = frontier.is_before(overlay, &queue_entry(id), 1)?;
+        let old = if new { None } else { queue_meta(overlay, id)? };
+        let empty = blocks.is_before(overlay, &block_entry(id, QueueOffset(0)), 1)?;
+        merge_queue(overlay, mem, (id, queue), (old, empty), rebuilding, tally)?;
     }
     for (key, entry) in &mem.keys {
         let at = key_entry(key);
-        let old = match overlay.get(&at)? {
-            Some(value) => Some(KeyEntry::decode(&value).map_err(malformed)?),
-            None => None,
-        };
+        let new = frontier.is_before(overlay, &at, 2)?;
+        let old = if new { None } else { overlay.get(&at)? };
+        let old = old.map(|value| KeyEntry::decode(&value).map_err(malformed)).transpose()?;
         let mut merged = old.clone().unwrap_or_default();
         merged.merge(entry.clone());
         if let Some(old) = &old {
@@ -129,12 +160,11 @@ pub(crate) fn queue_meta<I: Index>(overlay: &Overlay<'_, I>, queue: QueueId) -> 
 fn merge_queue<I: Index>(
     overlay: &mut Overlay<'_, I>,
     mem: &MemSegment,
-    id: QueueId,
-    queue: &MemQueue,
+    (id, queue): (QueueId, &MemQueue),
+    (old, empty): (Option<QueueMeta>, bool),
     rebuilding: bool,
     tally: &mut Tally,
 ) -> IndexResult<()> {
-    let old = queue_meta(overlay, id)?;
     if old.is_some_and(|old| old.forgotten) {
         if queue.forgotten
             && let Some(old) = old
@@ -210,7 +240,9 @@ fn merge_queue<I: Index>(
     if meta.trim > trim_before {
         load(overlay, trim_before, meta.trim)?;
     }
-    if let (Some(first), Some(last)) = (fresh.first(), fresh.last()) {
+    if let (Some(first), Some(last)) = (fresh.first(), fresh.last())
+        && !empty
+    {
         load(overlay, first.offset, last.offset.next())?;
     }
     touched.extend(fresh.into_iter().map(|place| (place.offset, place)));

@@ -4,6 +4,7 @@
 use super::{Changes, Index, IndexError, IndexResult, Segments};
 use bytes::Bytes;
 use fjall::compaction::filter::{CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict};
+use fjall::config::PartitioningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -55,7 +56,15 @@ impl FjallIndex {
             .with_compaction_filter_factories(Arc::new(move |_| Some(Arc::new(DropDeadTerms(segments.clone())))))
             .open()
             .map_err(failed)?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(4 << 20).manual_journal_persist(true);
+        // In small parts on every level: a look-up reads the part it needs. Whole ones are up to a megabyte per table,
+        // do not stay in the cache, and are read and checksummed again for each name that is not there.
+        let options = || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(4 << 20)
+                .manual_journal_persist(true)
+                .filter_block_partitioning_policy(PartitioningPolicy::all(true))
+                .index_block_partitioning_policy(PartitioningPolicy::all(true))
+        };
         let keyspace = database.keyspace(KEYSPACE, options).map_err(failed)?;
         Ok(&self.open.get_or_init(|| (database, keyspace)).1)
     }
