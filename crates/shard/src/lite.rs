@@ -50,8 +50,8 @@ pub(crate) struct Lite<T> {
     pub poll_places: BTreeMap<PollId, MemberNo>,
     /// Members whose polls may be served now.
     pub stirred: BTreeSet<MemberNo>,
-    /// Progress that is being loaded because it may have something for somebody.
-    pub waking: BTreeSet<(GroupId, QueueId)>,
+    /// Progress that is being loaded because it may have something for somebody, and the members that asked.
+    pub waking: BTreeMap<(GroupId, QueueId), Vec<MemberNo>>,
     /// To be said once the open batch is durable.
     pub notices: Vec<LiteNotice>,
     /// Timers of lite topics that are being looked at.
@@ -79,7 +79,7 @@ impl<T> Default for Lite<T> {
             polls: BTreeMap::new(),
             poll_places: BTreeMap::new(),
             stirred: BTreeSet::new(),
-            waking: BTreeSet::new(),
+            waking: BTreeMap::new(),
             notices: Vec::new(),
             expiring: BTreeSet::new(),
             expire_not_before: UnixMillis(0),

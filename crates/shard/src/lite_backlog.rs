@@ -89,7 +89,7 @@ impl<T> Shard<T> {
     pub(crate) fn meet_lite(&mut self, group: GroupId, queue: QueueId) {
         let lite = self.queues.get(&queue).and_then(|queue| queue.lite.as_ref());
         if lite.is_some_and(|lite| !lite.consumers.contains(&group)) {
-            self.wake_lite(group, queue);
+            self.wake_lite(group, queue, None);
         }
     }
 

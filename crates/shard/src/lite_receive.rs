@@ -10,6 +10,8 @@
 //!   when a message becomes durable, the lock ends, a retry is due, or the subscription is made; taken out when a look at it
 //!   finds nothing. Nobody is offered anything: who polls first is given it.
 //! - One reply may bring messages of several lite topics. The next one begins behind the last lite topic.
+//! - Of those that are not in memory, as many are read as a poll has room for, and handed out before others are read: the
+//!   clients together bring no more into memory than they take.
 //! - Progress that is evicted while something of it waits for its time is read again at that time.
 
 use crate::command::*;
@@ -94,13 +96,17 @@ impl<T> Shard<T> {
         let (group, limit) = (receive.group, receive.batch_size as usize);
         let Some(ready) = self.ready_of(number) else { return Vec::new() };
         let mut out = Vec::new();
-        for queue in ready.walk(limit + LOOK_AT) {
+        for queue in ready.awake(limit + LOOK_AT) {
             if out.len() >= limit {
                 break;
             }
             self.ready_of(number).into_iter().for_each(|ready| ready.pass(queue));
             if !self.lite.gone.contains(&queue) && !self.is_lite_progress_resident(group, queue) {
-                self.wake_lite(group, queue);
+                // It has left the memory since.
+                self.ready_of(number).into_iter().for_each(|ready| {
+                    ready.remove(queue);
+                    ready.insert(queue);
+                });
                 continue;
             }
             self.clamp(group, queue);
@@ -114,10 +120,25 @@ impl<T> Shard<T> {
             }
             self.ready_of(number).into_iter().for_each(|ready| ready.remove(queue));
         }
+        // At least one: what is always in memory must not keep the others asleep.
+        self.wake_some(number, group, (limit - out.len().min(limit)).max(1));
         self.counters.messages_out += out.len() as u64;
         self.counters.retries_out += out.iter().filter(|hand_out| hand_out.attempt > 1).count() as u64;
         self.renew_all(receive, &out);
         out
+    }
+
+    /// Has lite topics read that may have something for a member, so many at a time.
+    fn wake_some(&mut self, number: MemberNo, group: GroupId, most: usize) {
+        let waking = std::mem::take(&mut self.lite.waking);
+        let some = self.ready_of(number).map_or_else(Vec::new, |ready| {
+            ready.give_up_waking(|queue| waking.contains_key(&(group, queue)));
+            ready.wake(most)
+        });
+        self.lite.waking = waking;
+        for queue in some {
+            self.wake_lite(group, queue, Some(number));
+        }
     }
 
     /// Hands out the first messages of a lite topic that is not locked.
@@ -197,8 +218,22 @@ impl<T> Shard<T> {
     }
 
     fn ready_lite(&mut self, number: MemberNo, queue: QueueId) {
+        let awake = self.is_awake_for(number, queue);
         let Some(member) = self.lite.registry.get_mut(number) else { return };
-        member.ready.insert(queue);
+        match awake {
+            true => member.ready.insert_awake(queue),
+            false => member.ready.insert(queue),
+        }
+        self.stir_member(number);
+    }
+
+    fn is_awake_for(&self, number: MemberNo, queue: QueueId) -> bool {
+        let group = self.lite.registry.get(number).map(|member| member.group);
+        group.is_some_and(|group| self.is_lite_progress_resident(group, queue))
+    }
+
+    /// A member is to be looked at, if it waits.
+    fn stir_member(&mut self, number: MemberNo) {
         if self.lite.polls.contains_key(&number) {
             self.lite.stirred.insert(number);
         }
@@ -218,17 +253,30 @@ impl<T> Shard<T> {
         }
     }
 
-    /// Has a group's progress in a lite topic read, because it may have something for somebody.
-    pub(crate) fn wake_lite(&mut self, group: GroupId, queue: QueueId) {
-        if self.lite.waking.insert((group, queue)) {
-            self.handle(Work::LiteWake { group, queue });
+    /// Has a group's progress in a lite topic read, because it may have something for somebody: for this member, if it asks.
+    pub(crate) fn wake_lite(&mut self, group: GroupId, queue: QueueId, asks: Option<MemberNo>) {
+        let under_way = self.lite.waking.get_mut(&(group, queue));
+        match under_way {
+            Some(askers) => askers.extend(asks),
+            None => {
+                self.lite.waking.insert((group, queue), asks.into_iter().collect());
+                self.handle(Work::LiteWake { group, queue });
+            }
         }
     }
 
-    /// It has been read, or there is nothing any more.
+    /// It has been read, or there is nothing any more. Whoever asked looks on, whatever was found.
     pub(crate) fn lite_awake(&mut self, group: GroupId, queue: QueueId) {
-        self.lite.waking.remove(&(group, queue));
+        let askers = self.lite.waking.remove(&(group, queue)).unwrap_or_default();
+        // If it is locked or empty, the end of that says so; if it is gone, nothing will.
+        for &asker in &askers {
+            self.ready_of(asker).into_iter().for_each(|ready| ready.remove(queue));
+        }
         self.stir_lite(group, queue);
+        match self.lite_group(group).is_some_and(|facts| facts.wildcard) {
+            true => self.stir_wild(group),
+            false => askers.into_iter().for_each(|asker| self.stir_member(asker)),
+        }
     }
 
     /// The group gets nothing of this lite topic for a while, and the attempts under way do not count. What is in flight stays

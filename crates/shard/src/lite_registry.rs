@@ -35,35 +35,88 @@ pub fn sum_of(names: &[Arc<str>]) -> u64 {
     names.iter().fold(0, |sum, name| sum.wrapping_add(name_hash(name)))
 }
 
-/// Lite topics that may have something for a client, and where the next walk begins.
+/// Lite topics that may have something for a client.
+///
+/// *Awake* are those of which that is known and in memory: polls are served from these. The others are woken a few at a time, as
+/// many as a poll has room for: of a million that wait, those in memory are then the ones about to be handed out.
 #[derive(Debug, Default)]
 pub struct Ready {
+    awake: Round,
+    asleep: Round,
+    waking: BTreeSet<QueueId>,
+}
+
+/// Lite topics in a circle, and where the next walk begins.
+#[derive(Debug, Default)]
+struct Round {
     queues: BTreeSet<QueueId>,
     from: QueueId,
 }
 
-impl Ready {
-    /// True if it was not there.
-    pub fn insert(&mut self, queue: QueueId) -> bool {
-        self.queues.insert(queue)
-    }
-
-    pub fn remove(&mut self, queue: QueueId) {
-        self.queues.remove(&queue);
-    }
-
-    pub fn len(&self) -> usize {
-        self.queues.len()
-    }
-
+impl Round {
     /// The first ones of a walk around, at most so many.
-    pub fn walk(&self, most: usize) -> Vec<QueueId> {
+    fn walk(&self, most: usize) -> Vec<QueueId> {
         self.queues.range(self.from..).chain(self.queues.range(..self.from)).take(most).copied().collect()
     }
 
     /// The next walk begins behind this one.
-    pub fn pass(&mut self, queue: QueueId) {
+    fn pass(&mut self, queue: QueueId) {
         self.from = QueueId(queue.0 + 1);
+    }
+}
+
+impl Ready {
+    /// It may have something, and is not known to be in memory.
+    pub fn insert(&mut self, queue: QueueId) {
+        if !self.awake.queues.contains(&queue) && !self.waking.contains(&queue) {
+            self.asleep.queues.insert(queue);
+        }
+    }
+
+    /// It has something, and is in memory.
+    pub fn insert_awake(&mut self, queue: QueueId) {
+        self.remove(queue);
+        self.awake.queues.insert(queue);
+    }
+
+    pub fn remove(&mut self, queue: QueueId) {
+        self.awake.queues.remove(&queue);
+        self.asleep.queues.remove(&queue);
+        self.waking.remove(&queue);
+    }
+
+    pub fn len(&self) -> usize {
+        self.awake.queues.len() + self.asleep.queues.len() + self.waking.len()
+    }
+
+    /// The next awake ones, at most so many.
+    pub fn awake(&self, most: usize) -> Vec<QueueId> {
+        self.awake.walk(most)
+    }
+
+    /// An awake one has had its turn.
+    pub fn pass(&mut self, queue: QueueId) {
+        self.awake.pass(queue);
+    }
+
+    /// Takes the next ones that are to be woken, so that at most so many are being woken.
+    pub fn wake(&mut self, most: usize) -> Vec<QueueId> {
+        let some = self.asleep.walk(most.saturating_sub(self.waking.len()));
+        for &queue in &some {
+            self.asleep.pass(queue);
+            self.asleep.queues.remove(&queue);
+            self.waking.insert(queue);
+        }
+        some
+    }
+
+    /// Those that `still` does not know to be on their way are asleep again: what was read has left the memory since, or could
+    /// not be read.
+    pub fn give_up_waking(&mut self, still: impl Fn(QueueId) -> bool) {
+        for queue in self.waking.iter().copied().filter(|&queue| !still(queue)).collect::<Vec<_>>() {
+            self.waking.remove(&queue);
+            self.asleep.queues.insert(queue);
+        }
     }
 }
 
@@ -385,13 +438,26 @@ mod tests {
     fn a_walk_goes_around_and_begins_where_the_last_one_ended() {
         let mut ready = Ready::default();
         for n in [5, 1, 9] {
-            assert!(ready.insert(QueueId(n)));
+            ready.insert_awake(QueueId(n));
         }
-        assert!(!ready.insert(QueueId(5)));
-        assert_eq!(ready.walk(2), [1, 5].map(QueueId));
+        assert_eq!(ready.awake(2), [1, 5].map(QueueId));
         ready.pass(QueueId(5));
-        assert_eq!(ready.walk(9), [9, 1, 5].map(QueueId));
+        assert_eq!(ready.awake(9), [9, 1, 5].map(QueueId));
         ready.remove(QueueId(9));
-        assert_eq!(ready.walk(9), [1, 5].map(QueueId));
+        assert_eq!(ready.awake(9), [1, 5].map(QueueId));
+    }
+
+    #[test]
+    fn only_so_many_are_woken_at_a_time_and_what_does_not_wake_sleeps_on() {
+        let mut ready = Ready::default();
+        (0..10).for_each(|n| ready.insert(QueueId(n)));
+        assert_eq!(ready.wake(3), [0, 1, 2].map(QueueId));
+        assert_eq!(ready.wake(3), []);
+        ready.insert(QueueId(1));
+        ready.insert_awake(QueueId(0));
+        assert_eq!(ready.awake(9), [QueueId(0)]);
+        assert_eq!((ready.wake(3), ready.len()), (vec![QueueId(3)], 10));
+        ready.give_up_waking(|queue| queue == QueueId(3));
+        assert_eq!(ready.wake(9), [4, 5, 6, 7, 8, 9, 1, 2].map(QueueId), "around, and those last");
     }
 }

@@ -105,8 +105,12 @@ impl<T> Shard<T> {
         for group in self.wild_groups(parent) {
             let may_have = !self.progress.contains_key(&(group, queue)) || self.is_lite_deliverable(group, queue);
             if may_have && self.lite.groups.contains(&group) {
+                let awake = self.is_lite_deliverable(group, queue);
                 if let Some(wild) = self.wild_of(group) {
-                    wild.ready.insert(queue);
+                    match awake {
+                        true => wild.ready.insert_awake(queue),
+                        false => wild.ready.insert(queue),
+                    }
                 }
                 self.stir_wild(group);
             }
@@ -118,7 +122,7 @@ impl<T> Shard<T> {
     pub(crate) fn stir_every(&mut self, group: GroupId, queue: QueueId) {
         if self.is_lite_deliverable(group, queue) {
             if let Some(wild) = self.wild_of(group) {
-                wild.ready.insert(queue);
+                wild.ready.insert_awake(queue);
             }
             return self.stir_wild(group);
         }

@@ -139,7 +139,7 @@ impl<T> Shard<T> {
         let Some(progress) = self.progress.get_mut(&(group, queue)) else {
             // Evicted while something waited: read again, which comes back here.
             if self.lite_group(group).is_some() {
-                self.wake_lite(group, queue);
+                self.wake_lite(group, queue, None);
             }
             return;
         };

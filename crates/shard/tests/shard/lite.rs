@@ -267,6 +267,41 @@ fn of_idle_lite_topics_nothing_stays_in_memory_beyond_the_limit() {
 }
 
 #[test]
+fn a_poll_brings_no_more_lite_topics_into_memory_than_it_takes_and_all_are_received() {
+    let mut world = world();
+    let names: Vec<String> = (0..90).map(|n| format!("session-{n}")).collect();
+    for name in &names {
+        world.send_lite("chat", name, &["hello"]);
+    }
+    world.crash();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    world.subscribe_lite("web", 1, &names);
+    world.settle();
+    let received = world.receive("web", client(&world, 1).batch(4));
+    let (resident, ..) = world.shard().shard().lite_sizes();
+    // Of each a queue and the group's progress; and as many again for the next poll.
+    assert!(resident <= 2 * 2 * 4, "{resident} are in memory for a poll of 4");
+    let mut left = names.len();
+    let mut settle = |world: &mut World, received: &crate::world::Received| {
+        for delivery in &received.0 {
+            world.ack(&delivery.handle).unwrap();
+        }
+        left -= received.len();
+        left
+    };
+    settle(&mut world, &received);
+    for _ in 0..names.len() {
+        // What is in memory at any time is thrown out: nothing is lost by that.
+        world.shard_mut().shard_mut().evict_clean();
+        let received = world.receive("web", client(&world, 1).batch(4));
+        if settle(&mut world, &received) == 0 {
+            return;
+        }
+    }
+    panic!("some lite topics were never received");
+}
+
+#[test]
 fn a_parent_has_no_more_lite_topics_than_it_may_and_each_message_names_one() {
     let few = LiteParent { topics_max: 2, ..LASTING };
     let mut world = World::new(1).lite_parent("chat", few);
