@@ -13,7 +13,7 @@ const liteInvisible = 30 * time.Second
 
 // lite runs a lite push consumer of the lite topics named, below the topic.
 func lite(o *options) error {
-	end := ended()
+	o.endWithStandardInput()
 	tally := newTally()
 	var once sync.Once
 	reached := make(chan struct{})
@@ -43,16 +43,15 @@ func lite(o *options) error {
 				break
 			}
 			failed("receive_failed", err)
-			if o.late() {
+			if !o.again() {
 				return err
 			}
-			time.Sleep(200 * time.Millisecond)
 		}
 	}
 	emit(event{"event": "subscribed"})
 	select {
 	case <-reached:
-	case <-end:
+	case <-o.ended:
 	case <-time.After(time.Until(o.deadline)):
 	}
 	return nil

@@ -74,10 +74,9 @@ func start[C client](o *options, create func() (C, error)) (C, error) {
 			return c, nil
 		}
 		failed("start_failed", err)
-		if o.late() {
+		if !o.again() {
 			return c, err
 		}
-		time.Sleep(200 * time.Millisecond)
 	}
 }
 
@@ -188,10 +187,9 @@ func produce(o *options) error {
 				return nil
 			}
 			emit(event{"event": "send_failed", "index": index, "message": err.Error()})
-			if o.late() {
+			if !o.again() {
 				return err
 			}
-			time.Sleep(100 * time.Millisecond)
 		}
 	}
 	if !o.stdin {
@@ -266,18 +264,8 @@ func (t *tally) finish(id string) int {
 	return len(t.done)
 }
 
-// ended is closed when standard input ends.
-func ended() <-chan struct{} {
-	end := make(chan struct{})
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		close(end)
-	}()
-	return end
-}
-
 func simple(o *options) error {
-	end := ended()
+	o.endWithStandardInput()
 	consumer, err := start(o, func() (rmq.SimpleConsumer, error) {
 		return rmq.NewSimpleConsumer(o.config(), rmq.WithSimpleAwaitDuration(10*time.Second),
 			rmq.WithSimpleSubscriptionExpressions(map[string]*rmq.FilterExpression{o.topic: o.expression()}))
@@ -290,7 +278,7 @@ func simple(o *options) error {
 	ctx := context.Background()
 	for done := 0; !o.late() && (o.count == 0 || done < o.count); {
 		select {
-		case <-end:
+		case <-o.ended:
 			return nil
 		default:
 		}
@@ -301,7 +289,9 @@ func simple(o *options) error {
 		}
 		if err != nil {
 			failed("receive_failed", err)
-			time.Sleep(200 * time.Millisecond)
+			if !o.again() {
+				return nil
+			}
 			continue
 		}
 		for _, m := range messages {
@@ -330,7 +320,7 @@ func simple(o *options) error {
 }
 
 func push(o *options) error {
-	end := ended()
+	o.endWithStandardInput()
 	tally := newTally()
 	var once sync.Once
 	reached := make(chan struct{})
@@ -363,7 +353,7 @@ func push(o *options) error {
 	defer stop(consumer)
 	select {
 	case <-reached:
-	case <-end:
+	case <-o.ended:
 	case <-time.After(time.Until(o.deadline)):
 	}
 	return nil

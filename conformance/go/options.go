@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"flag"
+	"io"
+	"os"
 	"time"
 )
 
@@ -15,7 +17,12 @@ type options struct {
 	failFirst, failEvery                    int
 	invisible, changeInvisible              time.Duration
 	deadline                                time.Time
+	// ended is closed when standard input ends, where only its end matters; nil, and so never, where messages come from there.
+	ended chan struct{}
 }
+
+// retry is between two tries of what fails while the broker is away: that it is back is no event this client reports.
+const retry = 200 * time.Millisecond
 
 func parse(args []string) (*options, error) {
 	if len(args) < 2 {
@@ -50,5 +57,27 @@ func parse(args []string) (*options, error) {
 }
 
 func (o *options) late() bool { return time.Now().After(o.deadline) }
+
+// again says whether to try again, once it is time to: not after the deadline, nor when standard input has ended, which ends the wait.
+func (o *options) again() bool {
+	if o.late() {
+		return false
+	}
+	select {
+	case <-o.ended:
+		return false
+	case <-time.After(retry):
+		return true
+	}
+}
+
+func (o *options) endWithStandardInput() {
+	ended := make(chan struct{})
+	o.ended = ended
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		close(ended)
+	}()
+}
 
 func (o *options) fails(delivery int) bool { return o.failAll || delivery <= o.failFirst }

@@ -3,6 +3,7 @@
 
 const { parseArgs } = require('node:util');
 const readline = require('node:readline');
+const { setTimeout } = require('node:timers/promises');
 const {
   ConsumeResult, FilterExpression, LitePushConsumerImpl, Producer, PushConsumer, SimpleConsumer,
 } = require('rocketmq-client-nodejs');
@@ -24,7 +25,9 @@ const { positionals: [ command ], values: given } = parseArgs({
 const number = name => Number(given[name]);
 const deadline = Date.now() + number('deadline-secs') * 1000;
 const late = () => Date.now() >= deadline;
-const sleep = ms => new Promise(resolve => setTimeout(resolve, ms));
+// Between two tries of what fails while the broker is away: that it is back is no event this client reports.
+const RETRY_MS = 200;
+const LEAVE_MS = 3000;
 const emit = (event, fields) => process.stdout.write(JSON.stringify({ event, ...fields }) + '\n');
 
 function filter() {
@@ -38,6 +41,19 @@ const base = {
   logger: { info() {}, debug() {}, warn: log, error: log, close() {} },
 };
 
+// Standard input has ended (where only its end matters), or all has come that was waited for.
+const ended = new AbortController();
+const end = () => ended.abort();
+function endWithStandardInput() {
+  process.stdin.on('data', () => {});
+  process.stdin.on('end', end);
+}
+
+// True after so long, false as soon as the end has come.
+const pause = ms => setTimeout(ms, true, { signal: ended.signal }).catch(() => false);
+// Whether to try again, once it is time to.
+const again = async () => !late() && await pause(RETRY_MS);
+
 // Starting fails while the broker is away or a topic is not known yet: try until the deadline.
 async function start(create) {
   for (;;) {
@@ -48,8 +64,7 @@ async function start(create) {
       return client;
     } catch (e) {
       emit('start_failed', { message: String(e) });
-      if (late()) throw e;
-      await sleep(200);
+      if (!await again()) throw e;
     }
   }
 }
@@ -80,8 +95,7 @@ async function send(producer, index, line) {
       return;
     } catch (e) {
       emit('send_failed', { index, message: String(e) });
-      if (late()) throw e;
-      await sleep(100);
+      if (!await again()) throw e;
     }
   }
 }
@@ -149,17 +163,6 @@ function received(view, fields) {
   });
 }
 
-let ended = false;
-let wake = () => {};
-function end() {
-  ended = true;
-  wake();
-}
-function endWithStandardInput() {
-  process.stdin.on('data', () => {});
-  process.stdin.on('end', end);
-}
-
 async function settle(consumer, view) {
   received(view);
   const id = view.messageId;
@@ -184,13 +187,13 @@ async function simple() {
     ...base, consumerGroup: given.group, awaitDuration: 10000,
     subscriptions: new Map([[ given.topic, filter() ]]),
   }));
-  while (!late() && !ended && !finished()) {
+  while (!late() && !ended.signal.aborted && !finished()) {
     let views;
     try {
       views = await consumer.receive(number('batch'), number('invisible-secs') * 1000);
     } catch (e) {
       emit('receive_failed', { message: String(e) });
-      await sleep(200);
+      if (!await again()) break;
       continue;
     }
     for (const view of views) await settle(consumer, view);
@@ -209,21 +212,13 @@ async function consume(view) {
   return ConsumeResult.SUCCESS;
 }
 
-async function untilEnded() {
-  await new Promise(resolve => {
-    wake = resolve;
-    if (ended) resolve();
-    setTimeout(resolve, Math.max(0, deadline - Date.now()));
-  });
-}
-
 async function push() {
   endWithStandardInput();
   const consumer = await start(() => new PushConsumer({
     ...base, consumerGroup: given.group, maxCacheMessageCount: number('cache'), longPollingTimeout: 10000,
     subscriptions: new Map([[ given.topic, filter() ]]), messageListener: { consume },
   }));
-  await untilEnded();
+  await pause(Math.max(0, deadline - Date.now()));
   return consumer;
 }
 
@@ -236,7 +231,7 @@ async function lite() {
   }));
   for (const name of given['lite-topics'].split(',')) await subscribeLite(consumer, name);
   emit('subscribed');
-  await untilEnded();
+  await pause(Math.max(0, deadline - Date.now()));
   return consumer;
 }
 
@@ -247,8 +242,7 @@ async function subscribeLite(consumer, name) {
       return;
     } catch (e) {
       emit('receive_failed', { message: String(e) });
-      if (late()) throw e;
-      await sleep(200);
+      if (!await again()) throw e;
     }
   }
 }
@@ -257,7 +251,7 @@ async function main() {
   const run = { produce, simple, push, lite }[command];
   if (!run) throw new Error(`unknown command ${command}`);
   const client = await run();
-  await Promise.race([ client.shutdown(), sleep(3000) ]); // a broker that is away must not hold the agent
+  await Promise.race([ client.shutdown(), setTimeout(LEAVE_MS) ]); // a broker that is away must not hold the agent
   emit('done');
 }
 

@@ -17,6 +17,8 @@ from rocketmq import (  # noqa: E402
 )
 from rocketmq.grpc_protocol import FilterType  # noqa: E402
 
+# Seconds between two tries of what fails while the broker is away: that it is back is no event this client reports.
+RETRY_SECS = 0.2
 LOCK = threading.Lock()
 
 
@@ -73,6 +75,10 @@ class Agent:
     def late(self):
         return time.monotonic() >= self.deadline
 
+    def again(self):
+        """Whether to try again, once it is time to: not after the deadline, nor when standard input has ended, which ends the wait."""
+        return not self.late() and not self.ended.wait(RETRY_SECS)
+
     def configuration(self):
         return ClientConfiguration(self.given.endpoint, Credentials())
 
@@ -91,9 +97,8 @@ class Agent:
                 return client
             except Exception as e:  # the client raises many kinds
                 emit("start_failed", message=repr(e))
-                if self.late():
+                if not self.again():
                     raise
-                time.sleep(0.2)
 
     def end_with_standard_input(self):
         def watch():
@@ -162,9 +167,8 @@ class Agent:
                 return
             except Exception as e:
                 emit("send_failed", index=index, message=repr(e))
-                if self.late():
+                if not self.again():
                     raise
-                time.sleep(0.1)
 
     def end(self, transaction, end):
         try:
@@ -202,9 +206,8 @@ class Agent:
                     break
                 except Exception as e:  # its quota is 0 until the broker has told
                     emit("receive_failed", message=repr(e))
-                    if self.late():
+                    if not self.again():
                         raise
-                    time.sleep(0.2)
         emit("subscribed")
 
     def receive(self, consumer):
@@ -213,7 +216,8 @@ class Agent:
                 messages = consumer.receive(self.given.batch, self.given.invisible_secs)
             except Exception as e:
                 emit("receive_failed", message=repr(e))
-                time.sleep(0.2)
+                if not self.again():
+                    break
                 continue
             for message in messages or []:
                 self.settle(consumer, message)

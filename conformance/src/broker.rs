@@ -1,10 +1,12 @@
 //! A broker process on ports of its own, in a folder of its own.
 
-use std::fs::{self, OpenOptions};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -245,23 +247,32 @@ impl Broker {
         let mut command = martlet(&own.binary);
         command.arg("--data").arg(own.folder.path().join("data")).args(&own.flags);
         command.args(["--grpc-listen", &self.endpoint, "--admin-listen", &own.admin]);
-        command.stdin(Stdio::null()).stdout(log).stderr(errors);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
         let child = own.child.insert(command.spawn().map_err(io(format!("starting {command:?}")))?);
-        let address: SocketAddr = self.endpoint.parse().map_err(|error| HarnessError::Command {
-            what: format!("parsing the address {}", self.endpoint),
-            output: format!("{error}"),
-        })?;
-        let deadline = Instant::now() + Duration::from_secs(START_SECS);
-        while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
-            let ended = child.try_wait().map_err(io("asking for the broker"))?.is_some();
-            if ended || Instant::now() >= deadline {
-                let what = if ended { "the broker's start (it has ended)" } else { "the broker's start" };
-                return Err(HarnessError::Timeout { what: what.into(), secs: START_SECS, log: tail(&log_path) });
-            }
-            // A port that nobody listens on yet offers no event to wait for.
-            std::thread::sleep(Duration::from_millis(10));
+        let (tell, ready) = channel();
+        if let Some(said) = child.stdout.take() {
+            // Ends with the process: what it says later goes to the log too.
+            std::thread::spawn(move || copy_lines(said, log, &tell));
         }
-        Ok(())
+        ready.recv_timeout(Duration::from_secs(START_SECS)).map_err(|why| {
+            let what = match why {
+                RecvTimeoutError::Timeout => "the broker's start",
+                RecvTimeoutError::Disconnected => "the broker's start (it has ended)",
+            };
+            HarnessError::Timeout { what: what.into(), secs: START_SECS, log: tail(&log_path) }
+        })
+    }
+}
+
+/// Copies what a broker says to its log, and tells when it says that it is ready.
+fn copy_lines(said: ChildStdout, mut log: File, tell: &Sender<()>) {
+    for line in BufReader::new(said).lines().map_while(std::result::Result::ok) {
+        if writeln!(log, "{line}").is_err() {
+            return;
+        }
+        if line.starts_with("Ready after") {
+            let _ = tell.send(());
+        }
     }
 }
 

@@ -4,8 +4,6 @@ mod options;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use options::Options;
@@ -16,6 +14,10 @@ use rocketmq::model::message::{Message, MessageBuilder, MessageView};
 use rocketmq::model::transaction::{Transaction, TransactionResolution};
 use rocketmq::{Producer, SimpleConsumer};
 use serde_json::{json, Value};
+use tokio::sync::watch;
+
+/// Between two tries of what fails while the broker is away: that it is back is no event this client reports.
+const RETRY: Duration = Duration::from_millis(200);
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -27,7 +29,9 @@ fn emit(event: Value) {
 }
 
 fn main() {
-    let outcome = Options::parse(std::env::args().skip(1)).map_err(Failure::from).and_then(run);
+    let outcome = Options::parse(std::env::args().skip(1))
+        .map_err(Failure::from)
+        .and_then(run);
     match outcome {
         Ok(()) => emit(json!({"event": "done"})),
         Err(e) => {
@@ -40,7 +44,10 @@ fn main() {
 }
 
 fn run(options: Options) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         match options.command.as_str() {
             "produce" => produce(&options).await,
@@ -61,27 +68,65 @@ fn client_option(options: &Options) -> ClientOption {
     option
 }
 
-/// What to do about a start that failed: starting fails while the broker is away or a topic is not known yet.
-async fn start_failed(options: &Options, error: ClientError) -> Result<(), Failure> {
-    emit(json!({"event": "start_failed", "message": format!("{error:?}")}));
-    if options.late() {
-        return Err(error.into());
+/// Whether standard input has ended, where only its end matters.
+#[derive(Clone)]
+struct Ended(watch::Receiver<bool>);
+
+impl Ended {
+    /// Reads standard input to its end, on a thread of its own.
+    fn with_standard_input() -> Ended {
+        let (ended, end) = watch::channel(false);
+        std::thread::spawn(move || {
+            let _ = std::io::stdin().lock().read_to_end(&mut Vec::new());
+            let _ = ended.send(true);
+        });
+        Ended(end)
     }
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    Ok(())
+
+    /// Never: the messages come from there.
+    fn never() -> Ended {
+        Ended(watch::channel(false).1)
+    }
+
+    fn is(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Whether to try again, once it is time to: not after the deadline, nor when standard input has ended, which ends the wait.
+    async fn again(&mut self, options: &Options) -> bool {
+        let end = async {
+            if self.0.wait_for(|&ended| ended).await.is_err() {
+                std::future::pending::<()>().await; // it never will
+            }
+        };
+        !options.late() && tokio::time::timeout(RETRY, end).await.is_err()
+    }
+
+    /// What to do about a start that failed: starting fails while the broker is away or a topic is not known yet.
+    async fn start_failed(&mut self, options: &Options, error: ClientError) -> Result<(), Failure> {
+        emit(json!({"event": "start_failed", "message": format!("{error:?}")}));
+        if self.again(options).await {
+            Ok(())
+        } else {
+            Err(error.into())
+        }
+    }
 }
 
 async fn produce(options: &Options) -> Result<(), Failure> {
+    let mut ended = Ended::never();
     let producer = loop {
         let mut option = ProducerOption::default();
         option.set_topics(vec![options.text("topic")]);
         let mut producer = match options.transactional {
-            true => Producer::new_transaction_producer(option, client_option(options), Box::new(check))?,
+            true => {
+                Producer::new_transaction_producer(option, client_option(options), Box::new(check))?
+            }
             false => Producer::new(option, client_option(options))?,
         };
         match producer.start().await {
             Ok(()) => break producer,
-            Err(e) => start_failed(options, e).await?,
+            Err(e) => ended.start_failed(options, e).await?,
         }
     };
     emit(json!({"event": "ready"}));
@@ -101,7 +146,13 @@ async fn produce(options: &Options) -> Result<(), Failure> {
         }
     } else {
         for index in 0..options.number("count", 0) {
-            send(options, &producer, index, &json!({"body": format!("message {index}")})).await?;
+            send(
+                options,
+                &producer,
+                index,
+                &json!({"body": format!("message {index}")}),
+            )
+            .await?;
         }
     }
     let _ = tokio::time::timeout(Duration::from_secs(3), producer.shutdown()).await;
@@ -118,13 +169,22 @@ fn check(_transaction_id: String, message: MessageView) -> TransactionResolution
     }
 }
 
-async fn send(options: &Options, producer: &Producer, index: u64, line: &Value) -> Result<(), Failure> {
+async fn send(
+    options: &Options,
+    producer: &Producer,
+    index: u64,
+    line: &Value,
+) -> Result<(), Failure> {
     loop {
         let topic = options.text("topic");
         let mut builder = match line["deliver_at_ms"].as_i64() {
             // This client takes seconds.
-            Some(millis) => MessageBuilder::delay_message_builder(topic, body(line)?, millis / 1_000),
-            None => MessageBuilder::builder().set_topic(topic).set_body(body(line)?),
+            Some(millis) => {
+                MessageBuilder::delay_message_builder(topic, body(line)?, millis / 1_000)
+            }
+            None => MessageBuilder::builder()
+                .set_topic(topic)
+                .set_body(body(line)?),
         };
         if let Some(tag) = line["tag"].as_str() {
             builder = builder.set_tag(tag);
@@ -136,11 +196,16 @@ async fn send(options: &Options, producer: &Producer, index: u64, line: &Value) 
             builder = builder.set_keys(keys.iter().filter_map(Value::as_str).collect());
         }
         if let Some(properties) = line["properties"].as_object() {
-            let pairs = properties.iter().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string()));
+            let pairs = properties
+                .iter()
+                .map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string()));
             builder = builder.set_properties(pairs.collect::<HashMap<String, String>>());
         }
         let sent = match line["transaction"].as_str() {
-            None => producer.send(builder.build()?).await.map(|receipt| receipt.message_id().to_string()),
+            None => producer
+                .send(builder.build()?)
+                .await
+                .map(|receipt| receipt.message_id().to_string()),
             Some(end) => send_half(producer, builder.enable_transaction().build()?, end).await,
         };
         match sent {
@@ -150,16 +215,19 @@ async fn send(options: &Options, producer: &Producer, index: u64, line: &Value) 
             }
             Err(e) => {
                 emit(json!({"event": "send_failed", "index": index, "message": format!("{e:?}")}));
-                if options.late() {
+                if !Ended::never().again(options).await {
                     return Err(e.into());
                 }
-                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
 }
 
-async fn send_half(producer: &Producer, message: impl Message, end: &str) -> Result<String, ClientError> {
+async fn send_half(
+    producer: &Producer,
+    message: impl Message,
+    end: &str,
+) -> Result<String, ClientError> {
     let transaction = producer.send_transaction_message(message).await?;
     let id = transaction.message_id().to_string();
     let ended = match end {
@@ -178,15 +246,26 @@ fn body(line: &Value) -> Result<Vec<u8>, Failure> {
     match line["body_hex"].as_str() {
         None => Ok(line["body"].as_str().unwrap_or_default().into()),
         Some(hex) => {
-            let digits = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).map_err(Failure::from));
-            digits.map(|pair| Ok(u8::from_str_radix(pair?, 16)?)).collect()
+            let digits = hex
+                .as_bytes()
+                .chunks(2)
+                .map(|pair| std::str::from_utf8(pair).map_err(Failure::from));
+            digits
+                .map(|pair| Ok(u8::from_str_radix(pair?, 16)?))
+                .collect()
         }
     }
 }
 
 fn received(message: &MessageView) {
-    let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let hex: String = message.body().iter().map(|byte| format!("{byte:02x}")).collect();
+    let at = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let hex: String = message
+        .body()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     emit(json!({
         "event": "received", "id": message.message_id(), "topic": message.topic(),
         "at_ms": at.as_millis() as u64, "body_hex": hex,
@@ -197,15 +276,12 @@ fn received(message: &MessageView) {
 
 async fn simple(options: &Options) -> Result<(), Failure> {
     if options.number("change-invisible", 0) > 0 {
-        emit(json!({"event": "unsupported", "message": "rocketmq 5.0.0 for Rust cannot change an invisible duration"}));
+        emit(
+            json!({"event": "unsupported", "message": "rocketmq 5.0.0 for Rust cannot change an invisible duration"}),
+        );
         return Ok(());
     }
-    let ended = Arc::new(AtomicBool::new(false));
-    let end = ended.clone();
-    std::thread::spawn(move || {
-        let _ = std::io::stdin().lock().read_to_end(&mut Vec::new());
-        end.store(true, Ordering::Relaxed);
-    });
+    let mut ended = Ended::with_standard_input();
     let topic = options.text("topic");
     let consumer = loop {
         let mut option = SimpleConsumerOption::default();
@@ -216,7 +292,7 @@ async fn simple(options: &Options) -> Result<(), Failure> {
         let mut consumer = SimpleConsumer::new(option, client)?;
         match consumer.start().await {
             Ok(()) => break consumer,
-            Err(e) => start_failed(options, e).await?,
+            Err(e) => ended.start_failed(options, e).await?,
         }
     };
     emit(json!({"event": "ready"}));
@@ -227,14 +303,19 @@ async fn simple(options: &Options) -> Result<(), Failure> {
     };
     let count = options.number("count", 0) as usize;
     let (mut deliveries, mut done) = (HashMap::<String, u64>::new(), HashSet::new());
-    while !options.late() && !ended.load(Ordering::Relaxed) && (count == 0 || done.len() < count) {
+    while !options.late() && !ended.is() && (count == 0 || done.len() < count) {
         let invisible = Duration::from_secs(options.number("invisible-secs", 30));
         let batch = options.number("batch", 16) as i32;
-        let messages = match consumer.receive_with(&topic, &filter, batch, invisible).await {
+        let messages = match consumer
+            .receive_with(&topic, &filter, batch, invisible)
+            .await
+        {
             Ok(messages) => messages,
             Err(e) => {
                 emit(json!({"event": "receive_failed", "message": format!("{e:?}")}));
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                if !ended.again(options).await {
+                    break;
+                }
                 continue;
             }
         };
@@ -251,7 +332,9 @@ async fn simple(options: &Options) -> Result<(), Failure> {
                     emit(json!({"event": "acked", "id": id}));
                     done.insert(id);
                 }
-                Err(e) => emit(json!({"event": "ack_failed", "id": id, "message": format!("{e:?}")})),
+                Err(e) => {
+                    emit(json!({"event": "ack_failed", "id": id, "message": format!("{e:?}")}))
+                }
             }
         }
     }

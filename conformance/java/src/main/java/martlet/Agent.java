@@ -36,6 +36,8 @@ import org.apache.rocketmq.client.apis.producer.TransactionResolution;
 /** Drives the published Java client on the harness's behalf. */
 public final class Agent {
     private static final ClientServiceProvider PROVIDER = ClientServiceProvider.loadService();
+    /** Between two tries of what fails while the broker is away: that it is back is no event this client reports. */
+    private static final long RETRY_MILLIS = 200;
     private final Options options;
     private final Events events;
     private final ClientConfiguration configuration;
@@ -69,6 +71,11 @@ public final class Agent {
         return System.nanoTime() - deadlineNanos >= 0;
     }
 
+    /** Whether to try again, once it is time to: not after the deadline, nor when standard input has ended, which ends the wait. */
+    private boolean again() throws InterruptedException {
+        return !late() && !ended.await(RETRY_MILLIS, TimeUnit.MILLISECONDS);
+    }
+
     private interface Starter<T> {
         T start() throws ClientException;
     }
@@ -82,10 +89,9 @@ public final class Agent {
                 return client;
             } catch (ClientException | RuntimeException e) {
                 events.failed("start_failed", e);
-                if (late()) {
+                if (!again()) {
                     throw e;
                 }
-                Thread.sleep(200);
             }
         }
     }
@@ -148,10 +154,9 @@ public final class Agent {
                 event.addProperty("index", index);
                 event.addProperty("message", String.valueOf(e));
                 events.emit(event);
-                if (late()) {
+                if (!again()) {
                     throw e;
                 }
-                Thread.sleep(100);
             }
         }
     }
@@ -236,7 +241,9 @@ public final class Agent {
                     messages = consumer.receive(options.batch(), Duration.ofSeconds(options.invisibleSecs()));
                 } catch (ClientException | RuntimeException e) {
                     events.failed("receive_failed", e);
-                    Thread.sleep(200);
+                    if (!again()) {
+                        break;
+                    }
                     continue;
                 }
                 for (MessageView message : messages) {
@@ -322,10 +329,9 @@ public final class Agent {
                         break;
                     } catch (ClientException | RuntimeException e) {
                         events.failed("receive_failed", e);
-                        if (late()) {
+                        if (!again()) {
                             throw e;
                         }
-                        Thread.sleep(200);
                     }
                 }
             }
