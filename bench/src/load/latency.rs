@@ -84,31 +84,20 @@ pub async fn poll_loop(
     let mut turn = index;
     let mut acks = tokio::task::JoinSet::new();
     while !tally.stopped() {
-        let received = match consumer.poll(turn).await {
-            Ok(answer) => consumer.read(answer).await,
-            Err(error) => Err(error),
-        };
+        let messages = consumer.receive(turn, tally).await;
         let now = now_ns();
         turn += 1;
-        match received {
-            Ok(messages) => {
-                let own = messages.iter().filter_map(|m| Stamp::read(&m.body)).filter(|s| s.run == run);
-                for stamp in own.filter(|s| s.intended_ns > 0) {
-                    tally.add(1);
-                    if tally.recording() {
-                        histogram.borrow_mut().saturating_record(now.saturating_sub(stamp.intended_ns));
-                    }
-                }
-                // The next poll does not wait for the acks, as in a push consumer.
-                while acks.try_join_next().is_some() {}
-                let (consumer, tally) = (Rc::clone(consumer), Arc::clone(tally));
-                acks.spawn_local(async move { consumer.ack(&messages, Acks::Single, &tally).await });
-            }
-            Err(error) => {
-                tally.fail(&error);
-                tokio::time::sleep(Duration::from_millis(20)).await;
+        let own = messages.iter().filter_map(|m| Stamp::read(&m.body)).filter(|s| s.run == run);
+        for stamp in own.filter(|s| s.intended_ns > 0) {
+            tally.add(1);
+            if tally.recording() {
+                histogram.borrow_mut().saturating_record(now.saturating_sub(stamp.intended_ns));
             }
         }
+        // The next poll does not wait for the acks, as in a push consumer.
+        while acks.try_join_next().is_some() {}
+        let (consumer, tally) = (Rc::clone(consumer), Arc::clone(tally));
+        acks.spawn_local(async move { consumer.ack(&messages, Acks::Single, &tally).await });
     }
     while acks.join_next().await.is_some() {}
 }

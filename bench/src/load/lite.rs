@@ -186,30 +186,19 @@ async fn poll_loop(
     backlog: &Backlog,
 ) {
     while !tally.stopped() {
-        let received = match consumer.poll(0).await {
-            Ok(answer) => consumer.read(answer).await,
-            Err(error) => Err(error),
-        };
+        let messages = consumer.receive(0, tally).await;
         let now = now_ns();
-        match received {
-            Ok(messages) => {
-                for stamp in messages.iter().filter_map(|m| Stamp::read(&m.body)) {
-                    if stamp.run != run {
-                        backlog.received.fetch_add(1, Ordering::Relaxed);
-                        backlog.last_ns.store(now, Ordering::Relaxed);
-                        continue;
-                    }
-                    tally.add(1);
-                    if tally.recording() {
-                        histogram.borrow_mut().saturating_record(now.saturating_sub(stamp.intended_ns));
-                    }
-                }
-                consumer.ack(&messages, Acks::Single, tally).await;
+        for stamp in messages.iter().filter_map(|m| Stamp::read(&m.body)) {
+            if stamp.run != run {
+                backlog.received.fetch_add(1, Ordering::Relaxed);
+                backlog.last_ns.store(now, Ordering::Relaxed);
+                continue;
             }
-            Err(error) => {
-                tally.fail(&error);
-                tokio::time::sleep(Duration::from_millis(20)).await;
+            tally.add(1);
+            if tally.recording() {
+                histogram.borrow_mut().saturating_record(now.saturating_sub(stamp.intended_ns));
             }
         }
+        consumer.ack(&messages, Acks::Single, tally).await;
     }
 }

@@ -155,6 +155,23 @@ impl Consumer {
         Ok(messages)
     }
 
+    /// Polls once. An error is counted, and nothing received.
+    pub async fn receive(&self, turn: usize, tally: &Tally) -> Vec<Message> {
+        let received = match self.poll(turn).await {
+            Ok(answer) => self.read(answer).await,
+            Err(error) => Err(error),
+        };
+        match received {
+            Ok(messages) => messages,
+            Err(error) => {
+                tally.fail(&error);
+                // "Too many requests" and the like: an official client waits 20 ms.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Vec::new()
+            }
+        }
+    }
+
     /// Acknowledges messages; how many were.
     pub async fn ack(&self, messages: &[Message], how: Acks, tally: &Tally) -> u64 {
         match how {
@@ -247,18 +264,10 @@ pub fn drain(target: &Target, receives: &Receives) -> Result<Report> {
 async fn poll_loop(consumer: &Consumer, index: usize, acks: Acks, tally: &Tally) {
     let mut turn = index;
     while !tally.stopped() {
-        let received = match consumer.poll(turn).await {
-            Ok(answer) => consumer.read(answer).await,
-            Err(error) => Err(error),
-        };
+        let messages = consumer.receive(turn, tally).await;
         turn += 1;
-        match received {
-            Ok(messages) => tally.add(consumer.ack(&messages, acks, tally).await),
-            Err(error) => {
-                tally.fail(&error);
-                // "Too many requests" and the like: an official client waits 20 ms.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+        if !messages.is_empty() {
+            tally.add(consumer.ack(&messages, acks, tally).await);
         }
     }
 }
