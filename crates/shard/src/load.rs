@@ -456,37 +456,50 @@ async fn matches<R: Reader>(
     range: Range<QueueOffset>,
     filters: &[Arc<Filter>],
 ) -> Result<Vec<(QueueOffset, u64)>, ReadError> {
-    let mut found = Vec::new();
-    let mut from = range.start;
-    while from < range.end {
-        let messages = reader.look_through(queue, from..range.end, AT_ONCE, AT_ONCE_BYTES).await?;
-        let Some(last) = messages.last() else { break };
-        from = last.offset.next();
-        let mask =
-            |message: &StoredMessage| Some((message.offset, mask_of(message, filters))).filter(|found| found.1 != 0);
-        found.extend(messages.iter().filter_map(mask));
-    }
-    Ok(found)
+    let pick = |message: &StoredMessage| Some((message.offset, mask_of(message, filters))).filter(|found| found.1 != 0);
+    walk(reader, queue, range, Passed::Most, pick).await
 }
 
-/// What matches some filter, with its message group. Unlike where most is passed over, all that is read is handed out.
+/// What matches some filter, with its message group.
 async fn keyed<R: Reader>(
     reader: &R,
     queue: QueueId,
     range: Range<QueueOffset>,
     filters: &[Arc<Filter>],
 ) -> Result<Vec<(QueueOffset, u64, u64)>, ReadError> {
+    let pick = |message: &StoredMessage| {
+        let mask = mask_of(message, filters);
+        (mask != 0).then(|| (message.offset, mask, message_group_of(&message.record).unwrap_or(0)))
+    };
+    walk(reader, queue, range, Passed::Few, pick).await
+}
+
+/// How many of the messages that are read are not handed out.
+#[derive(Clone, Copy)]
+enum Passed {
+    Most,
+    Few,
+}
+
+/// What `pick` makes of the messages of a range.
+async fn walk<R: Reader, T>(
+    reader: &R,
+    queue: QueueId,
+    range: Range<QueueOffset>,
+    passed: Passed,
+    pick: impl Fn(&StoredMessage) -> Option<T>,
+) -> Result<Vec<T>, ReadError> {
     let mut found = Vec::new();
     let mut from = range.start;
     while from < range.end {
-        let messages = reader.messages(queue, from..range.end, AT_ONCE, AT_ONCE_BYTES).await?;
+        let rest = from..range.end;
+        let messages = match passed {
+            Passed::Most => reader.look_through(queue, rest, AT_ONCE, AT_ONCE_BYTES).await?,
+            Passed::Few => reader.messages(queue, rest, AT_ONCE, AT_ONCE_BYTES).await?,
+        };
         let Some(last) = messages.last() else { break };
         from = last.offset.next();
-        let keyed = |message: &StoredMessage| {
-            let mask = mask_of(message, filters);
-            (mask != 0).then(|| (message.offset, mask, message_group_of(&message.record).unwrap_or(0)))
-        };
-        found.extend(messages.iter().filter_map(keyed));
+        found.extend(messages.iter().filter_map(&pick));
     }
     Ok(found)
 }

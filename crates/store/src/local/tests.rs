@@ -217,11 +217,16 @@ fn of_queues_that_lie_between_each_other_each_is_read_whole_and_alone() {
     for queue in 1..5 {
         let range = QueueOffset(0)..QueueOffset(400);
         let found = block_on(reader.messages(QueueId(queue), range.clone(), 1024, usize::MAX)).unwrap();
-        let places: Vec<_> = found.iter().map(|message| (message.offset.0, message.record.clone())).collect();
-        assert_eq!(places, (0..400).map(|offset| (offset, record(queue, offset))).collect::<Vec<_>>());
-        assert_eq!(block_on(reader.look_through(QueueId(queue), range, 1024, usize::MAX)).unwrap(), found);
-        let few = QueueOffset(10)..QueueOffset(20);
-        assert_eq!(block_on(reader.look_through(QueueId(queue), few, 1024, usize::MAX)).unwrap(), found[10..20]);
+        assert_eq!(found.len(), 400, "queue {queue}");
+        for (message, offset) in found.iter().zip(0..) {
+            assert!(
+                message.offset.0 == offset && message.record == record(queue, offset),
+                "queue {queue} offset {offset}"
+            );
+        }
+        let through = |range| block_on(reader.look_through(QueueId(queue), range, 1024, usize::MAX)).unwrap();
+        assert!(through(range) == found, "queue {queue}: all are the same when looked through");
+        assert!(through(QueueOffset(10)..QueueOffset(20)) == found[10..20], "queue {queue}: and some of them");
     }
 }
 
