@@ -249,6 +249,9 @@ impl Judge {
         now: UnixMillis,
         max_attempts: u32,
     ) -> Verdict {
+        // What retention has taken is settled for everybody.
+        let sent = self.messages[number as usize].sent;
+        let old = matches!(sent, Sent::Yes { at, .. } if now.since(at) > limits::RETENTION_MILLIS / 2);
         let track = self.track(handle.group, number);
         track.under_way = track.under_way.saturating_sub(1);
         let is_last = track.last.is_some_and(|last| last.delivery == handle.delivery);
@@ -256,7 +259,7 @@ impl Judge {
         match answer {
             Ok(()) if is_last || track.may_be_settled() || handle.delivery.epoch() != epoch => track.settled = true,
             // After its last attempt it is settled by the move to the dead letters.
-            Ok(()) if track.last.is_none_or(|last| last.attempt >= max_attempts) => {}
+            Ok(()) if old || track.last.is_none_or(|last| last.attempt >= max_attempts) => {}
             Ok(()) => return Err(format!("a dead handle settled message {number}: {handle:?}, {track:?}")),
             Err(SettleError::Gone) => return Err(format!("message {number} is said to be gone: {handle:?}")),
             Err(error) if live && !track.may_be_settled() => {
