@@ -35,7 +35,7 @@ func failed(name string, err error) { emit(event{"event": name, "message": err.E
 func received(m *rmq.MessageView) event {
 	return event{
 		"event": "received", "id": m.GetMessageId(), "topic": m.GetTopic(),
-		"at_ms": time.Now().UnixMilli(), "body_hex": hex.EncodeToString(m.GetBody()),
+		"at_us": time.Now().UnixMicro(), "body_hex": hex.EncodeToString(m.GetBody()),
 		"keys": m.GetKeys(), "tag": m.GetTag(), "message_group": m.GetMessageGroup(),
 		"lite_topic": m.GetLiteTopic(), "properties": m.GetProperties(),
 		"attempt": m.GetDeliveryAttempt(), "offset": m.GetOffset(),

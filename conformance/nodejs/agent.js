@@ -155,7 +155,7 @@ const finished = () => number('count') > 0 && done.size >= number('count');
 
 function received(view, fields) {
   emit('received', {
-    id: view.messageId, topic: view.topic, at_ms: Date.now(), body_hex: view.body.toString('hex'),
+    id: view.messageId, topic: view.topic, at_us: Date.now() * 1000, body_hex: view.body.toString('hex'),
     message_group: view.messageGroup, lite_topic: view.liteTopic, keys: view.keys,
     tag: view.tag || null, // the client shows a missing tag as an empty one
     properties: Object.fromEntries(view.properties),

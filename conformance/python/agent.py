@@ -31,7 +31,7 @@ def emit(event, **fields):
 def received(message, **fields):
     emit(
         "received", id=message.message_id, topic=message.topic,
-        at_ms=time.time_ns() // 1_000_000, body_hex=message.body.hex(),
+        at_us=time.time_ns() // 1_000, body_hex=message.body.hex(),
         keys=list(message.keys or []), tag=message.tag, properties=dict(message.properties or {}),
         message_group=message.message_group, lite_topic=message.lite_topic, attempt=message.delivery_attempt, **fields,
     )

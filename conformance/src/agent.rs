@@ -90,11 +90,18 @@ pub struct Received {
     pub properties: BTreeMap<String, String>,
     /// Delivery attempt, from 1.
     pub attempt: u32,
-    /// When the application had it, in milliseconds since the Unix epoch by the agent's clock: reports reach the harness later, on a
-    /// busy machine much later.
-    pub at_ms: u64,
+    /// When the application had it, in microseconds since the Unix epoch by the agent's clock: reports reach the harness later, on a
+    /// busy machine much later. From one consumer's acknowledgement to the next one's message it is less than a millisecond.
+    pub at_us: u64,
     /// What a push listener returned: `success` or `failure`.
     pub result: Option<String>,
+}
+
+impl Received {
+    /// When the application had it, in milliseconds since the Unix epoch.
+    pub fn at_ms(&self) -> u64 {
+        self.at_us / 1_000
+    }
 }
 
 /// Some clients say null where others say nothing or an empty collection.

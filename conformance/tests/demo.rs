@@ -266,12 +266,12 @@ fn failing_messages_end_as_dead_letters() -> Result<()> {
     let mut retried = 0;
     for (id, all) in &mut deliveries {
         // Five processes report, on a busy machine not in the order of what they report.
-        all.sort_by_key(|received| received.at_ms);
+        all.sort_by_key(|received| received.at_us);
         for (place, received) in all.iter().enumerate() {
             assert_eq!(received.attempt as usize, place + 1, "attempts of {id} rise by one");
             if place > 0 {
                 retried += 1;
-                let waited = Duration::from_millis(received.at_ms - all[place - 1].at_ms);
+                let waited = Duration::from_micros(received.at_us - all[place - 1].at_us);
                 assert!(
                     waited + Duration::from_millis(50) >= BACKOFF,
                     "{id} came again after {waited:?}, due after {BACKOFF:?}"

@@ -39,7 +39,7 @@ fn commits() -> Vec<(String, String)> {
 
 #[derive(Default)]
 struct Arrivals {
-    /// When, which consumer, author, commit, whether it was a success.
+    /// When (in microseconds since the Unix epoch), which consumer, author, commit, whether it was a success.
     all: Vec<(u64, usize, String, String, bool)>,
     commits: BTreeSet<String>,
 }
@@ -63,7 +63,7 @@ impl Arrivals {
         if success {
             self.commits.insert(commit.clone());
         }
-        self.all.push((received.at_ms, reader, received.message_group.unwrap_or_default(), commit, success));
+        self.all.push((received.at_us, reader, received.message_group.unwrap_or_default(), commit, success));
     }
 }
 
@@ -106,7 +106,7 @@ fn commits_of_each_author_arrive_in_order_and_no_author_waits_for_another() -> R
         arrivals.take(&mut readers, Duration::ZERO)?;
         if kills.len() < KILLS && sent >= (kills.len() + 1) * commits.len() / (KILLS + 1) {
             // Killed at work. What it acknowledged just before, it had told.
-            kills.push(now_ms());
+            kills.push(now());
             let next = reader(&go, &broker, &topic, &group, KILLED)?;
             let said = std::mem::replace(&mut readers[KILLED], next).kill();
             said.into_iter().for_each(|event| arrivals.note(KILLED, event));
@@ -120,7 +120,7 @@ fn commits_of_each_author_arrive_in_order_and_no_author_waits_for_another() -> R
     arrivals.take(&mut readers, Duration::from_millis(500))?;
     assert_eq!(arrivals.commits.len(), commits.len(), "every commit arrives");
 
-    // Five processes report, each in order; by time they are put in line, to the millisecond.
+    // Five processes report, each in order; by time they are put in line, to the microsecond.
     arrivals.all.sort_by_key(|arrival| arrival.0);
     let mut first: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut known = BTreeSet::new();
@@ -146,12 +146,14 @@ fn commits_of_each_author_arrive_in_order_and_no_author_waits_for_another() -> R
     let last_of_others =
         |author: &str| arrivals.all.iter().rev().find(|arrival| arrival.2 != author).map(|last| last.0);
     let disturbing: Vec<_> = failures.iter().filter(|failure| last_of_others(&failure.2) > Some(failure.0)).collect();
-    let meanwhile = |from: u64, author: &str, millis: u64| {
-        let others = arrivals.all.iter().filter(|arrival| (from..from + millis).contains(&arrival.0));
+    let meanwhile = |from: u64, author: &str, duration: Duration| {
+        let others =
+            arrivals.all.iter().filter(|arrival| (from..from + duration.as_micros() as u64).contains(&arrival.0));
         others.filter(|arrival| arrival.2 != author && arrival.4).count()
     };
-    let undisturbed = disturbing.iter().filter(|failure| meanwhile(failure.0, &failure.2, 200) > 0).count();
-    let after_kills: Vec<usize> = kills.iter().map(|&at| meanwhile(at, "", 2_000)).collect();
+    let undisturbed =
+        disturbing.iter().filter(|failure| meanwhile(failure.0, &failure.2, Duration::from_millis(200)) > 0).count();
+    let after_kills: Vec<usize> = kills.iter().map(|&at| meanwhile(at, "", Duration::from_secs(2))).collect();
     let counts: Vec<usize> =
         (0..5).map(|number| arrivals.all.iter().filter(|arrival| arrival.1 == number).count()).collect();
     eprintln!(
@@ -167,7 +169,8 @@ fn commits_of_each_author_arrive_in_order_and_no_author_waits_for_another() -> R
     Ok(())
 }
 
-fn now_ms() -> u64 {
+/// Microseconds since the Unix epoch, as agents report.
+fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    since.as_millis() as u64
+    since.as_micros() as u64
 }

@@ -268,7 +268,7 @@ fn received(message: &MessageView) {
         .collect();
     emit(json!({
         "event": "received", "id": message.message_id(), "topic": message.topic(),
-        "at_ms": at.as_millis() as u64, "body_hex": hex,
+        "at_us": at.as_micros() as u64, "body_hex": hex,
         "keys": message.keys(), "tag": message.tag(), "message_group": message.message_group(), "properties": message.properties(),
         "attempt": message.delivery_attempt(),
     }));

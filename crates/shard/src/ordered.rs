@@ -9,8 +9,9 @@
 
 use crate::load::LoadId;
 use crate::parked::{Parked, StoredChunk, Writes};
-use martlet_model::record::{self, Field};
-use std::collections::{BTreeMap, BTreeSet};
+use martlet_model::record;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 /// The hash of a message group: SipHash-1-3 of its UTF-8 bytes with a fixed key, and never 0, which stands for messages
 /// without a group. It decides the queue and never changes.
@@ -23,11 +24,7 @@ pub fn message_group(text: &str) -> u64 {
 
 /// The hash of the message group that a record names, if it names one.
 pub fn message_group_of(record: &[u8]) -> Option<u64> {
-    let group = record::find(record, |field| match field {
-        Field::MessageGroup(group) => Some(group),
-        _ => None,
-    });
-    group.map(message_group)
+    record::text_of(record, record::MESSAGE_GROUP_KIND).map(message_group)
 }
 
 /// Most open slots of a key.
@@ -237,31 +234,45 @@ impl Ordered {
         self.deliverable + self.wanted
     }
 
-    /// Up to `most` visible slots: shared among the keys, each key's in order and from its head on, at most `of_key`. The
-    /// walk begins behind the head where the last one ended. `matches` says what the poll may take.
+    /// Up to `most` visible slots, at most `of_key` of a key and each key's from its head on. They are taken by offset, so that
+    /// what is handed out together lies together in the log; while others have any, one key gets at most a quarter. The
+    /// walk begins behind where the last one ended. `matches` says what the poll may take.
     pub fn pick(&mut self, retries: bool, most: usize, of_key: usize, matches: impl Fn(u64) -> bool) -> Vec<u64> {
         let from = self.from_head;
         let heads = if retries { &self.retries } else { &self.fresh };
-        let walk = heads.range(from..).chain(heads.range(..from)).copied().filter(|&head| matches(head));
-        let heads: Vec<u64> = walk.take(most).collect();
-        let Some(&last) = heads.last() else { return Vec::new() };
-        self.from_head = last + 1;
-        let slots_of = |head: &u64| {
-            let key = self.key_of.get(head).and_then(|hash| self.keys.get(hash));
-            key.map_or(&[][..], |key| &key.open)
-        };
-        let counts: Vec<usize> = heads
-            .iter()
-            .map(|head| slots_of(head).iter().take(most.min(of_key)).take_while(|slot| matches(slot.0)).count())
-            .collect();
-        let share = (most / heads.len()).max(1);
-        let mut left = most - counts.iter().map(|&count| count.min(share)).sum::<usize>().min(most);
-        let mut picked = Vec::with_capacity(most);
-        for (head, count) in heads.iter().zip(counts) {
-            let more = count.saturating_sub(share).min(left);
-            left -= more;
-            picked.extend(slots_of(head).iter().take(count.min(share) + more).map(|slot| slot.0));
+        let share = (most / 4).max(1);
+        let (mut picked, mut more) = (Vec::with_capacity(most), Vec::new());
+        'walk: for heads in [heads.range(from..), heads.range(..from)] {
+            // Offsets of keys whose head the walk has passed; every head before the smallest of them has been passed, too.
+            let mut near = BinaryHeap::new();
+            for &head in heads.filter(|&&head| matches(head)) {
+                while near.peek().is_some_and(|&Reverse(offset)| offset < head) {
+                    picked.extend(near.pop().map(|Reverse(offset)| offset));
+                    if picked.len() == most {
+                        break 'walk;
+                    }
+                }
+                let key = self.key_of.get(&head).and_then(|hash| self.keys.get(hash));
+                let open = key.map_or(&[][..], |key| &key.open).iter().map(|slot| slot.0);
+                for (n, offset) in open.take(most.min(of_key)).take_while(|&offset| matches(offset)).enumerate() {
+                    match n < share {
+                        true => near.push(Reverse(offset)),
+                        false => more.push(offset),
+                    }
+                }
+            }
+            while let Some(Reverse(offset)) = near.pop() {
+                picked.push(offset);
+                if picked.len() == most {
+                    break 'walk;
+                }
+            }
         }
+        let Some(&last) = picked.last() else { return picked };
+        self.from_head = last + 1;
+        // Everything of before is among the picked ones if there is room left.
+        picked.extend(more.into_iter().take(most - picked.len()));
+        picked.sort_unstable();
         picked
     }
 

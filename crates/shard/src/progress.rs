@@ -35,8 +35,8 @@ const SLOT_BYTES: usize = 18;
 /// One change of durable state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotChange {
-    /// `count` messages from `first` on are in flight for the first time, with consecutive delivery numbers. `first` is
-    /// the frontier.
+    /// `count` messages from `first` on are in flight for the first time, with consecutive delivery numbers: from the
+    /// frontier on, or slots that are open already; never some of both.
     Run { first: QueueOffset, count: u64, delivery: DeliveryNumber, until: UnixMillis },
     /// A slot is so from now on, whatever it was.
     Set { offset: QueueOffset, attempts: u32, delivery: DeliveryNumber, until: UnixMillis },

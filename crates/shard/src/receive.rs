@@ -265,17 +265,31 @@ impl<T> Shard<T> {
                 .collect();
             let left = end.saturating_sub(out.len() + picked.len());
             picked.extend(self.pick_ordered(receive, bit, queue, retries, left));
-            for offset in picked {
-                let offset = QueueOffset(offset);
-                let Some(slot) = self.progress.get(&(receive.group, queue)).and_then(|progress| progress.slot(offset))
-                else {
+            let mut rest = &picked[..];
+            while let Some(&first) = rest.first() {
+                let Some(progress) = self.progress.get(&(receive.group, queue)) else { break };
+                let attempts_of = |offset| progress.slot(QueueOffset(offset)).map(|slot| slot.attempts);
+                let Some(attempts) = attempts_of(first).map(|attempts| attempts + 1) else {
+                    rest = &rest[1..];
                     continue;
                 };
-                let attempts = slot.attempts + 1;
-                let delivery = self.next_delivery;
-                self.next_delivery = delivery.plus(1);
-                self.change(receive.group, queue, SlotChange::Set { offset, attempts, delivery, until });
-                out.push(self.hand_out_of(receive.topic, queue, offset, attempts, delivery, until));
+                let is_next = |&(&offset, expected): &(&u64, u64)| offset == expected && attempts_of(offset) == Some(0);
+                let count = match attempts {
+                    1 => rest.iter().zip(first..).take_while(is_next).count(),
+                    _ => 1,
+                };
+                let (first, delivery) = (QueueOffset(first), self.next_delivery);
+                self.next_delivery = delivery.plus(count as u64);
+                let change = match count {
+                    1 => SlotChange::Set { offset: first, attempts, delivery, until },
+                    _ => SlotChange::Run { first, count: count as u64, delivery, until },
+                };
+                self.change(receive.group, queue, change);
+                for n in 0..count as u64 {
+                    let offset = QueueOffset(first.0 + n);
+                    out.push(self.hand_out_of(receive.topic, queue, offset, attempts, delivery.plus(n), until));
+                }
+                rest = &rest[count..];
             }
         }
     }

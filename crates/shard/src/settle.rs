@@ -45,12 +45,28 @@ impl<T> Shard<T> {
         }
     }
 
-    pub(crate) fn ack(&mut self, handle: &ReceiptHandle) -> Result<(), SettleError> {
-        if let Found::Live(_) = self.find(handle)? {
-            self.counters.acked += 1;
-            self.settle(handle.group, handle.queue, handle.offset);
+    /// Settles messages, those that follow each other as one change; one answer per handle.
+    pub(crate) fn ack(&mut self, handles: &[ReceiptHandle]) -> Vec<Result<(), SettleError>> {
+        let mut answers = Vec::with_capacity(handles.len());
+        let mut rest = handles;
+        while let Some(first) = rest.first() {
+            let follows = |(handle, n): &(&ReceiptHandle, u64)| {
+                let place = (handle.group, handle.queue, handle.offset.0);
+                place == (first.group, first.queue, first.offset.0.saturating_add(*n))
+                    && matches!(self.find(handle), Ok(Found::Live(_)))
+            };
+            let count = rest.iter().zip(0..).take_while(follows).count();
+            if count == 0 {
+                answers.push(self.find(first).map(drop));
+                rest = &rest[1..];
+                continue;
+            }
+            self.counters.acked += count as u64;
+            self.settle(first.group, first.queue, first.offset, count as u64);
+            answers.extend((0..count).map(|_| Ok(())));
+            rest = &rest[count..];
         }
-        Ok(())
+        answers
     }
 
     pub(crate) fn change_invisible(
@@ -89,13 +105,13 @@ impl<T> Shard<T> {
     pub(crate) fn lost(&mut self, handle: &ReceiptHandle) {
         if let Ok(Found::Live(_)) = self.find(handle) {
             self.counters.dropped_unconsumed += 1;
-            self.settle(handle.group, handle.queue, handle.offset);
+            self.settle(handle.group, handle.queue, handle.offset, 1);
         }
     }
 
-    /// A slot is settled: what waited for it, be it its message group or open slots being scarce, may be handed out.
-    fn settle(&mut self, group: GroupId, queue: QueueId, offset: QueueOffset) {
-        self.change(group, queue, SlotChange::Close { first: offset, count: 1 });
+    /// Slots are settled: what waited for them, be it their message group or open slots being scarce, may be handed out.
+    fn settle(&mut self, group: GroupId, queue: QueueId, first: QueueOffset, count: u64) {
+        self.change(group, queue, SlotChange::Close { first, count });
         self.stir(group, queue);
     }
 
@@ -190,7 +206,7 @@ impl<T> Shard<T> {
         let discard = self.groups.get(&group).is_some_and(|group| group.dead_letters == DeadLetters::Discard);
         if discard {
             self.counters.discarded += 1;
-            self.settle(group, queue, offset);
+            self.settle(group, queue, offset, 1);
             reply.into_iter().for_each(|token| self.reply(token, Output::Settled(Ok(()))));
             return;
         }
@@ -212,7 +228,7 @@ impl<T> Shard<T> {
         let (Some(message), Some(facts)) = (message, self.groups.get(&group)) else {
             // Retention was faster: there is nothing left to move. If a reset was, the slot is not this one's any more.
             if self.progress.get(&(group, queue)).is_some_and(|progress| progress.moving.contains(&offset.0)) {
-                self.settle(group, queue, offset);
+                self.settle(group, queue, offset, 1);
             }
             reply.into_iter().for_each(|token| self.reply(token, Output::Settled(Ok(()))));
             return;
@@ -268,7 +284,7 @@ impl<T> Shard<T> {
                 if let Some(&topic) = self.topic_of.get(&queue) {
                     *self.counters.dead_letters_of.entry((group, topic)).or_default() += 1;
                 }
-                self.settle(group, queue, offset);
+                self.settle(group, queue, offset, 1);
             }
             _ => return self.dead_letter_failed(group, queue, offset, reply, None),
         }

@@ -454,7 +454,7 @@ impl<T> Shard<T> {
             Command::Undo { handles } => handles.iter().for_each(|handle| self.undo(handle)),
             Command::Lost { handles } => handles.iter().for_each(|handle| self.lost(handle)),
             Command::Ack { handles, token } => {
-                let answers = handles.iter().map(|handle| self.ack(handle)).collect();
+                let answers = self.ack(&handles);
                 self.reply(token, Output::Acked(answers));
             }
             Command::ChangeInvisible { handle, invisible_millis, suspend, token } => {

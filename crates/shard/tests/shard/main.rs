@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_types, missing_docs)]
 
+mod batches;
 mod catalog;
 mod cost;
 mod dead_letters;

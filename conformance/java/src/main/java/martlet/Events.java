@@ -4,6 +4,8 @@ import com.google.gson.Gson;
 import com.google.gson.JsonObject;
 import java.io.PrintStream;
 import java.nio.ByteBuffer;
+import java.time.Instant;
+import java.time.temporal.ChronoUnit;
 import java.util.HexFormat;
 import org.apache.rocketmq.client.apis.message.MessageView;
 
@@ -41,7 +43,7 @@ final class Events {
         JsonObject event = event("received");
         event.addProperty("id", message.getMessageId().toString());
         event.addProperty("topic", message.getTopic());
-        event.addProperty("at_ms", System.currentTimeMillis());
+        event.addProperty("at_us", ChronoUnit.MICROS.between(Instant.EPOCH, Instant.now()));
         event.addProperty("body_hex", HexFormat.of().formatHex(body));
         event.add("keys", GSON.toJsonTree(message.getKeys()));
         event.addProperty("tag", message.getTag().orElse(null));
