@@ -200,6 +200,8 @@ pub const PROPERTY_KIND: u8 = 4;
 
 /// Kind of [`Field::Tag`].
 pub const TAG_KIND: u8 = 2;
+/// Kind of [`Field::MessageGroup`].
+pub const MESSAGE_GROUP_KIND: u8 = 7;
 
 /// The content of the first field of a kind that is a text: like [`find`], without looking into the fields before it.
 pub fn text_of(record: &[u8], kind: u8) -> Option<&str> {

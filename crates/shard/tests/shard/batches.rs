@@ -1,6 +1,7 @@
 //! Hand-outs of several messages at a time: what comes together, and what is kept of it.
 
 use crate::world::*;
+use martlet_shard::SettleError;
 
 fn world(queues: u32) -> World {
     World::new(1).topic("orders", queues).group("billing", max_attempts(4).in_order())
@@ -51,4 +52,24 @@ fn a_hand_out_in_order_of_several_messages_survives_a_crash() {
     let again = world.receive("billing", invisible_secs(30));
     assert_eq!(again.in_order(), ["b1", "a2", "c1"]);
     assert!(again.0.iter().all(|delivery| delivery.attempt == 2));
+}
+
+#[test]
+fn acks_of_one_request_are_answered_one_by_one_and_settle_what_they_name_and_no_more() {
+    let mut world = World::new(1).topic("orders", 1).group("billing", max_attempts(4));
+    world.send_all("orders", &["a", "b", "c", "d", "e", "f"]);
+    let old = world.receive("billing", invisible_secs(10));
+    world.advance_secs(60);
+    let new = world.receive("billing", invisible_secs(30));
+    assert_eq!(new.bodies(), ["a", "b", "c", "d", "e", "f"]);
+    let handle = |received: &Received, n: usize| received.0[n].handle.clone();
+    // A run, one of it again, one that was given to somebody else since in the midst of a run, and one from behind.
+    let handles = [(&new, 0), (&new, 1), (&new, 1), (&new, 3), (&old, 4), (&new, 5), (&new, 2)];
+    let handles = handles.map(|(received, n)| handle(received, n));
+    let answers = world.ack_together(&handles.each_ref().map(String::as_str)).unwrap();
+    let dead = Err(SettleError::Superseded);
+    assert_eq!(answers, [Ok(()), Ok(()), Ok(()), Ok(()), dead, Ok(()), Ok(())]);
+    world.crash();
+    world.advance_secs(60);
+    assert_eq!(world.receive("billing", invisible_secs(30)).bodies(), ["e"]);
 }

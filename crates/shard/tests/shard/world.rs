@@ -470,9 +470,14 @@ impl World {
     }
 
     pub fn ack(&mut self, handle: &str) -> Result<(), AckError> {
-        let handles = vec![self.decode(handle)?];
+        self.ack_together(&[handle])?.remove(0).map_err(AckError::Settle)
+    }
+
+    /// Acknowledges with one request: an answer per handle.
+    pub fn ack_together(&mut self, handles: &[&str]) -> Result<Vec<Result<(), SettleError>>, AckError> {
+        let handles = handles.iter().map(|handle| self.decode(handle)).collect::<Result<_, _>>()?;
         match self.ask(|token| Command::Ack { handles, token }) {
-            Output::Acked(answers) => answers[0].clone().map_err(AckError::Settle),
+            Output::Acked(answers) => Ok(answers),
             Output::Refused(refused) => Err(AckError::Refused(refused)),
             other => panic!("an ack was answered with {other:?}"),
         }
