@@ -143,9 +143,10 @@ fn put_section(bytes: &mut Vec<u8>, kind: u8, content: &[u8]) {
     bytes.extend_from_slice(content);
 }
 
-/// The section of a kind, of those at the end of an image.
-fn find_section<'a>(from: &mut Reader<'a>, kind: u8) -> Result<Option<Reader<'a>>, CodecError> {
+/// The section of a kind, of those that are the rest of an image.
+fn find_section<'a>(rest: &Reader<'a>, kind: u8) -> Result<Option<Reader<'a>>, CodecError> {
     let mut found = None;
+    let mut from = Reader { bytes: rest.bytes, at: rest.at, what: rest.what };
     while !from.done() {
         let of = from.bytes(1)?;
         let len = usize::try_from(from.u64()?).map_err(|_| CodecError { what: from.what })?;
@@ -167,12 +168,11 @@ pub fn decode_topic(id: TopicId, bytes: &[u8]) -> Result<(TopicFacts, Vec<QueueI
     let queues = (0..count).map(|_| from.u64().map(QueueId)).collect::<Result<_, _>>()?;
     let spread = if from.done() { write_queues } else { from.u32()? };
     let by_priority = !from.done() && from.bytes(1)? == [1];
-    let mut sections = Reader { bytes: from.bytes, at: from.at, what: from.what };
-    let deduplicate_millis = match find_section(&mut sections, SECTION_DEDUPLICATE)? {
+    let deduplicate_millis = match find_section(&from, SECTION_DEDUPLICATE)? {
         Some(mut section) => Some(section.u64()? as i64),
         None => None,
     };
-    let lite = match find_section(&mut from, SECTION_LITE)? {
+    let lite = match find_section(&from, SECTION_LITE)? {
         Some(mut section) => Some(LiteParent {
             expire_millis: section.u64()?.checked_sub(1).map(|millis| millis as i64),
             expire_unconsumed: section.bytes(1)? == [1],
@@ -252,7 +252,7 @@ pub fn decode_group(id: GroupId, bytes: &[u8]) -> Result<GroupFacts, CodecError>
     let ordered = !from.done() && from.bytes(1)? == [1];
     let since = if from.done() { 0 } else { from.u64()? };
     let since = since.checked_sub(1).map(|millis| UnixMillis(i64::try_from(millis).unwrap_or(i64::MAX)));
-    let lite = match find_section(&mut from, SECTION_LITE)? {
+    let lite = match find_section(&from, SECTION_LITE)? {
         Some(mut section) => Some(LiteGroup {
             parent: TopicId(section.u32()?),
             exclusive: section.bytes(1)? == [1],

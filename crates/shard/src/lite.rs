@@ -28,6 +28,9 @@ use martlet_store::Op;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+/// Lite topics and what belongs to them that one turn looks at to drop them from memory.
+pub(crate) const LOOKS_MAX: usize = 4_096;
+
 /// What a shard keeps of lite topics.
 pub(crate) struct Lite<T> {
     /// Lite topics by parent and name, as far as they are in memory. `None`: there is none.

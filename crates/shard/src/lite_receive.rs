@@ -23,6 +23,8 @@ use martlet_model::{GroupId, QueueId, QueueOffset, UnixMillis};
 
 /// Lite topics a poll looks at, besides one for each message it may bring.
 const LOOK_AT: usize = 64;
+/// Progress that could not be read is read again after this.
+const AGAIN_MILLIS: i64 = 1_000;
 
 impl<T> Shard<T> {
     /// Whether a poll is for lite topics: what a group of such polls for, but for its dead letters.
@@ -277,6 +279,15 @@ impl<T> Shard<T> {
             true => self.stir_wild(group),
             false => askers.into_iter().for_each(|asker| self.stir_member(asker)),
         }
+    }
+
+    /// What could not be read is read again after a while.
+    pub(crate) fn wake_later(&mut self, group: GroupId, queue: QueueId) {
+        let at = self.now.plus(AGAIN_MILLIS);
+        if let Some(old) = self.due_of.insert((group, queue), at) {
+            self.due.remove(&(old, group, queue));
+        }
+        self.due.insert((at, group, queue));
     }
 
     /// The group gets nothing of this lite topic for a while, and the attempts under way do not count. What is in flight stays

@@ -7,7 +7,7 @@ use crate::dead::Resent;
 use crate::dedup::KnownIds;
 use crate::halves::{HalfBuckets, HalfFound};
 use crate::keys;
-use crate::lite::Lite;
+use crate::lite::{LOOKS_MAX as LITE_LOOKS_MAX, Lite};
 use crate::load::{LiteFound, Load, LoadId, scan_all};
 use crate::priority::Levels;
 use crate::progress::{Progress, SlotChange};
@@ -24,10 +24,6 @@ use martlet_store::{Op, ReadError, Reader, Room};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// Lite topics and what belongs to them that one turn looks at to drop them from memory.
-const LITE_LOOKS_MAX: usize = 4_096;
-/// Progress in a lite topic that could not be read is read again after this.
-const LITE_AGAIN_MILLIS: i64 = 1_000;
 /// How often to look whether deletion by age goes on again.
 pub(crate) const PAUSED_MILLIS: i64 = 60_000;
 
@@ -532,15 +528,6 @@ impl<T> Shard<T> {
     pub(crate) fn put_image(&mut self) {
         let image = Bytes::from(self.image.encode());
         self.ops.push(Op::Put { key: keys::shard(), image, keep_until: None });
-    }
-
-    /// What could not be read is read again after a while.
-    pub(crate) fn wake_later(&mut self, group: GroupId, queue: QueueId) {
-        let at = self.now.plus(LITE_AGAIN_MILLIS);
-        if let Some(old) = self.due_of.insert((group, queue), at) {
-            self.due.remove(&(old, group, queue));
-        }
-        self.due.insert((at, group, queue));
     }
 
     pub(crate) fn pauses_deletion(&self) -> bool {
