@@ -1,5 +1,9 @@
 //! The `martlet` binary: a broker, and the command line that talks to one.
 
+// First, for its macro.
+#[macro_use]
+mod output;
+
 mod admin;
 mod cli;
 mod client;

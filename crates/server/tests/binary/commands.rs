@@ -2,6 +2,7 @@
 
 use crate::process::{self, Broker, succeeded};
 use serde_json::{Value, json};
+use std::process::Stdio;
 
 fn broker() -> (tempfile::TempDir, Broker) {
     let folder = tempfile::tempdir().unwrap();
@@ -222,4 +223,19 @@ fn a_damaged_log_is_shown_repaired_by_name_and_what_is_lost_is_listed() {
     assert!(received.contains("first") && received.contains("third"), "{received}");
     let bad = log(&["repair", path, "--frame", "x"]);
     assert!(String::from_utf8(bad.stderr).unwrap().contains("a frame is SEGMENT:POSITION"));
+}
+
+#[test]
+fn a_reader_that_leaves_early_ends_a_command_and_is_no_error() {
+    let (_folder, broker) = broker();
+    broker.ok(&["topic", "create", "orders"]);
+    for arguments in [&["topic", "list"][..], &["topic", "describe", "orders"], &["topic", "list", "--json"]] {
+        let mut command = process::martlet();
+        command.args(arguments).args(["--endpoint", &broker.grpc]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
+        assert!(output.status.success(), "{arguments:?}: {}", output.status);
+    }
 }
