@@ -5,13 +5,15 @@ use crate::clients::Clients;
 use crate::mailbox::while_blocked;
 use crate::messages::{HOUSEKEEPING_EVERY, budget_used, reply_budget, wall_now};
 use crate::options::{BrokerOptions, OpenError, OpenReport};
+use crate::places;
 use crate::runtime::{Bell, ShardHandle, block_on};
 use crate::stats::{Figures, Stats};
 use crate::{
     ClientInfo, GroupSettings, GroupStatus, ProgressStatus, QueueStatus, Refusal, SubscriptionStatus, TopicSettings,
     TopicStatus,
 };
-use martlet_cluster::{Catalog, CatalogError, CatalogService, ChangeError, LocalCatalogStore};
+use martlet_bucket::Class;
+use martlet_cluster::{AnyCatalogStore, Catalog, CatalogError, CatalogService, ChangeError};
 use martlet_model::group::{DeliveryOrder, StartFrom};
 use martlet_model::names::{self, DEAD_LETTER_PREFIX};
 use martlet_model::{
@@ -22,17 +24,13 @@ use martlet_shard::{
     TransactionCheck,
 };
 use martlet_store::Store as _;
-use martlet_store::local::{LocalReader, LocalStore, Options as StoreOptions};
+use martlet_store::any::{AnyReader, AnyStore};
 use std::collections::BTreeMap;
 use std::hash::Hasher as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
-
-/// While an index is rebuilt at the start, progress is told this often.
-const REBUILD_TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// The node's front office. Cheap to clone; all clones are one broker.
 #[derive(Clone)]
@@ -42,15 +40,17 @@ pub struct Broker {
 
 pub(crate) struct Inner {
     pub options: BrokerOptions,
-    pub catalog: CatalogService<LocalCatalogStore>,
+    pub catalog: CatalogService<AnyCatalogStore>,
     pub shard: ShardHandle,
-    pub reader: LocalReader,
+    pub reader: AnyReader,
     pub clients: Clients,
     pub stats: Stats,
     pub next_poll: AtomicU64,
     pub reply_budget: Arc<Semaphore>,
     pub reply_bytes: usize,
     pub closing: AtomicBool,
+    /// Whether the log's last word about the bucket is that it gives trouble.
+    pub bucket_trouble_told: AtomicBool,
     /// Checks of transactions, until a protocol takes them.
     pub checks: Mutex<Option<mpsc::Receiver<TransactionCheck>>>,
     threads: Mutex<Option<Threads>>,
@@ -58,7 +58,7 @@ pub(crate) struct Inner {
 }
 
 struct Threads {
-    shard: JoinHandle<LocalStore>,
+    shard: JoinHandle<AnyStore>,
     housekeeping: JoinHandle<()>,
 }
 
@@ -72,34 +72,25 @@ struct Rest {
 impl Broker {
     /// Opens the folder, recovers what is in it, and starts the shard. Blocks; not to be called from an asynchronous task.
     pub fn open(options: BrokerOptions) -> Result<(Self, OpenReport), OpenError> {
-        let folder = options.data_dir.clone();
-        std::fs::create_dir_all(&folder).map_err(|error| OpenError::Folder { folder: folder.clone(), error })?;
         let bell = Bell::new();
         let waker = {
             let bell = bell.clone();
             Arc::new(move || bell.ring())
         };
-        let (store, recovery) = LocalStore::open(StoreOptions {
-            segment_bytes: options.segment_bytes,
-            tail_cache_bytes: options.tail_cache_bytes,
-            durability: options.durability,
-            rebuild_progress: rebuild_progress(),
-            ..StoreOptions::new(folder.join("shard-0"), random()?, waker)
-        })?;
-        let catalog_folder = folder.join("catalog");
-        let catalog = LocalCatalogStore::open(&catalog_folder)
-            .map_err(|error| OpenError::Folder { folder: catalog_folder, error })?;
+        let (store, recovery, catalog) = places::open(&options, waker)?;
         let catalog = block_on(CatalogService::open(catalog))?;
         let reader = store.reader();
         let shard_options = ShardOptions {
             shard: shard_number(&options.broker_name),
-            new_handle_key: random()?,
+            new_handle_key: places::random()?,
             retention_millis: options.retention_millis,
             open_slots_max: options.open_slots_max,
             polls_max: options.polls_max,
             transaction_immunity_millis: options.transaction_immunity_millis,
             transaction_check_interval_millis: options.transaction_check_interval_millis,
             transaction_checks_max: options.transaction_checks_max,
+            // Who was overtaken must not hand out what the new owner hands out, too.
+            hand_outs_wait: options.bucket.is_some(),
             ..ShardOptions::default()
         };
         let (checks, waiting_checks) = mpsc::channel(crate::transactions::CHECKS_WAITING_MAX);
@@ -120,6 +111,7 @@ impl Broker {
                 reply_budget,
                 reply_bytes,
                 closing: AtomicBool::new(false),
+                bucket_trouble_told: AtomicBool::new(false),
                 checks: Mutex::new(Some(waiting_checks)),
                 threads: Mutex::new(None),
                 rest: rest.clone(),
@@ -517,7 +509,12 @@ impl Broker {
             batch_replies: shard.batches.1,
             sync_millis: self.inner.reader.sync_millis(),
             usage: shard.usage,
-            disk_full: shard.disk_full,
+            bucket: self
+                .inner
+                .reader
+                .meter()
+                .map_or_else(Vec::new, |meter| Class::ALL.iter().map(|class| (*class, meter.counts(*class))).collect()),
+            shortage: shard.shortage,
             reply_bytes: (used, self.inner.reply_bytes),
             clients: self.inner.clients.all(),
             stopped: self.stop_reason(),
@@ -549,19 +546,6 @@ impl Rest {
         *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.changed.notify_all();
     }
-}
-
-/// Says how far rebuilding an index is, once a second.
-fn rebuild_progress() -> Arc<dyn Fn(u64, u64) + Send + Sync> {
-    let told = Mutex::new(Instant::now());
-    Arc::new(move |done, total| {
-        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.elapsed() >= REBUILD_TOLD_EVERY {
-            *told = Instant::now();
-            let percent = done.saturating_mul(100) / total.max(1);
-            tracing::info!("rebuilding the index from the log: {percent} % ({done} of {total} bytes)");
-        }
-    })
 }
 
 fn dead_letter_topic(name: &str, group: &GroupConfig) -> TopicConfig {
@@ -596,16 +580,4 @@ fn shard_number(name: &str) -> u32 {
     let mut hasher = siphasher::sip::SipHasher13::new();
     hasher.write(name.as_bytes());
     hasher.finish() as u32
-}
-
-fn random() -> Result<[u8; 16], OpenError> {
-    let mut bytes = [0; 16];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    match filled {
-        Ok(16) => Ok(bytes),
-        Ok(_) => {
-            Err(OpenError::System { what: "asking for randomness", error: std::io::ErrorKind::UnexpectedEof.into() })
-        }
-        Err(error) => Err(OpenError::System { what: "asking for randomness", error: error.into() }),
-    }
 }

@@ -26,6 +26,7 @@ mod lite;
 mod mailbox;
 mod messages;
 mod options;
+mod places;
 mod progress;
 mod pull;
 mod refusal;
@@ -39,11 +40,12 @@ pub use broker::Broker;
 pub use dead_letters::{DeadLetterAt, DeadLetterList, Resent};
 pub use find::{FOUND_MAX, FindCursor, FindRequest, Found, FoundMessage, PeekFrom, Peeked, Wanted};
 pub use lite::{LITE_LIST_MAX, LiteSyncRequest, LiteTopicList, LiteTopicStatus};
+pub use martlet_bucket::{Class, Counts, Location, Scheme};
 pub use martlet_shard::{
     HalfPlace, LATENESS_MILLIS, LiteAction, LiteLook, LiteNotice, LiteProgress, LiteStart, TransactionCheck,
 };
 pub use messages::ReplyBudget;
-pub use options::{BrokerOptions, OpenError, OpenReport};
+pub use options::{BrokerOptions, BucketPlace, OpenError, OpenReport};
 pub use progress::{ResetQueue, ResetTo};
 pub use pull::{OffsetOf, PullRequest, Pulled};
 pub use refusal::Refusal;

@@ -459,6 +459,7 @@ impl Broker {
             Output::Refused(Refused::GroupGone) => Refusal::GroupNotFound { group: group.to_owned() },
             Output::Refused(Refused::NotWritable) => Refusal::NotWritable { topic: topic.to_owned() },
             Output::Refused(Refused::DiskFull { free, needed }) => Refusal::DiskFull { free, needed },
+            Output::Refused(Refused::StoreBehind { waited_millis }) => Refusal::StoreBehind { waited_millis },
             Output::Refused(Refused::DeadlinePassed) => {
                 Refusal::Busy { what: "time until the request's deadline", limit: 0 }
             }
@@ -505,10 +506,11 @@ impl Broker {
             let _ = self.inner.shard.submit(Command::ClientGone { client: number });
         }
         self.inner.reader.take_notices().iter().for_each(|notice| self.inner.stats.noticed(notice));
+        self.tell_of_the_bucket();
         let usage = self.inner.shard.figures().usage;
         let over = over_watermark(&usage, self.inner.options.disk_watermark);
         // Not more than a segment per round: space comes back only as segments are reclaimed.
-        if over > 0 && usage.live_bytes > 0 {
+        if over > 0 && usage.live_bytes.is_some_and(|bytes| bytes > 0) {
             let own = usage.log_bytes + usage.index_bytes;
             tracing::warn!(
                 "the log takes {own} bytes and leaves {} free, {over} over the watermark: dropping the oldest messages",
@@ -518,11 +520,26 @@ impl Broker {
             let _ = self.inner.shard.submit(Command::DropOldest { bytes });
         }
     }
+
+    /// Says once that the bucket refuses or cannot be reached, and once that it answers again.
+    fn tell_of_the_bucket(&self) {
+        let trouble = self.inner.reader.meter().and_then(martlet_bucket::Meter::trouble);
+        let told = self.inner.bucket_trouble_told.swap(trouble.is_some(), Relaxed);
+        match trouble {
+            Some(answer) if !told => tracing::warn!("the bucket refuses or cannot be reached: {answer}"),
+            None if told => tracing::info!("the bucket answers again"),
+            _ => {}
+        }
+    }
 }
 
 /// Bytes by which the log is larger than its share (0 to 1) of the room it has: its own files and what is free. What else is on
 /// the disk is no reason to drop messages while there is room.
 fn over_watermark(usage: &martlet_store::Usage, share: f64) -> u64 {
+    // A bucket has no end.
+    if usage.disk_total == 0 {
+        return 0;
+    }
     let own = usage.log_bytes + usage.index_bytes;
     let room = own.saturating_add(usage.disk_free);
     own.saturating_sub((room as f64 * share.clamp(0.0, 1.0)) as u64)

@@ -1,13 +1,17 @@
 //! How a broker is set up, and what opening it found.
 
+use martlet_bucket::Location;
 use martlet_store::{Durability, RecoveryReport};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How a broker is set up.
 #[derive(Clone, Debug)]
 pub struct BrokerOptions {
-    /// Folder for everything that must survive; made if it is missing.
+    /// Folder for everything that must survive; made if it is missing. With a bucket, not used for messages.
     pub data_dir: PathBuf,
+    /// Where messages, progress and the catalog are kept instead of the folder.
+    pub bucket: Option<BucketPlace>,
     /// What clients know the one shard of this node by.
     pub broker_name: String,
     /// What scripts know the cluster by.
@@ -46,11 +50,27 @@ pub struct BrokerOptions {
     pub transaction_checks_max: u32,
 }
 
+/// A bucket to keep everything in, and how.
+#[derive(Clone, Debug)]
+pub struct BucketPlace {
+    /// The bucket and the prefix in it.
+    pub location: Location,
+    /// Least time between two flushes of the log.
+    pub flush_interval: Duration,
+    /// Bytes of what was read from the bucket that are kept in memory.
+    pub cache_bytes: u64,
+    /// Size from which memory is written as a table.
+    pub table_bytes: usize,
+    /// Compactions at a time.
+    pub compactions: usize,
+}
+
 impl BrokerOptions {
     /// The defaults, with data in this folder.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),
+            bucket: None,
             broker_name: "broker-a".into(),
             cluster_name: "DefaultCluster".into(),
             auto_create_topics: true,
@@ -100,6 +120,9 @@ pub enum OpenError {
     /// The store could not be opened.
     #[error(transparent)]
     Store(#[from] martlet_store::OpenError),
+    /// The bucket cannot be used.
+    #[error(transparent)]
+    Bucket(#[from] martlet_bucket::BucketError),
     /// The shard's state could not be read.
     #[error(transparent)]
     Shard(#[from] martlet_shard::OpenError),

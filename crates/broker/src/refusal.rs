@@ -118,6 +118,12 @@ pub enum Refusal {
         /// Needed bytes.
         needed: u64,
     },
+    /// New messages are refused until what came before is durable: the bucket is slow or cannot be reached.
+    #[error("the store is behind: a batch has waited for {waited_millis} ms to become durable; try again")]
+    StoreBehind {
+        /// How long it has waited.
+        waited_millis: u64,
+    },
     /// The deadline passed while the request was under way: it may or may not have been carried out.
     #[error("no durable answer within the deadline; the outcome is unknown")]
     OutcomeUnknown,

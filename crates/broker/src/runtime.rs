@@ -13,7 +13,7 @@ use martlet_shard::{
     ClockNotice, Command, HandOut, LiteNotice, Load, LoadId, Loaded, Output, ShardClock, ShardLoop, ShardOptions,
     TransactionCheck,
 };
-use martlet_store::{ReadError, Store};
+use martlet_store::{ReadError, Room, Shortage, Store};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -303,6 +303,7 @@ impl<S: Store> Runner<S> {
         let mut commands: Vec<Command<Token>> = Vec::new();
         let mut told = Instant::now();
         let mut untold = true;
+        let mut told_behind = false;
         let mut pause_until = told;
         let mut askers = 0usize;
         let mut unwritten_since: Option<Instant> = None;
@@ -310,15 +311,17 @@ impl<S: Store> Runner<S> {
             let rest = pause_until.saturating_duration_since(Instant::now());
             // Said before looking: whoever comes later wakes us again. While the store is busy, it wakes us when it is done.
             self.inbox.doing.store(RESTING, Ordering::SeqCst);
+            // One that is behind refuses messages, which must not wait until it is not.
+            let behind = matches!(self.shard.store().room(), Room::OnlyProgress(Shortage::Behind { .. }));
             let store_busy = !self.shard.store().ready();
-            if rest.is_zero() && !store_busy {
+            if rest.is_zero() && (!store_busy || behind) {
                 self.inbox.doing.store(ASLEEP, Ordering::SeqCst);
             }
             let closing = {
                 let mut state = lock(&self.inbox.state);
                 commands.append(&mut state.commands);
                 let still = askers.saturating_sub(self.shard.open_replies() + commands.len());
-                state.enough = if store_busy { usize::MAX } else { still.max(1) };
+                state.enough = if store_busy && !behind { usize::MAX } else { still.max(1) };
                 state.closing
             };
             self.poll_readings(&waker, &mut commands);
@@ -331,7 +334,7 @@ impl<S: Store> Runner<S> {
                     ClockNotice::Settled => tracing::info!("the wall clock has settled; deletion by age goes on"),
                 }
             }
-            untold |= !commands.is_empty();
+            untold |= !commands.is_empty() || behind != told_behind;
             let complete = self.shard.open_replies() + commands.len() >= askers;
             let (durable, served) = (self.shard.durable_batches(), self.shard.replies_under_way());
             self.shard.hold(!closing && (served > 1 || !rest.is_zero() && !complete));
@@ -361,6 +364,7 @@ impl<S: Store> Runner<S> {
             if untold && told.elapsed() >= FIGURES_EVERY {
                 told = Instant::now();
                 untold = false;
+                told_behind = behind;
                 self.tell(now);
             }
             if again {
@@ -453,7 +457,10 @@ impl<S: Store> Runner<S> {
             open_slots_most: self.shard.shard().open_slots_most(),
             batches: self.shard.batch_figures(),
             usage: self.shard.store().usage(),
-            disk_full: self.shard.store().room() != martlet_store::Room::Open,
+            shortage: match self.shard.store().room() {
+                Room::Open => None,
+                Room::OnlyProgress(shortage) => Some(shortage),
+            },
         };
     }
 

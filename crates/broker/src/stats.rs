@@ -3,7 +3,7 @@
 use crate::ClientInfo;
 use martlet_model::{Histogram, HistogramFigures, TopicId, UnixMillis};
 use martlet_shard::{Counters, Waiting};
-use martlet_store::{Notice, Usage};
+use martlet_store::{Notice, Shortage, Usage};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -187,7 +187,7 @@ pub(crate) struct ShardFigures {
     pub open_slots_most: usize,
     pub batches: (HistogramFigures, HistogramFigures),
     pub usage: Usage,
-    pub disk_full: bool,
+    pub shortage: Option<Shortage>,
 }
 
 /// A snapshot of everything that metrics want, at most a second old.
@@ -227,8 +227,10 @@ pub struct Figures {
     pub sync_millis: HistogramFigures,
     /// Space.
     pub usage: Usage,
-    /// Sends are being refused for want of space.
-    pub disk_full: bool,
+    /// What was asked of the bucket since the opening; empty where there is none.
+    pub bucket: Vec<(martlet_bucket::Class, martlet_bucket::Counts)>,
+    /// Why sends are being refused, if they are.
+    pub shortage: Option<Shortage>,
     /// Bytes of replies under way, and the budget they are taken from.
     pub reply_bytes: (usize, usize),
     /// Connected clients.

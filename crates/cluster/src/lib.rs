@@ -2,7 +2,7 @@
 //!
 //! - [`Catalog`]: one version of it, a value; changes are functions that keep its rules ([`ChangeError`]).
 //! - [`CatalogStore`]: where versions are kept, each created only if it does not exist yet. [`LocalCatalogStore`] is a
-//!   folder, [`MemoryCatalogStore`] is for tests.
+//!   folder, [`BucketCatalogStore`] a bucket, [`MemoryCatalogStore`] is for tests.
 //! - [`CatalogService`]: the newest version in memory for readers, and compare-and-swap for changes.
 //!
 //! Rules
@@ -10,6 +10,8 @@
 //! - A damaged newest version is an error that names it, never silently an older one.
 //! - Ids of topics and groups are never used again, so what is deleted and created again is another thing.
 
+mod any;
+mod bucket;
 mod catalog;
 mod codec;
 mod error;
@@ -24,6 +26,8 @@ mod store;
 #[path = "../../model/src/texts.rs"]
 mod texts;
 
+pub use any::AnyCatalogStore;
+pub use bucket::BucketCatalogStore;
 pub use catalog::Catalog;
 pub use codec::{DecodeError, FORMAT_VERSION};
 pub use error::ChangeError;

@@ -230,3 +230,38 @@ fn a_local_catalog_opens_without_a_runtime() {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(opening.poll(&mut context).is_ready());
 }
+
+fn bucket() -> martlet_bucket::Bucket {
+    let memory = std::sync::Arc::new(object_store::memory::InMemory::new());
+    martlet_bucket::Bucket::of_store("memory:".parse().unwrap(), memory, "test").unwrap()
+}
+
+#[test]
+fn in_a_bucket_concurrent_changes_never_overwrite_each_other_and_old_versions_go() {
+    let bucket = bucket();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let opened = || CatalogService::open(crate::BucketCatalogStore::new(bucket.clone()));
+    let nodes: Vec<_> = (0..4).map(|_| Arc::new(runtime.block_on(opened()).unwrap())).collect();
+    let changes: Vec<_> = nodes
+        .into_iter()
+        .enumerate()
+        .map(|(node, service)| {
+            runtime.spawn(async move {
+                for number in 0..10 {
+                    service.change(create(&format!("t{node}-{number}"))).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for change in changes {
+        runtime.block_on(change).unwrap();
+    }
+    let catalog = runtime.block_on(opened()).unwrap().snapshot();
+    assert_eq!((catalog.topics().len(), catalog.version()), (40, 40));
+    let ids: BTreeSet<u32> = catalog.topics().map(|topic| topic.id.0).collect();
+    assert_eq!(ids.len(), 40, "an id was given out twice");
+    let store = bucket.store().clone();
+    let folder = bucket.path("catalog");
+    let kept = runtime.block_on(async move { futures_util::StreamExt::count(store.list(Some(&folder))).await });
+    assert!(kept <= VERSIONS_KEPT + 4, "{kept} versions");
+}

@@ -29,7 +29,7 @@ pub fn code(refusal: &Refusal) -> Code {
         // The one of the codes for "there is none" that clients know for a message.
         Refusal::NotWaiting { .. } | Refusal::TransactionGone { .. } => Code::MessageNotFound,
         Refusal::TransactionId { .. } => Code::InvalidTransactionId,
-        Refusal::Busy { .. } | Refusal::DiskFull { .. } => Code::TooManyRequests,
+        Refusal::Busy { .. } | Refusal::DiskFull { .. } | Refusal::StoreBehind { .. } => Code::TooManyRequests,
         Refusal::OutcomeUnknown => Code::ProxyTimeout,
         Refusal::ShardStopped { .. } | Refusal::ShuttingDown => Code::HaNotAvailable,
         Refusal::ReadFailed { .. } | Refusal::Catalog { .. } => Code::InternalServerError,
@@ -137,6 +137,7 @@ mod tests {
             (Refusal::TransactionGone { reason: text() }, Code::MessageNotFound),
             (Refusal::Busy { what: "polls", limit: 1 }, Code::TooManyRequests),
             (Refusal::DiskFull { free: 0, needed: 1 }, Code::TooManyRequests),
+            (Refusal::StoreBehind { waited_millis: 2_000 }, Code::TooManyRequests),
             (Refusal::OutcomeUnknown, Code::ProxyTimeout),
             (Refusal::ShardStopped { shard: text(), reason: text() }, Code::HaNotAvailable),
             (Refusal::ShuttingDown, Code::HaNotAvailable),

@@ -41,7 +41,10 @@ fn broker(matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let config = config::resolve(config::Given { flags, file, environment: environment.collect() })?;
     // What libraries tell of their own work is for their authors, unless the user asks for it: later entries win.
-    let filter = tracing_subscriber::EnvFilter::try_new(format!("fjall=warn,lsm_tree=warn,{}", config.log_level))?;
+    let filter = tracing_subscriber::EnvFilter::try_new(format!(
+        "fjall=warn,lsm_tree=warn,slatedb=warn,object_store=warn,{}",
+        config.log_level
+    ))?;
     let ansi = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
     Ok(run::run(&config)?)

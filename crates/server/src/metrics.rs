@@ -10,6 +10,7 @@ mod process;
 use martlet_broker::{ClientRole, Figures, GroupStatus, disagreements};
 use martlet_grpc::GrpcFigures;
 use martlet_model::HistogramFigures;
+use martlet_store::Shortage;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
@@ -91,6 +92,7 @@ impl Collector for Snapshot {
         self.groups(&mut families);
         self.clients(&mut families);
         self.store(&mut families);
+        self.bucket(&mut families);
         self.shard(&mut families);
         if let Some(grpc) = &self.grpc {
             Self::grpc(grpc, &mut families);
@@ -235,13 +237,35 @@ impl Snapshot {
         }
     }
 
+    fn bucket(&self, families: &mut Families) {
+        for (class, counts) in &self.figures.bucket {
+            let requests =
+                [("put", counts.puts), ("get", counts.gets), ("list", counts.lists), ("delete", counts.deletes)];
+            for (operation, count) in requests {
+                let labels = vec![("class", class.name().to_owned()), ("operation", operation.to_owned())];
+                let help = "Requests to the bucket, by what they were for";
+                families.add("martlet_bucket_requests", help, labels, Value::Counter(count as f64));
+            }
+            for (direction, bytes) in [("sent", counts.bytes_sent), ("received", counts.bytes_received)] {
+                let labels = vec![("class", class.name().to_owned()), ("direction", direction.to_owned())];
+                let help = "Bytes to and from the bucket, by what they were for";
+                families.add("martlet_bucket_bytes", help, labels, Value::Counter(bytes as f64));
+            }
+        }
+    }
+
     fn store(&self, families: &mut Families) {
         let usage = &self.figures.usage;
-        let labels = vec![("storage_type", "local".to_owned()), ("storage_medium", "disk".to_owned())];
+        let labels = match self.figures.bucket.is_empty() {
+            true => vec![("storage_type", "local".to_owned()), ("storage_medium", "disk".to_owned())],
+            false => vec![("storage_type", "tiered".to_owned()), ("storage_medium", "object".to_owned())],
+        };
         let size = Value::Gauge((usage.log_bytes + usage.index_bytes) as f64);
         families.add("rocketmq_storage_size", "Bytes of log and index on disk", labels, size);
         families.gauge("martlet_log_bytes", "Bytes of all log segments", usage.log_bytes as f64);
-        families.gauge("martlet_log_live_bytes", "Bytes of the log that are still alive", usage.live_bytes as f64);
+        if let Some(bytes) = usage.live_bytes {
+            families.gauge("martlet_log_live_bytes", "Bytes of the log that are still alive", bytes as f64);
+        }
         families.gauge("martlet_log_segments", "Log segments", usage.segments as f64);
         families.gauge("martlet_index_bytes", "Bytes of the index on disk", usage.index_bytes as f64);
         families.gauge("martlet_disk_bytes", "Size of the file system the log is on", usage.disk_total as f64);
@@ -254,8 +278,11 @@ impl Snapshot {
             families.add("martlet_store_notices", help, vec![("kind", (*kind).to_owned())], value);
         }
         families.counter("martlet_written_bytes", "Bytes handed to write() by the store", usage.written_bytes as f64);
-        let full = f64::from(u8::from(self.figures.disk_full));
-        families.gauge("martlet_disk_full", "1 while sends are refused for want of space", full);
+        let full = matches!(self.figures.shortage, Some(Shortage::DiskFull { .. }));
+        families.gauge("martlet_disk_full", "1 while sends are refused for want of space", f64::from(u8::from(full)));
+        let behind = matches!(self.figures.shortage, Some(Shortage::Behind { .. }));
+        let help = "1 while sends are refused because a batch has waited for long to become durable";
+        families.gauge("martlet_store_behind", help, f64::from(u8::from(behind)));
         let stopped = f64::from(u8::from(self.figures.stopped.is_some()));
         families.gauge("martlet_shard_stopped", "1 if the shard has stopped because its store failed", stopped);
     }

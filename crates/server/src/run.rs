@@ -3,7 +3,7 @@
 use crate::admin::{Admin, Phase};
 use crate::config::{Advertise, Config, Durability};
 use crate::duration::show_bytes;
-use martlet_broker::{Broker, BrokerOptions, OpenError, OpenReport};
+use martlet_broker::{Broker, BrokerOptions, BucketPlace, OpenError, OpenReport};
 use martlet_grpc::{GrpcOptions, GrpcServer, TlsOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -34,7 +34,15 @@ pub enum RunError {
         /// The data folder.
         folder: PathBuf,
         /// Why.
-        error: OpenError,
+        error: Box<OpenError>,
+    },
+    /// The broker cannot be opened in its bucket.
+    #[error("cannot open the store {location}: {error}")]
+    OpenStore {
+        /// Where it is.
+        location: String,
+        /// Why.
+        error: Box<OpenError>,
     },
     /// A port cannot be listened on.
     #[error("cannot listen on {address} ({key}): {error}")]
@@ -73,7 +81,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let started = Instant::now();
     let system = |what| move |error| RunError::System { what, error };
     let folder = std::path::absolute(&config.data).unwrap_or_else(|_| config.data.clone());
-    say(&format!("Martlet {}: opening {}\n", env!("CARGO_PKG_VERSION"), folder.display()));
+    say(&format!("Martlet {}: opening {}\n", env!("CARGO_PKG_VERSION"), place(config, &folder)));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system("cannot start a runtime"))?;
     let (broker, report) = open(config, &folder)?;
@@ -86,7 +94,19 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     outcome
 }
 
+/// What messages are kept in, for people.
+fn place(config: &Config, folder: &Path) -> String {
+    config.store.as_ref().map_or_else(|| folder.display().to_string(), ToString::to_string)
+}
+
 fn open(config: &Config, folder: &Path) -> Result<(Broker, OpenReport), RunError> {
+    let bucket = config.store.as_ref().map(|location| BucketPlace {
+        location: location.clone(),
+        flush_interval: Duration::from_millis(config.store_flush_ms.into()),
+        cache_bytes: u64::from(config.store_cache_mib) * u64::from(MIB),
+        table_bytes: config.store_table_mib as usize * MIB as usize,
+        compactions: config.store_compactions as usize,
+    });
     let options = BrokerOptions {
         broker_name: config.broker_name.clone(),
         cluster_name: config.cluster_name.clone(),
@@ -106,13 +126,17 @@ fn open(config: &Config, folder: &Path) -> Result<(Broker, OpenReport), RunError
         transaction_check_interval_millis: i64::from(config.transaction_check_interval_seconds) * 1_000,
         transaction_checks_max: config.transaction_checks_max,
         disk_watermark: f64::from(config.disk_watermark_percent) / 100.0,
+        bucket,
         ..BrokerOptions::new(folder)
     };
     Broker::open(options).map_err(|error| match error {
         OpenError::Store(martlet_store::OpenError::Locked { process, .. }) => {
             RunError::InUse { folder: folder.to_owned(), process }
         }
-        error => RunError::Open { folder: folder.to_owned(), error },
+        error if config.store.is_some() => {
+            RunError::OpenStore { location: place(config, folder), error: Box::new(error) }
+        }
+        error => RunError::Open { folder: folder.to_owned(), error: Box::new(error) },
     })
 }
 
@@ -253,15 +277,22 @@ fn announcement(
     let contents = if recovery.created {
         "new".to_owned()
     } else {
-        format!("{} topics, {} groups, {} log segments", report.topics, report.groups, recovery.segments)
+        let pieces = if config.store.is_some() { "tables" } else { "log segments" };
+        format!("{} topics, {} groups, {} {pieces}", report.topics, report.groups, recovery.segments)
     };
-    lines.push(format!("  data                {} ({contents})", folder.display()));
+    lines.push(format!("  data                {} ({contents})", place(config, folder)));
     lines.push(format!("  names               broker {}, cluster {}", config.broker_name, config.cluster_name));
-    lines.push(match config.durability {
-        Durability::Fdatasync => {
+    lines.push(match (config.durability, &config.store) {
+        (_, Some(_)) => {
+            "  durability          a send is acknowledged when the bucket has it; a second process on it takes it over"
+                .to_owned()
+        }
+        (Durability::Fdatasync, None) => {
             "  durability          a send is acknowledged when this disk has it; there is no replica".to_owned()
         }
-        Durability::PageCache => "  durability          WEAK: a loss of power loses acknowledged messages".to_owned(),
+        (Durability::PageCache, None) => {
+            "  durability          WEAK: a loss of power loses acknowledged messages".to_owned()
+        }
     });
     lines.push(format!("  automatic creation  {}", automatic(config)));
     lines.extend(warnings(grpc, admin));

@@ -677,6 +677,12 @@ pub enum Refused {
         /// Needed bytes.
         needed: u64,
     },
+    /// What came before is not durable yet, and that for long.
+    #[error("the store is behind: the oldest batch has waited for {waited_millis} ms")]
+    StoreBehind {
+        /// How long the oldest batch has waited.
+        waited_millis: u64,
+    },
     /// The deadline had passed before anything was done.
     #[error("the deadline passed before the shard got to it")]
     DeadlinePassed,
@@ -730,6 +736,15 @@ pub enum Refused {
         /// Next offset.
         max: QueueOffset,
     },
+}
+
+impl From<martlet_store::Shortage> for Refused {
+    fn from(shortage: martlet_store::Shortage) -> Self {
+        match shortage {
+            martlet_store::Shortage::DiskFull { free, needed } => Self::DiskFull { free, needed },
+            martlet_store::Shortage::Behind { waited_millis } => Self::StoreBehind { waited_millis },
+        }
+    }
 }
 
 /// One queue's figures.

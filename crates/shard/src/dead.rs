@@ -15,7 +15,7 @@ use crate::shard::{Shard, Work};
 use bytes::Bytes;
 use martlet_model::record::{self, Field};
 use martlet_model::{QueueId, QueueOffset, TopicId};
-use martlet_store::{Op, ReadError, Room, Shortage, StoredMessage};
+use martlet_store::{Op, ReadError, Room, StoredMessage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -186,8 +186,8 @@ impl<T> Shard<T> {
         into: TopicId,
         token: T,
     ) {
-        if let Room::OnlyProgress(Shortage::DiskFull { free, needed }) = self.room {
-            let refused = Output::Refused(Refused::DiskFull { free, needed });
+        if let Room::OnlyProgress(shortage) = self.room {
+            let refused = Output::Refused(shortage.into());
             return self.resend_failed(queue, offset, token, refused);
         }
         let message_group = message_group_of(record);

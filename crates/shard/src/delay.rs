@@ -13,7 +13,7 @@ use crate::timers::Timer;
 use bytes::Bytes;
 use martlet_model::record::{self, Field};
 use martlet_model::{QueueId, QueueOffset, TopicId, UnixMillis};
-use martlet_store::{Op, Room, Shortage, StoredMessage, Term};
+use martlet_store::{Op, Room, StoredMessage, Term};
 use std::collections::BTreeMap;
 
 /// Messages that are read and stored per turn.
@@ -90,8 +90,8 @@ impl<T> Shard<T> {
         if deadline.is_some_and(|deadline| deadline < self.now) {
             return Some(Refused::DeadlinePassed);
         }
-        if let Room::OnlyProgress(Shortage::DiskFull { free, needed }) = self.room {
-            return Some(Refused::DiskFull { free, needed });
+        if let Room::OnlyProgress(shortage) = self.room {
+            return Some(shortage.into());
         }
         match self.topics.get(&topic) {
             None => Some(Refused::TopicGone),

@@ -1,20 +1,32 @@
 //! Storing messages.
 
-use crate::command::{Incoming, Output, Placed, Refused};
+use crate::command::{Command, Incoming, Output, Placed, Refused};
 use crate::priority::priority_of;
 use crate::shard::Shard;
 use martlet_model::{QueueId, QueueOffset, TopicId, UnixMillis};
 use martlet_store::{Op, Room, Shortage};
 
 impl<T> Shard<T> {
+    /// While the store is behind, it may not answer either: messages are refused before anything is read for them.
+    pub(crate) fn refuse_while_behind(&mut self, command: Command<T>) -> Option<Command<T>> {
+        let Room::OnlyProgress(shortage @ Shortage::Behind { .. }) = self.room else { return Some(command) };
+        match command {
+            Command::Send { token, .. } | Command::Schedule { token, .. } | Command::SendHalf { token, .. } => {
+                self.refuse_now(token, shortage.into());
+                None
+            }
+            other => Some(other),
+        }
+    }
+
     /// Appends messages: by priority to its queue, of a message group to its queue, all others to one queue, the topic's
     /// next in turn.
     pub(crate) fn send(&mut self, topic: TopicId, messages: Vec<Incoming>, deadline: Option<UnixMillis>, token: T) {
         if deadline.is_some_and(|deadline| deadline < self.now) {
             return self.refuse_now(token, Refused::DeadlinePassed);
         }
-        if let Room::OnlyProgress(Shortage::DiskFull { free, needed }) = self.room {
-            return self.refuse_now(token, Refused::DiskFull { free, needed });
+        if let Room::OnlyProgress(shortage) = self.room {
+            return self.refuse_now(token, shortage.into());
         }
         let Some(entry) = self.topics.get_mut(&topic) else {
             return self.reply(token, Output::Refused(Refused::TopicGone));

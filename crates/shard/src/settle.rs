@@ -314,9 +314,7 @@ impl<T> Shard<T> {
         if let Some(token) = reply {
             let refused = match (error, self.room) {
                 (Some(reason), _) => Refused::ReadFailed(reason),
-                (None, Room::OnlyProgress(martlet_store::Shortage::DiskFull { free, needed })) => {
-                    Refused::DiskFull { free, needed }
-                }
+                (None, Room::OnlyProgress(shortage)) => shortage.into(),
                 (None, Room::Open) => Refused::NotWritable,
             };
             self.reply(token, Output::Refused(refused));

@@ -20,7 +20,7 @@ use crate::transactions::HalfJob;
 use bytes::Bytes;
 use martlet_model::handle::{DeliveryNumber, HandleKey};
 use martlet_model::{Filter, GroupId, QueueId, QueueOffset, TopicId, UnixMillis, limits};
-use martlet_store::{Op, ReadError, Reader, Room};
+use martlet_store::{Op, ReadError, Reader, Room, Shortage};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -393,6 +393,13 @@ impl<T> Shard<T> {
     }
 
     pub(crate) fn handle(&mut self, work: Work<T>) {
+        let work = match work {
+            Work::Command(command) => match self.refuse_while_behind(command) {
+                Some(command) => Work::Command(command),
+                None => return,
+            },
+            other => other,
+        };
         if let Some(entity) = self.first_missing(&work) {
             self.awaiting.entry(entity).or_default().push(work);
             return;
@@ -635,6 +642,10 @@ impl<T> Shard<T> {
     }
 
     fn serve_stirred(&mut self) {
+        // What is handed out while the store takes nothing would pile up in the open batch: polls wait, as on an empty queue.
+        if matches!(self.room, Room::OnlyProgress(Shortage::Behind { .. })) {
+            return;
+        }
         while let Some((topic, group)) = self.stirred.pop_first() {
             self.serve(topic, group);
         }

@@ -12,9 +12,11 @@
 //!   shard's word, space is the engine's business.
 //! - A failed write or sync fails the store for good: [`Progress::failed`] is set, nothing later becomes durable.
 //!
-//! Engines: [`local`] (segments of frames and a rebuildable index, in one folder) and [`sim`] (the same engine core on a
-//! simulated disk and index that crash, tear, fail and forget from a seed). All pass [`conformance`].
+//! Engines: [`local`] (segments of frames and a rebuildable index, in one folder), [`object`] (a database in a bucket) and
+//! [`sim`] (the core of the local one on a simulated disk and index that crash, tear, fail and forget from a seed). All
+//! pass [`conformance`].
 
+pub mod any;
 mod batch;
 mod cache;
 mod codec;
@@ -27,6 +29,7 @@ pub mod inspect;
 mod key;
 pub mod local;
 mod mem;
+pub mod object;
 mod payload;
 mod report;
 mod scan;
@@ -57,14 +60,14 @@ pub struct Progress {
 
 /// Why a store stopped: what was being done, to which file, and what the system answered.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} of {file} at position {position} failed: {cause}")]
+#[error("{operation} of {file}{} failed: {cause}", position.map_or(String::new(), |at| format!(" at position {at}")))]
 pub struct StoreFailure {
     /// The operation, for instance `write` or `fdatasync`.
     pub operation: &'static str,
-    /// File name within the store's folder.
+    /// File name within the store's folder; of a bucket, the shard in it.
     pub file: String,
-    /// Byte position in the file.
-    pub position: u64,
+    /// Byte position in the file, where there is one.
+    pub position: Option<u64>,
     /// The system's answer.
     pub cause: String,
 }
@@ -88,16 +91,21 @@ pub enum Shortage {
         /// Bytes that must be free before new messages are taken again.
         needed: u64,
     },
+    /// What was handed over is not durable yet although it has waited for long: a bucket that cannot be reached, or is slow.
+    Behind {
+        /// How long the oldest batch has waited.
+        waited_millis: u64,
+    },
 }
 
-/// Figures for metrics, retention by watermark and the console.
+/// Figures for metrics, retention by watermark and the console. What an engine does not know or does not have is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes of all segment files.
+    /// Bytes of all segment files; of a bucket, of all tables.
     pub log_bytes: u64,
-    /// Of these, bytes of frames that are still alive by the account.
-    pub live_bytes: u64,
-    /// Number of segments, the open one included.
+    /// Of these, bytes of frames that are still alive by the account, where there is one.
+    pub live_bytes: Option<u64>,
+    /// Number of segments, the open one included; of a bucket, of tables.
     pub segments: u64,
     /// Bytes of the index on disk (0 where it is in memory).
     pub index_bytes: u64,
@@ -105,7 +113,7 @@ pub struct Usage {
     pub disk_total: u64,
     /// Bytes of it that are free.
     pub disk_free: u64,
-    /// Bytes handed to write() since the store was opened, by all of the engine's files.
+    /// Bytes handed to write(), or sent to the bucket, since the store was opened.
     pub written_bytes: u64,
 }
 

@@ -89,6 +89,16 @@ pub enum OpenError {
         /// The system's answer.
         cause: String,
     },
+    /// The database in a bucket could not be opened.
+    #[error("{operation} of {place} failed: {cause}")]
+    Bucket {
+        /// The operation.
+        operation: &'static str,
+        /// The shard and the bucket.
+        place: String,
+        /// In the words of the database or the bucket.
+        cause: String,
+    },
     /// The index could not be opened or rebuilt.
     #[error("index: {0}")]
     Index(String),

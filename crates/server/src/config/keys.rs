@@ -2,6 +2,7 @@
 //! made from it.
 
 use super::{Advertise, Config, Durability, Listen};
+use martlet_broker::{Location, Scheme};
 use std::ops::RangeInclusive;
 
 /// One key.
@@ -61,6 +62,14 @@ fn name(text: &str) -> Option<String> {
     (!text.is_empty() && text.len() <= 64 && text.bytes().all(legal)).then(|| text.to_owned())
 }
 
+fn store(text: &str) -> Option<Option<Location>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    // Memory is for tests: nothing of it would be left.
+    text.parse().ok().filter(|location: &Location| location.scheme != Scheme::Memory).map(Some)
+}
+
 fn path(text: &str) -> Option<std::path::PathBuf> {
     (!text.is_empty()).then(|| text.into())
 }
@@ -82,6 +91,19 @@ pub const KEYS: &[Key] = &[
         accepts: "a folder",
         reference: "storePathRootDir",
         set: |config, text| put(&mut config.data, path(text)),
+    },
+    Key {
+        name: "store",
+        section: "Where things are",
+        placeholder: "URL",
+        default: "",
+        meaning: "Bucket that keeps messages, progress, topics and groups instead of the data folder: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or file:///FOLDER.",
+        cost: "Durable as the bucket is, and the process may be started again elsewhere; a send waits for a PUT. \
+               Credentials come from the environment, as the store's own tools read them (AWS_*, GOOGLE_*, AZURE_*). A second \
+               process on the same place takes it over from the first.",
+        accepts: "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER",
+        reference: "",
+        set: |config, text| put(&mut config.store, store(text)),
     },
     Key {
         name: "grpc_listen",
@@ -306,6 +328,52 @@ pub const KEYS: &[Key] = &[
         accepts: "MiB, a whole number from 16 to 1024",
         reference: "mappedFileSizeCommitLog",
         set: |config, text| put(&mut config.segment_mib, number(text, 16..=1024)),
+    },
+    Key {
+        name: "store_flush_ms",
+        section: "Messages in a bucket",
+        placeholder: "MILLISECONDS",
+        default: "50",
+        meaning: "Least time between two flushes to the bucket; each is one PUT with everything that came meanwhile.",
+        cost: "Shorter answers sooner under load and pays for more PUTs: at 50 ms at most 20 a second. Alone, a send \
+               waits for its PUT only.",
+        accepts: "milliseconds, a whole number from 0 to 10000",
+        reference: "",
+        set: |config, text| put(&mut config.store_flush_ms, number(text, 0..=10_000)),
+    },
+    Key {
+        name: "store_table_mib",
+        section: "Messages in a bucket",
+        placeholder: "MIB",
+        default: "16",
+        meaning: "Size from which what is in memory is written to the bucket as a table.",
+        cost: "Larger tables need fewer requests; up to six of them are held in memory, and a start after a crash reads up \
+               to that again.",
+        accepts: "MiB, a whole number from 1 to 256",
+        reference: "",
+        set: |config, text| put(&mut config.store_table_mib, number(text, 1..=256)),
+    },
+    Key {
+        name: "store_cache_mib",
+        section: "Messages in a bucket",
+        placeholder: "MIB",
+        default: "48",
+        meaning: "Memory for what was read from the bucket, a quarter of it for indexes of tables.",
+        cost: "Less means more requests, and slower reads for consumers that are behind.",
+        accepts: "MiB, a whole number from 4 to 65536",
+        reference: "",
+        set: |config, text| put(&mut config.store_cache_mib, number(text, 4..=65_536)),
+    },
+    Key {
+        name: "store_compactions",
+        section: "Messages in a bucket",
+        placeholder: "COUNT",
+        default: "2",
+        meaning: "Compactions of tables in the bucket at a time.",
+        cost: "Each takes memory and a processor while it runs. With too few, tables pile up, and in the end writes wait.",
+        accepts: "a whole number from 1 to 16",
+        reference: "",
+        set: |config, text| put(&mut config.store_compactions, number(text, 1..=16)),
     },
     Key {
         name: "tail_cache_mib",

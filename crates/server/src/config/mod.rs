@@ -12,6 +12,7 @@ mod value;
 pub use value::{Advertise, Durability, Listen};
 
 use keys::{KEYS, Key};
+use martlet_broker::Location;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,11 @@ fn is_foreign_variable(name: &str) -> bool {
 pub struct Config {
     /// See [`KEYS`] for the meaning of each.
     pub data: PathBuf,
+    pub store: Option<Location>,
+    pub store_flush_ms: u32,
+    pub store_table_mib: u32,
+    pub store_cache_mib: u32,
+    pub store_compactions: u32,
     pub broker_name: String,
     pub cluster_name: String,
     pub grpc_listen: Listen,
@@ -61,6 +67,11 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             data: "./martlet-data".into(),
+            store: None,
+            store_flush_ms: 50,
+            store_table_mib: 16,
+            store_cache_mib: 48,
+            store_compactions: 2,
             broker_name: "broker-a".into(),
             cluster_name: "DefaultCluster".into(),
             grpc_listen: Listen::any(8081),

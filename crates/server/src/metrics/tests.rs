@@ -1,5 +1,5 @@
 use super::*;
-use martlet_broker::{ClientInfo, GroupCount, ProgressStatus, TopicCount};
+use martlet_broker::{Class, ClientInfo, Counts, GroupCount, ProgressStatus, TopicCount};
 use martlet_model::group::{ConsumptionPattern, DeliveryOrder};
 use martlet_model::{DeadLetterPolicy, GroupConfig, GroupId, RetryPolicy};
 
@@ -48,7 +48,11 @@ fn snapshot() -> Snapshot {
             batch_replies: HistogramFigures::default(),
             sync_millis: HistogramFigures { buckets: vec![(0.5, 3)], above: 1, sum: 9.0 },
             usage: Default::default(),
-            disk_full: false,
+            bucket: vec![(
+                Class::Wal,
+                Counts { puts: 20, gets: 3, lists: 1, deletes: 2, bytes_sent: 4_096, bytes_received: 512 },
+            )],
+            shortage: Some(Shortage::Behind { waited_millis: 2_000 }),
             reply_bytes: (10, 100),
             clients: vec![consumer("a", "JAVA"), consumer("b", "JAVA"), consumer("c", "\"evil\nlanguage")],
             stopped: None,
@@ -128,6 +132,10 @@ fn names_and_labels_are_those_that_dashboards_for_the_reference_expect() {
         format!("martlet_log_sync_milliseconds_count{{{common}}} 4"),
         format!("martlet_batch_messages_count{{{common}}} 6"),
         format!("martlet_store_notices_total{{{common},kind=\"index_rebuilt\"}} 1.0"),
+        format!("martlet_bucket_requests_total{{{common},class=\"wal\",operation=\"put\"}} 20.0"),
+        format!("martlet_bucket_bytes_total{{{common},class=\"wal\",direction=\"sent\"}} 4096.0"),
+        format!("martlet_disk_full{{{common}}} 0.0"),
+        format!("martlet_store_behind{{{common}}} 1.0"),
         format!("martlet_open_slots_most{{{common}}} 6.0"),
         format!("martlet_open_slots_limit{{{common}}} 100.0"),
         format!("martlet_inbound_budget_used_bytes{{{common}}} 11.0"),

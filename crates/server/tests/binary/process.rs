@@ -37,7 +37,14 @@ impl Broker {
 
     /// The same with more flags.
     pub fn start_with(data: &Path, flags: &[&str]) -> Self {
-        let mut child = martlet()
+        Self::start_as(data, flags, |_| {})
+    }
+
+    /// The same with what else there is to say to the command, such as its environment.
+    pub fn start_as(data: &Path, flags: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+        let mut command = martlet();
+        prepare(&mut command);
+        let mut child = command
             .arg("--data")
             .arg(data)
             .args(["--grpc-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--segment-mib", "16"])

@@ -35,6 +35,7 @@ pub struct MemoryStore {
     state: Arc<Mutex<State>>,
     pub holds_syncs: bool,
     pub full: bool,
+    pub behind: bool,
     failed: Option<Arc<StoreFailure>>,
 }
 
@@ -56,6 +57,7 @@ impl MemoryStore {
             state: Arc::new(Mutex::new(state)),
             holds_syncs: false,
             full: false,
+            behind: false,
             failed: None,
         }
     }
@@ -68,7 +70,7 @@ impl MemoryStore {
         self.failed = Some(Arc::new(StoreFailure {
             operation: "fdatasync",
             file: "1.log".into(),
-            position: 0,
+            position: Some(0),
             cause: "no such luck".into(),
         }));
     }
@@ -148,9 +150,10 @@ impl Store for MemoryStore {
     }
 
     fn room(&self) -> Room {
-        match self.full {
-            true => Room::OnlyProgress(Shortage::DiskFull { free: 1, needed: 2 }),
-            false => Room::Open,
+        match (self.full, self.behind) {
+            (true, _) => Room::OnlyProgress(Shortage::DiskFull { free: 1, needed: 2 }),
+            (_, true) => Room::OnlyProgress(Shortage::Behind { waited_millis: 2_000 }),
+            _ => Room::Open,
         }
     }
 

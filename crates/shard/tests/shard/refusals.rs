@@ -49,3 +49,25 @@ fn a_poll_given_up_while_its_queue_is_being_loaded_is_handed_nothing() {
     let received = world.receive("billing", invisible_secs(30)).one();
     assert_eq!((received.body.as_str(), received.attempt), ("a", 1));
 }
+
+#[test]
+fn while_the_store_is_behind_sends_are_refused_and_polls_wait_without_changing_anything() {
+    let mut world = World::new(1).topic("orders", 1).group("billing", max_attempts(5));
+    world.send("orders", "a");
+    // Nothing is resident, and nothing can be read.
+    world.crash();
+    world.store().behind = true;
+    world.holds_loads = true;
+    let topic = world.topic_id("orders");
+    let messages =
+        vec![Incoming { record: message("b", None), terms: Vec::new(), message_group: None, lite_topic: None }];
+    let sent = world.begin(|token| Command::Send { topic, messages, deadline: None, token });
+    assert_eq!(world.answer_to(sent), Some(Output::Refused(Refused::StoreBehind { waited_millis: 2_000 })));
+    world.holds_loads = false;
+    let poll = world.poll("billing", invisible_secs(30));
+    world.settle();
+    assert!(world.received(poll).is_none(), "a hand-out would pile up in the batch");
+    world.store().behind = false;
+    world.settle();
+    assert_eq!(world.received(poll).unwrap().one().body, "a");
+}

@@ -187,7 +187,7 @@ impl<D: Disk, I: Index> Engine<D, I> {
         Usage {
             log_bytes: rows.values().map(|row| u64::from(row.end)).sum::<u64>()
                 + u64::from(self.settings.segment_bytes),
-            live_bytes: rows.values().map(|row| row.live.bytes()).sum::<u64>() + u64::from(commit.position),
+            live_bytes: Some(rows.values().map(|row| row.live.bytes()).sum::<u64>() + u64::from(commit.position)),
             segments: rows.len() as u64 + 1,
             index_bytes: self.index.disk_bytes(),
             disk_total: space.total,
@@ -256,7 +256,7 @@ impl<D: Disk, I: Index> Engine<D, I> {
                 return self.fail(StoreFailure {
                     operation: "placing a batch",
                     file,
-                    position: u64::from(position),
+                    position: Some(u64::from(position)),
                     cause,
                 });
             }
@@ -347,7 +347,12 @@ impl<D: Disk, I: Index> Engine<D, I> {
             // Only a batch against the contract gets here (an offset that goes back). Nothing of it may become durable.
             let file = segment_name(commit.segment);
             let position = u64::from(at) + malformed.at as u64;
-            self.fail(StoreFailure { operation: "indexing a batch", file, position, cause: malformed.to_string() });
+            self.fail(StoreFailure {
+                operation: "indexing a batch",
+                file,
+                position: Some(position),
+                cause: malformed.to_string(),
+            });
         }
         commit.next_sequence += u64::from(ops.max(1));
         commit.position = at + payload.len() as u32;
@@ -468,7 +473,7 @@ impl<D: Disk, I: Index> Engine<D, I> {
 
 impl From<DiskError> for StoreFailure {
     fn from(error: DiskError) -> Self {
-        Self { operation: error.operation, file: error.file, position: error.position, cause: error.cause }
+        Self { operation: error.operation, file: error.file, position: Some(error.position), cause: error.cause }
     }
 }
 
