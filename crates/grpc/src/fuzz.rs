@@ -2,12 +2,12 @@
 //!
 //! Each function must return, whatever the bytes are; some assert what must hold of anything that was accepted.
 
-use crate::listener::proxy::{ProxyHeader, parse_v1, parse_v2};
-use crate::listener::sniff::{Opening, PROXY_V2_SIGNATURE, SNIFF_BYTES_MAX, classify};
 use crate::proto::v2;
 use crate::{message_in, message_out, time, transport};
 use martlet_model::UnixMillis;
 use martlet_model::limits;
+use martlet_net::proxy::{ProxyHeader, parse_v1, parse_v2};
+use martlet_net::sniff::{Opening, PROXY_V2_SIGNATURE, SNIFF_BYTES_MAX, classify};
 use prost::Message;
 
 /// One decoder.

@@ -3,7 +3,6 @@
 //! In: TCP connections. Out: calls of [`martlet_broker::Broker`]. Turns frames into the broker's words and back, and
 //! holds every rule of the wire: validation, codes, settings, poll times. Holds no rule about messages.
 //!
-//! - [`listener`]: TLS, plaintext and PROXY protocol on one port. Other listeners use it too.
 //! - `transport`: gRPC over HTTP/2, made for small calls: no router, no boxed streams, one task per call.
 //! - [`proto`]: generated types and clients.
 //! - [`code`]: the one table from refusals to codes.
@@ -34,7 +33,6 @@ mod consumer;
 pub mod fuzz;
 mod inspect;
 mod latency;
-pub mod listener;
 mod lite;
 mod message_in;
 mod message_out;
@@ -58,7 +56,7 @@ mod limits_properties;
 mod texts;
 
 pub use latency::RpcLatency;
-pub use listener::tls::TlsOptions;
+pub use martlet_net::tls::TlsOptions;
 pub use server::{GrpcFigures, GrpcServer, ServeError, serve};
 
 use std::net::SocketAddr;

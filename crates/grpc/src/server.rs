@@ -1,30 +1,24 @@
-//! The listener's threads: accepts connections and hands them round robin to single-threaded runtimes.
+//! The front's start and end, and what becomes of each connection.
 
 use crate::GrpcOptions;
 use crate::latency::RpcLatency;
-use crate::listener::sniff::Opening;
-use crate::listener::tls::TlsError;
-use crate::listener::{self, Connection};
 use crate::service::Front;
 use crate::transport::connection;
 use martlet_broker::Broker;
+use martlet_net::complaints::Complaints;
+use martlet_net::listener::{self, Connection};
+use martlet_net::sniff::Opening;
+use martlet_net::tls::{self, TlsError};
+use martlet_net::workers::{self, WorkerOptions, Workers};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
-
-/// Connections that wait for one worker.
-const HANDED_OVER_MAX: usize = 1024;
-/// Pause after a failed accept, so that a shortage of file handles does not become a busy loop.
-const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
-/// Complaints about connections are logged at most this often.
-const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
 
 /// Said to HTTP/1 clients.
 const HTTP1_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 85\r\n\
@@ -68,7 +62,7 @@ pub struct GrpcFigures {
 pub struct GrpcServer {
     local_addr: SocketAddr,
     stop: watch::Sender<bool>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Workers,
     front: Arc<Front>,
 }
 
@@ -108,27 +102,19 @@ impl GrpcServer {
     /// then closes what is left. Blocks until then.
     pub fn shutdown(mut self) {
         self.stop.send_replace(true);
-        for worker in self.workers.drain(..) {
-            if worker.join().is_err() {
-                tracing::error!("a gRPC worker panicked");
-            }
-        }
+        self.workers.join();
     }
 }
 
 /// Starts listening. The broker is called from the front's own threads.
 pub fn serve(broker: Broker, options: GrpcOptions) -> Result<GrpcServer, ServeError> {
-    let tls = TlsAcceptor::from(listener::tls::load(&options.tls, &[b"h2", b"http/1.1"])?);
+    let tls = TlsAcceptor::from(tls::load(&options.tls, &[b"h2", b"http/1.1"])?);
     let listen = |source| ServeError::Listen { address: options.listen, source };
     let socket = StdListener::bind(options.listen).map_err(listen)?;
     socket.set_nonblocking(true).map_err(listen)?;
     let local_addr = socket.local_addr().map_err(listen)?;
-    let count = match options.workers {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        count => count,
-    };
     let (stop, stopped) = watch::channel(false);
-    let mut checks = broker.take_checks();
+    let checks = broker.take_checks();
     let advertise = options.advertise.map(|(host, port)| (host, if port == 0 { local_addr.port() } else { port }));
     let front = Arc::new(Front::new(broker, advertise, options.limits, stopped.clone()));
     let told = Arc::downgrade(&front);
@@ -138,77 +124,21 @@ pub fn serve(broker: Broker, options: GrpcOptions) -> Result<GrpcServer, ServeEr
         }
     });
     let complaints = Arc::new(Complaints::default());
-    let (inboxes, outboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(HANDED_OVER_MAX)).unzip();
-    let mut server = GrpcServer { local_addr, stop, workers: Vec::with_capacity(count), front: front.clone() };
-    let mut accepting = Some((socket, inboxes));
-    for (number, inbox) in outboxes.into_iter().enumerate() {
-        let worker = Worker { front: front.clone(), tls: tls.clone(), complaints: complaints.clone() };
-        let accepting = accepting.take();
-        let checks = checks.take();
-        let stopped = stopped.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Worker)?;
-        let thread = std::thread::Builder::new()
-            .name(format!("martlet-grpc-{number}"))
-            .spawn(move || {
-                runtime.block_on(async move {
-                    if let Some((socket, inboxes)) = accepting {
-                        tokio::spawn(accept(socket, inboxes, worker.clone(), stopped.clone()));
-                    }
-                    if let Some(checks) = checks {
-                        let sending = worker.front.clone().send_checks(checks, stopped.clone(), local_addr.to_string());
-                        tokio::spawn(sending);
-                    }
-                    worker.run(inbox, stopped).await;
-                });
-            })
-            .map_err(ServeError::Worker)?;
-        server.workers.push(thread);
-    }
-    Ok(server)
-}
-
-/// Accepts connections and gives each to the next worker.
-async fn accept(
-    socket: StdListener,
-    inboxes: Vec<mpsc::Sender<std::net::TcpStream>>,
-    worker: Worker,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let socket = match TcpListener::from_std(socket) {
-        Ok(socket) => socket,
-        Err(error) => {
-            tracing::error!(%error, "the gRPC port cannot be listened on");
-            return;
-        }
+    let worker = Worker { front: front.clone(), tls, complaints };
+    let checks = checks.map(|checks| {
+        let sending = front.clone().send_checks(checks, stopped.clone(), local_addr.to_string());
+        Box::pin(sending) as workers::Background
+    });
+    let limits = &front.limits;
+    let options = WorkerOptions {
+        name: "grpc",
+        count: options.workers,
+        connections_max: limits.connections_max,
+        drain_timeout: limits.drain_timeout,
     };
-    let mut next = (0..inboxes.len()).cycle();
-    loop {
-        let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
-            _ = stopped.wait_for(|stop| *stop) => return,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                worker.complaints.say(|more| tracing::warn!(%error, more, "accepting a connection failed"));
-                tokio::time::sleep(ACCEPT_BACK_OFF).await;
-                continue;
-            }
-        };
-        let limit = worker.front.limits.connections_max;
-        if worker.front.stats.connections.load(Ordering::Relaxed) >= limit {
-            worker.complaints.say(|more| tracing::warn!(%peer, limit, more, "too many connections, one is closed"));
-            continue;
-        }
-        // Counted here, so that connections on their way to a worker count too.
-        worker.front.stats.connections.fetch_add(1, Ordering::Relaxed);
-        let handed = stream.into_std().ok().is_some_and(|stream| {
-            next.next().and_then(|at| inboxes.get(at)).is_some_and(|inbox| inbox.try_send(stream).is_ok())
-        });
-        if !handed {
-            worker.front.stats.connections.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
+    let open = &front.stats.connections;
+    let workers = workers::start(vec![socket], &options, &worker, open, &stopped, checks.into_iter().collect());
+    Ok(GrpcServer { local_addr, stop, workers: workers.map_err(ServeError::Worker)?, front })
 }
 
 #[derive(Clone)]
@@ -218,49 +148,11 @@ struct Worker {
     complaints: Arc<Complaints>,
 }
 
-/// Takes a connection off the count when it ends, however it ends.
-struct Counted(Arc<Front>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.stats.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Worker {
-    /// Serves what comes in until the end of the drain.
-    async fn run(self, mut inbox: mpsc::Receiver<std::net::TcpStream>, mut stopped: watch::Receiver<bool>) {
-        let mut connections = tokio::task::JoinSet::new();
-        loop {
-            tokio::select! {
-                stream = inbox.recv() => {
-                    let Some(stream) = stream else { break };
-                    let counted = Counted(self.front.clone());
-                    let worker = self.clone();
-                    connections.spawn(async move {
-                        let _counted = counted;
-                        worker.connection(stream).await;
-                    });
-                }
-                Some(_) = connections.join_next() => {}
-                _ = stopped.wait_for(|stop| *stop) => break,
-            }
-        }
-        let drain = self.front.limits.drain_timeout + Duration::from_millis(500);
-        let drained = tokio::time::timeout(drain, async { while connections.join_next().await.is_some() {} }).await;
-        if drained.is_err() {
-            tracing::info!(left = connections.len(), "closing connections that did not drain in time");
-        }
-    }
-
-    async fn connection(&self, stream: std::net::TcpStream) {
+impl workers::Service for Worker {
+    async fn connection(&self, tcp: TcpStream) {
         let limits = &self.front.limits;
-        let remote = stream.peer_addr();
-        let opened = match TcpStream::from_std(stream) {
-            Ok(stream) => listener::open(stream, Some(&self.tls), limits.open_timeout).await,
-            Err(error) => Err(error.into()),
-        };
-        let connection = match opened {
+        let remote = tcp.peer_addr();
+        let connection = match listener::open(tcp, Some(&self.tls), limits.open_timeout).await {
             Ok(connection) => connection,
             Err(error) if error.is_hang_up() => return,
             Err(error) => {
@@ -299,24 +191,6 @@ async fn say_what_is_spoken(connection: Connection) {
     let _ = tokio::time::timeout(Duration::from_secs(5), said).await;
 }
 
-/// Lets one line through per [`COMPLAINT_EVERY`] and counts the rest.
-#[derive(Debug, Default)]
-struct Complaints(Mutex<(Option<Instant>, u64)>);
-
-impl Complaints {
-    /// Calls `say` with the number of complaints that were left out since the last one, if it is time.
-    fn say(&self, say: impl FnOnce(u64)) {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last, left_out) = &mut *guard;
-        if last.is_some_and(|last| last.elapsed() < COMPLAINT_EVERY) {
-            *left_out += 1;
-            return;
-        }
-        say(std::mem::take(left_out));
-        *last = Some(Instant::now());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -326,16 +200,5 @@ mod tests {
         let text = std::str::from_utf8(HTTP1_ANSWER).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
-    }
-
-    #[test]
-    fn complaints_are_counted_while_they_are_not_said() {
-        let complaints = Complaints::default();
-        let mut said = Vec::new();
-        complaints.say(|more| said.push(more));
-        complaints.say(|more| said.push(more));
-        complaints.say(|more| said.push(more));
-        assert_eq!(said, [0]);
-        assert_eq!(complaints.0.lock().unwrap().1, 2);
     }
 }

@@ -9,13 +9,14 @@ use crate::proto::{v1, v2};
 use crate::sessions::{Polls, Sessions};
 use crate::transport::connection::{CallGuard, Peer};
 use crate::transport::frames::{FrameReader, framed};
-use crate::transport::{Budget, GrpcCode, GrpcError, reply};
+use crate::transport::{GrpcCode, GrpcError, reply};
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{Method, Request, StatusCode};
 use martlet_broker::Broker;
 use martlet_model::limits::INBOUND_BYTES_MAX;
+use martlet_net::budget::Budget;
 use prost::Message;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -42,7 +43,7 @@ pub(crate) struct Front {
 #[derive(Debug)]
 pub(crate) struct Stats {
     pub(crate) started: Instant,
-    pub(crate) connections: AtomicUsize,
+    pub(crate) connections: Arc<AtomicUsize>,
     messages_in: AtomicU64,
     messages_out: AtomicU64,
     pub(crate) latencies: Latencies,
@@ -220,7 +221,7 @@ impl Front {
             polls: Polls::new(limits.polls_per_client_max, limits.polls_max),
             stats: Stats {
                 started: Instant::now(),
-                connections: AtomicUsize::new(0),
+                connections: Arc::default(),
                 messages_in: AtomicU64::new(0),
                 messages_out: AtomicU64::new(0),
                 latencies: Latencies::of(&TIMED_CALLS),

@@ -4,11 +4,11 @@
 //! every 30 s; if one is not answered by the next, the connection is half-open and is dropped.
 
 use crate::Limits;
-use crate::listener::Connection;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Ping, RecvStream};
 use http::Request;
+use martlet_net::listener::Connection;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;

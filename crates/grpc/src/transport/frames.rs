@@ -3,10 +3,10 @@
 //! Bytes are taken from the inbound budget as they arrive, so that a client that announces much and sends little holds
 //! little. A message that came in one piece is not copied.
 
-use super::budget::{Budget, Taken};
 use super::error::{GrpcCode, GrpcError};
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
+use martlet_net::budget::{Budget, Taken};
 use std::time::Duration;
 
 /// Length of the prefix of a message.

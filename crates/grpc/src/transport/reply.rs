@@ -3,12 +3,12 @@
 //! What fits into the client's window is handed over at once. The rest waits for the window, holding its bytes against
 //! the outbound budget, for a limited time: a reader that stalls gets its stream reset.
 
-use super::budget::Budget;
 use super::error::GrpcError;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use martlet_net::budget::Budget;
 use std::future::poll_fn;
 use std::time::Duration;
 

@@ -13,7 +13,7 @@
 //!
 //! Source: the PROXY protocol specification, versions 1 and 2.
 
-use super::sniff::PROXY_V2_SIGNATURE;
+use crate::sniff::PROXY_V2_SIGNATURE;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Longest version 1 header, the line end included.

@@ -6,40 +6,42 @@ use tokio::sync::Semaphore;
 
 /// Bytes that may be held at once.
 #[derive(Clone, Debug)]
-pub(crate) struct Budget {
+pub struct Budget {
     free: Arc<Semaphore>,
     limit: usize,
 }
 
 /// Bytes taken from a budget; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Taken {
+pub struct Taken {
     from: Arc<Semaphore>,
     bytes: usize,
 }
 
 impl Budget {
-    pub(crate) fn new(limit: usize) -> Self {
+    /// A budget of so many bytes.
+    pub fn new(limit: usize) -> Self {
         let limit = limit.min(Semaphore::MAX_PERMITS);
         Self { free: Arc::new(Semaphore::new(limit)), limit }
     }
 
-    pub(crate) fn limit(&self) -> usize {
+    /// The most that can be taken.
+    pub fn limit(&self) -> usize {
         self.limit
     }
 
     /// Bytes taken at this moment, and the most that can be.
-    pub(crate) fn used_and_limit(&self) -> (usize, usize) {
+    pub fn used_and_limit(&self) -> (usize, usize) {
         (self.limit.saturating_sub(self.free.available_permits()), self.limit)
     }
 
     /// Nothing yet; grows by [`Self::take`].
-    pub(crate) fn nothing(&self) -> Taken {
+    pub fn nothing(&self) -> Taken {
         Taken { from: self.free.clone(), bytes: 0 }
     }
 
     /// Adds `bytes` to `taken`, waiting up to `patience` for others to give some back. `false`: there were none.
-    pub(crate) async fn take(&self, taken: &mut Taken, bytes: usize, patience: Duration) -> bool {
+    pub async fn take(&self, taken: &mut Taken, bytes: usize, patience: Duration) -> bool {
         let Ok(count) = u32::try_from(bytes) else { return false };
         let permit = match self.free.try_acquire_many(count) {
             Ok(permit) => Some(permit),
@@ -52,6 +54,15 @@ impl Budget {
         permit.forget();
         taken.bytes += bytes;
         true
+    }
+}
+
+impl Taken {
+    /// So many of these bytes, or all of them if they are fewer, for somebody else to hold.
+    pub fn split(&mut self, bytes: usize) -> Taken {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Taken { from: self.from.clone(), bytes }
     }
 }
 

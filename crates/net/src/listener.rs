@@ -7,21 +7,15 @@
 //! Bounds: one time limit for all of it, so half-open connections go away; at most [`sniff::SNIFF_BYTES_MAX`] bytes to
 //! tell protocols apart, [`proxy::V2_BYTES_MAX`] bytes for a PROXY header, one PROXY header per connection.
 
-pub mod proxy;
-pub mod sniff;
-mod stream;
-pub mod tls;
-
-use proxy::{ProxyError, ProxyHeader};
-use sniff::Opening;
+use crate::proxy::{self, ProxyError, ProxyHeader};
+use crate::sniff::{self, Opening};
+use crate::stream::{Prefixed, Stream};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
-
-pub use stream::{Prefixed, Stream};
 
 /// A connection ready for its protocol.
 #[derive(Debug)]

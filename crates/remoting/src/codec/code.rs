@@ -1,0 +1,147 @@
+//! Codes of requests and answers. Requests and answers have spaces of their own; name server and broker share one.
+
+/// Codes of requests that this broker knows.
+pub mod request {
+    /// A message, long field names.
+    pub const SEND_MESSAGE: i32 = 10;
+    /// Messages of a queue from an offset on.
+    pub const PULL_MESSAGE: i32 = 11;
+    /// Messages by key.
+    pub const QUERY_MESSAGE: i32 = 12;
+    /// Where a group is in a queue.
+    pub const QUERY_CONSUMER_OFFSET: i32 = 14;
+    /// A group moves in a queue.
+    pub const UPDATE_CONSUMER_OFFSET: i32 = 15;
+    /// Creates or changes a topic.
+    pub const UPDATE_AND_CREATE_TOPIC: i32 = 17;
+    /// The first offset stored at a time or later.
+    pub const SEARCH_OFFSET_BY_TIMESTAMP: i32 = 29;
+    /// The next offset of a queue.
+    pub const GET_MAX_OFFSET: i32 = 30;
+    /// The first offset of a queue.
+    pub const GET_MIN_OFFSET: i32 = 31;
+    /// When the first message of a queue was stored.
+    pub const GET_EARLIEST_MSG_STORETIME: i32 = 32;
+    /// One message by its physical offset.
+    pub const VIEW_MESSAGE_BY_ID: i32 = 33;
+    /// A client is alive.
+    pub const HEART_BEAT: i32 = 34;
+    /// A client leaves a group.
+    pub const UNREGISTER_CLIENT: i32 = 35;
+    /// A message is to come again.
+    pub const CONSUMER_SEND_MSG_BACK: i32 = 36;
+    /// A transaction ends.
+    pub const END_TRANSACTION: i32 = 37;
+    /// Members of a group.
+    pub const GET_CONSUMER_LIST_BY_GROUP: i32 = 38;
+    /// To a producer: how did this transaction end?
+    pub const CHECK_TRANSACTION_STATE: i32 = 39;
+    /// To a consumer: members of the group have changed.
+    pub const NOTIFY_CONSUMER_IDS_CHANGED: i32 = 40;
+    /// Locks queues for ordered consumption.
+    pub const LOCK_BATCH_MQ: i32 = 41;
+    /// Unlocks them.
+    pub const UNLOCK_BATCH_MQ: i32 = 42;
+    /// Is this subscription a legal one?
+    pub const CHECK_CLIENT_CONFIG: i32 = 46;
+    /// Sets a value of the name server.
+    pub const PUT_KV_CONFIG: i32 = 100;
+    /// A value of the name server.
+    pub const GET_KV_CONFIG: i32 = 101;
+    /// Removes a value of the name server.
+    pub const DELETE_KV_CONFIG: i32 = 102;
+    /// Queues and addresses of a topic.
+    pub const GET_ROUTEINFO_BY_TOPIC: i32 = 105;
+    /// Brokers of the cluster.
+    pub const GET_BROKER_CLUSTER_INFO: i32 = 106;
+    /// Creates or changes a group.
+    pub const UPDATE_AND_CREATE_SUBSCRIPTIONGROUP: i32 = 200;
+    /// Bounds of a topic's queues.
+    pub const GET_TOPIC_STATS_INFO: i32 = 202;
+    /// Members of a group with their subscriptions.
+    pub const GET_CONSUMER_CONNECTION_LIST: i32 = 203;
+    /// All topics.
+    pub const GET_ALL_TOPIC_LIST_FROM_NAMESERVER: i32 = 206;
+    /// Deletes a group.
+    pub const DELETE_SUBSCRIPTIONGROUP: i32 = 207;
+    /// Progress of a group.
+    pub const GET_CONSUME_STATS: i32 = 208;
+    /// Deletes a topic in the broker.
+    pub const DELETE_TOPIC_IN_BROKER: i32 = 215;
+    /// Deletes a topic in the name server.
+    pub const DELETE_TOPIC_IN_NAMESRV: i32 = 216;
+    /// Moves a group.
+    pub const INVOKE_BROKER_TO_RESET_OFFSET: i32 = 222;
+    /// A message, short field names.
+    pub const SEND_MESSAGE_V2: i32 = 310;
+    /// Messages for one queue.
+    pub const SEND_BATCH_MESSAGE: i32 = 320;
+    /// Settings of a topic.
+    pub const GET_TOPIC_CONFIG: i32 = 351;
+    /// [`PULL_MESSAGE`] of lite pull consumers.
+    pub const LITE_PULL_MESSAGE: i32 = 361;
+    /// Stops a delayed message.
+    pub const RECALL_MESSAGE: i32 = 370;
+    /// Queues that a member should read.
+    pub const QUERY_ASSIGNMENT: i32 = 400;
+}
+
+/// Codes of answers.
+pub mod response {
+    /// Done.
+    pub const SUCCESS: i32 = 0;
+    /// Failed; producers try another queue.
+    pub const SYSTEM_ERROR: i32 = 1;
+    /// Too much to do; trying again later helps.
+    pub const SYSTEM_BUSY: i32 = 2;
+    /// Not a code this broker knows.
+    pub const REQUEST_CODE_NOT_SUPPORTED: i32 = 3;
+    /// The message breaks a rule; clients do not try again.
+    pub const MESSAGE_ILLEGAL: i32 = 13;
+    /// The broker cannot work now; producers try again.
+    pub const SERVICE_NOT_AVAILABLE: i32 = 14;
+    /// Not allowed.
+    pub const NO_PERMISSION: i32 = 16;
+    /// No such topic.
+    pub const TOPIC_NOT_EXIST: i32 = 17;
+    /// Nothing there yet.
+    pub const PULL_NOT_FOUND: i32 = 19;
+    /// Nothing that passes the filter; go on at once.
+    pub const PULL_RETRY_IMMEDIATELY: i32 = 20;
+    /// The offset is not one of the queue's.
+    pub const PULL_OFFSET_MOVED: i32 = 21;
+    /// Nothing is known of that.
+    pub const QUERY_NOT_FOUND: i32 = 22;
+    /// The filter expression cannot be compiled.
+    pub const SUBSCRIPTION_PARSE_FAILED: i32 = 23;
+    /// No member of the group has subscribed to this.
+    pub const SUBSCRIPTION_NOT_EXIST: i32 = 24;
+    /// No such group.
+    pub const SUBSCRIPTION_GROUP_NOT_EXIST: i32 = 26;
+    /// A field is wrong.
+    pub const INVALID_PARAMETER: i32 = 29;
+    /// The group has no member.
+    pub const CONSUMER_NOT_ONLINE: i32 = 206;
+    /// What is asked for is not possible any more.
+    pub const ILLEGAL_OPERATION: i32 = 604;
+}
+
+/// The code a client means: binary headers hold 16 bits, which cut off the codes from 200,000 on.
+pub fn whole(code: i16) -> i32 {
+    match code {
+        3442..=3448 => 200_050 + i32::from(code) - 3442,
+        3462..=3471 => 200_070 + i32::from(code) - 3462,
+        3543 => 200_151,
+        other => i32::from(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn large_codes_survive_a_binary_header() {
+        for code in (200_050..=200_056).chain(200_070..=200_079).chain([200_151, 0, 10, 310, 400]) {
+            assert_eq!(super::whole(code as i16), code);
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Headers of requests and answers, in both formats.
+//!
+//! JSON: one object with `code`, `language`, `version`, `opaque`, `flag`, `remark`, `extFields` (text to text; some clients
+//! write numbers). Binary, numbers big-endian:
+//!
+//! | bytes | field |
+//! | --- | --- |
+//! | 2 | code (16 bits, see [`super::code::whole`]) |
+//! | 1 | language |
+//! | 2 | version |
+//! | 4 | opaque |
+//! | 4 | flag |
+//! | 4 + n | remark |
+//! | 4 + n | fields: each 2 + n name, 4 + n value |
+
+use super::json::{Json, quote};
+use super::{Cursor, DecodeError, code};
+use std::fmt::Write;
+
+/// Most fields of one header.
+pub const FIELDS_MAX: usize = 256;
+/// Bit of `flag`: this is an answer.
+pub const FLAG_RESPONSE: i32 = 1;
+/// Bit of `flag`: nobody waits for an answer.
+pub const FLAG_ONE_WAY: i32 = 2;
+
+/// How a header is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// As a JSON object; what every client reads.
+    #[default]
+    Json = 0,
+    /// In binary.
+    Binary = 1,
+}
+
+/// A header of either kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// What is asked, or how it went.
+    pub code: i32,
+    /// Number of the client's language, see [`language_name`].
+    pub language: u8,
+    /// Ordinal of the client's version.
+    pub version: i32,
+    /// Matches answers to requests.
+    pub opaque: i32,
+    /// [`FLAG_RESPONSE`], [`FLAG_ONE_WAY`].
+    pub flag: i32,
+    /// For people: what went wrong.
+    pub remark: Option<String>,
+    /// Fields by name.
+    pub fields: Vec<(String, String)>,
+    /// How it came, or is to be written.
+    pub format: Format,
+}
+
+const LANGUAGES: [&str; 14] = [
+    "JAVA", "CPP", "DOTNET", "PYTHON", "DELPHI", "ERLANG", "RUBY", "OTHER", "HTTP", "GO", "PHP", "OMS", "RUST",
+    "NODE_JS",
+];
+
+/// Name of a language; `OTHER` for those that have none.
+pub fn language_name(number: u8) -> &'static str {
+    LANGUAGES.get(usize::from(number)).copied().unwrap_or("OTHER")
+}
+
+impl Header {
+    /// Whether this answers a request.
+    pub fn is_response(&self) -> bool {
+        self.flag & FLAG_RESPONSE != 0
+    }
+
+    /// Whether nobody waits for an answer.
+    pub fn is_one_way(&self) -> bool {
+        self.flag & FLAG_ONE_WAY != 0
+    }
+
+    /// The value of a field.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Reads a header.
+    pub fn decode(bytes: &[u8], format: Format) -> Result<Self, DecodeError> {
+        match format {
+            Format::Json => Self::from_json(bytes),
+            Format::Binary => Self::from_binary(bytes),
+        }
+    }
+
+    fn from_json(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let Json::Object(entries) = Json::parse(bytes, "header")? else {
+            return Err(DecodeError::Value { what: "header", found: "not a JSON object".into() });
+        };
+        let mut header = Self::default();
+        let mut has_code = false;
+        for (key, value) in entries {
+            let number = |what| {
+                let text = value.scalar().unwrap_or("null");
+                text.parse::<i32>().map_err(|_| DecodeError::Value { what, found: super::shown(text) })
+            };
+            match key.scalar() {
+                Some("code") => {
+                    header.code = number("code")?;
+                    has_code = true;
+                }
+                Some("version") => header.version = number("version")?,
+                Some("opaque") => header.opaque = number("opaque")?,
+                Some("flag") => header.flag = number("flag")?,
+                Some("language") => {
+                    let text = value.scalar().unwrap_or("");
+                    let known = LANGUAGES.iter().position(|name| *name == text).and_then(|at| u8::try_from(at).ok());
+                    header.language = known.or_else(|| text.parse().ok()).unwrap_or(7);
+                }
+                Some("remark") => header.remark = value.scalar().map(str::to_owned),
+                Some("extFields") => header.fields = fields_of(value)?,
+                _ => {}
+            }
+        }
+        match has_code {
+            true => Ok(header),
+            false => Err(DecodeError::Value { what: "code", found: "missing".into() }),
+        }
+    }
+
+    fn from_binary(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut from = Cursor::new(bytes, "header");
+        let mut header = Self {
+            code: code::whole(from.i16()?),
+            language: from.u8()?,
+            version: i32::from(from.i16()?),
+            opaque: from.i32()?,
+            flag: from.i32()?,
+            format: Format::Binary,
+            ..Self::default()
+        };
+        let length = from.length()?;
+        let remark = from.text(length)?;
+        header.remark = (!remark.is_empty()).then(|| remark.to_owned());
+        let length = from.length()?;
+        let mut from = Cursor::new(from.take(length)?, "extFields");
+        while !from.is_empty() {
+            check_count(header.fields.len() + 1)?;
+            let length = from.i16()?;
+            let length = usize::try_from(length)
+                .map_err(|_| DecodeError::Value { what: "length of a name in extFields", found: length.to_string() })?;
+            let name = from.text(length)?.to_owned();
+            let length = from.length()?;
+            let value = from.text(length)?;
+            // What is empty stands for what is not there.
+            if !value.is_empty() {
+                header.fields.push((name, value.to_owned()));
+            }
+        }
+        Ok(header)
+    }
+
+    /// The bytes of this header in its format.
+    pub fn encode(&self) -> Vec<u8> {
+        match self.format {
+            Format::Json => self.to_json().into_bytes(),
+            Format::Binary => self.to_binary(),
+        }
+    }
+
+    fn to_json(&self) -> String {
+        let mut text =
+            String::with_capacity(160 + self.fields.iter().map(|(k, v)| k.len() + v.len() + 6).sum::<usize>());
+        // A string that grows takes everything.
+        let _ = write!(text, "{{\"code\":{},", self.code);
+        if !self.fields.is_empty() {
+            text.push_str("\"extFields\":{");
+            for (n, (name, value)) in self.fields.iter().enumerate() {
+                if n > 0 {
+                    text.push(',');
+                }
+                quote(&mut text, name);
+                text.push(':');
+                quote(&mut text, value);
+            }
+            text.push_str("},");
+        }
+        let language = language_name(self.language);
+        let _ = write!(text, "\"flag\":{},\"language\":\"{language}\",\"opaque\":{}", self.flag, self.opaque);
+        if let Some(remark) = &self.remark {
+            text.push_str(",\"remark\":");
+            quote(&mut text, remark);
+        }
+        let _ = write!(text, ",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":{}}}", self.version);
+        text
+    }
+
+    fn to_binary(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(64 + self.fields.iter().map(|(k, v)| k.len() + v.len() + 6).sum::<usize>());
+        // The format holds 16 bits of code and version; readers know.
+        bytes.extend_from_slice(&(self.code as i16).to_be_bytes());
+        bytes.push(self.language);
+        bytes.extend_from_slice(&(self.version as i16).to_be_bytes());
+        bytes.extend_from_slice(&self.opaque.to_be_bytes());
+        bytes.extend_from_slice(&self.flag.to_be_bytes());
+        let remark = self.remark.as_deref().unwrap_or("");
+        put_length(&mut bytes, remark.len());
+        bytes.extend_from_slice(remark.as_bytes());
+        let fits = |field: &&(String, String)| i16::try_from(field.0.len()).is_ok();
+        let length = self.fields.iter().filter(fits).map(|(name, value)| 6 + name.len() + value.len()).sum();
+        put_length(&mut bytes, length);
+        for (name, value) in self.fields.iter().filter(fits) {
+            bytes.extend_from_slice(&(name.len() as i16).to_be_bytes());
+            bytes.extend_from_slice(name.as_bytes());
+            put_length(&mut bytes, value.len());
+            bytes.extend_from_slice(value.as_bytes());
+        }
+        bytes
+    }
+}
+
+fn put_length(bytes: &mut Vec<u8>, length: usize) {
+    bytes.extend_from_slice(&i32::try_from(length).unwrap_or(i32::MAX).to_be_bytes());
+}
+
+fn check_count(count: usize) -> Result<(), DecodeError> {
+    match count > FIELDS_MAX {
+        true => {
+            Err(DecodeError::TooLarge { what: "number of extFields", found: count as u64, limit: FIELDS_MAX as u64 })
+        }
+        false => Ok(()),
+    }
+}
+
+fn fields_of(value: Json) -> Result<Vec<(String, String)>, DecodeError> {
+    let Json::Object(entries) = value else { return Ok(Vec::new()) };
+    check_count(entries.len())?;
+    let text = |value: Json| match value {
+        Json::Text(text) | Json::Number(text) => Some(text),
+        Json::Bool(value) => Some(value.to_string()),
+        Json::Null => None,
+        other => Some(other.to_string()),
+    };
+    Ok(entries.into_iter().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_header_as_java_writes_it_is_read() {
+        let bytes = br#"{"code":310,"extFields":{"a":"PG","e":"3"},"flag":0,"language":"JAVA","opaque":5,"serializeTypeCurrentRPC":"JSON","version":513}"#;
+        let header = Header::decode(bytes, Format::Json).unwrap();
+        assert_eq!((header.code, header.opaque, header.version), (310, 5, 513));
+        assert_eq!((header.field("a"), header.field("e"), header.field("z")), (Some("PG"), Some("3"), None));
+        assert_eq!(header.encode(), bytes);
+    }
+
+    #[test]
+    fn numbers_among_the_fields_and_unknown_languages_are_taken() {
+        let bytes = br#"{"code":11,"extFields":{"queueId":0,"batch":"0","x":null,"y":true},"flag":0,"language":"KLINGON","opaque":1,"remark":"","version":63}"#;
+        let header = Header::decode(bytes, Format::Json).unwrap();
+        assert_eq!((header.field("queueId"), header.field("x"), header.field("y")), (Some("0"), None, Some("true")));
+        assert_eq!(language_name(header.language), "OTHER");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (bytes, text) in [
+            (&br#"{"opaque":1}"#[..], "code is missing"),
+            (br#"{"code":"x"}"#, "code is x"),
+            (br#"[]"#, "header is not a JSON object"),
+            (br#"{"code":1,"opaque":99999999999}"#, "opaque is 99999999999"),
+        ] {
+            assert_eq!(Header::decode(bytes, Format::Json).unwrap_err().to_string(), text);
+        }
+        let fields = vec![("n".to_owned(), "v".to_owned()); FIELDS_MAX + 1];
+        let header = Header { fields, format: Format::Binary, ..Header::default() };
+        let error = Header::decode(&header.encode(), Format::Binary).unwrap_err().to_string();
+        assert_eq!(error, "number of extFields is 257, the limit is 256");
+    }
+
+    fn header() -> impl Strategy<Value = Header> {
+        let fields = prop::collection::vec(("\\PC{1,12}", "\\PC{1,40}"), 0..12);
+        let remark = prop::option::of("\\PC{1,40}");
+        let numbers = (0..32_768_i32, 0..14_u8, 0..32_767_i32, any::<i32>(), 0..4_i32);
+        (numbers, remark, fields, any::<bool>()).prop_map(
+            |((code, language, version, opaque, flag), remark, fields, binary)| {
+                let format = if binary { Format::Binary } else { Format::Json };
+                let code = if binary { code::whole(code as i16) } else { code };
+                Header { code, language, version, opaque, flag, remark, fields, format }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(header in header()) {
+            prop_assert_eq!(Header::decode(&header.encode(), header.format), Ok(header));
+        }
+
+        #[test]
+        fn no_bytes_panic(header in header(), cut in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut bytes = header.encode();
+            let place = at.index(bytes.len());
+            bytes[place] = byte;
+            let _ = Header::decode(&bytes, header.format);
+            let _ = Header::decode(&bytes[..cut.index(bytes.len())], header.format);
+        }
+    }
+}
