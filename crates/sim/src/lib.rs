@@ -16,8 +16,11 @@
 //! - no poll waits while there is a visible message for it,
 //! - at the end the backlog is zero, dead letters are there once, and deletion leaves nothing in the store.
 //!
+//! [`bucket`] is another simulation: the object engine, and owners that take it over from each other.
+//!
 //! Layout: `run` plays clients, clock and faults; `judge` and `transactions` are the model; [`faults`] names and counts what goes wrong.
 
+pub mod bucket;
 pub mod faults;
 mod judge;
 mod run;

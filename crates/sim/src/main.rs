@@ -1,18 +1,24 @@
 //! Plays seeds: `sim --seeds 0..1000`, `sim --forever`, `sim --seed 17 --trace`.
 
 use clap::Parser;
+use martlet_sim::bucket::{self, BucketPlan, BucketReport};
 use martlet_sim::{Broken, Plan, Report, Violation, run};
+use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
+
+/// Seeds after which figures are printed.
+const TOLD_EVERY: u64 = 10_000;
+const BUCKET_THREADS: usize = 16;
 
 /// Deterministic simulation of a shard, its store and its clients under faults.
 #[derive(Parser)]
 struct Arguments {
     /// Play these seeds, for instance 0..1000.
     #[arg(long, value_parser = range, conflicts_with_all = ["seed", "forever"])]
-    seeds: Option<std::ops::Range<u64>>,
+    seeds: Option<Range<u64>>,
     /// Play one seed.
     #[arg(long, conflicts_with = "forever")]
     seed: Option<u64>,
@@ -31,12 +37,18 @@ struct Arguments {
     /// Steps of a seed.
     #[arg(long, default_value_t = Plan::default().steps)]
     steps: u64,
-    /// Threads; by default one per core.
+    /// Play processes that take a shard in a bucket over from each other, on the real object engine.
+    #[arg(long, conflicts_with_all = ["broken", "steps"])]
+    bucket: bool,
+    /// With --bucket, a build without fencing: the store lets anybody create what exists.
+    #[arg(long, requires = "bucket")]
+    without_fencing: bool,
+    /// Threads; by default one per core, with --bucket, where most of the time is waiting, 16.
     #[arg(long)]
     threads: Option<usize>,
 }
 
-fn range(text: &str) -> Result<std::ops::Range<u64>, String> {
+fn range(text: &str) -> Result<Range<u64>, String> {
     let bounds = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
     bounds.ok_or_else(|| format!("{text} is not a range like 0..1000"))
 }
@@ -52,17 +64,48 @@ fn broken(text: &str) -> Result<Broken, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let plan = Plan { steps: arguments.steps, broken: arguments.broken, trace: arguments.trace, ..Plan::default() };
     let seeds = match (arguments.seeds, arguments.seed, arguments.forever) {
         (Some(seeds), ..) => seeds,
         (_, Some(seed), _) => seed..seed + 1,
         (_, _, true) => 0..u64::MAX,
         _ => 0..100,
     };
+    if arguments.bucket {
+        let plan =
+            BucketPlan { without_fencing: arguments.without_fencing, trace: arguments.trace, ..BucketPlan::default() };
+        let threads = arguments.threads.unwrap_or(BUCKET_THREADS);
+        let add = |all: &mut BucketReport, one: &BucketReport| {
+            all.add(one);
+            all.seeds
+        };
+        let show = |report: &BucketReport, begun: Instant| {
+            println!("{report} in {:.1} s", begun.elapsed().as_secs_f64());
+        };
+        return play(seeds, threads, arguments.keep_going, " --bucket", |seed| bucket::run(seed, plan), add, show);
+    }
+    let plan = Plan { steps: arguments.steps, broken: arguments.broken, trace: arguments.trace, ..Plan::default() };
     let threads = arguments.threads.or(std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
+    let more = if arguments.broken.is_some() { " (and the same --broken)" } else { "" };
+    let add = |all: &mut Report, one: &Report| {
+        all.add(one);
+        all.seeds
+    };
+    play(seeds, threads, arguments.keep_going, more, |seed| run(seed, plan), add, summary)
+}
+
+/// Plays seeds on so many threads and adds up what they came to.
+fn play<R: Default + Send>(
+    seeds: Range<u64>,
+    threads: usize,
+    keep_going: bool,
+    more: &str,
+    run: impl Fn(u64) -> Result<R, Violation> + Sync,
+    add: impl Fn(&mut R, &R) -> u64 + Sync,
+    show: impl Fn(&R, Instant) + Sync,
+) -> ExitCode {
     let begun = Instant::now();
     let (next, stop) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
-    let shared = Mutex::new((Report::default(), None::<Violation>));
+    let shared = Mutex::new((R::default(), None::<Violation>));
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -71,19 +114,18 @@ fn main() -> ExitCode {
                     if seed >= seeds.end {
                         return;
                     }
-                    let played = std::panic::catch_unwind(|| run(seed, plan));
+                    let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(seed)));
                     let played = played.unwrap_or_else(|_| {
                         Err(Violation { seed, step: 0, what: "the shard or the store panicked".into() })
                     });
                     let mut shared = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     match played {
                         Ok(report) => {
-                            shared.0.add(&report);
-                            if shared.0.seeds.is_multiple_of(10_000) {
-                                summary(&shared.0, begun);
+                            if add(&mut shared.0, &report).is_multiple_of(TOLD_EVERY) {
+                                show(&shared.0, begun);
                             }
                         }
-                        Err(violation) if arguments.keep_going => println!("{violation}"),
+                        Err(violation) if keep_going => println!("{violation}{more}"),
                         Err(violation) => {
                             stop.store(true, Ordering::Relaxed);
                             if shared.1.as_ref().is_none_or(|first| first.seed > violation.seed) {
@@ -96,10 +138,10 @@ fn main() -> ExitCode {
         }
     });
     let (report, violation) = shared.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    summary(&report, begun);
+    show(&report, begun);
     match violation {
         Some(violation) => {
-            eprintln!("{violation}{}", arguments.broken.map_or("", |_| " (and the same --broken)"));
+            eprintln!("{violation}{more}");
             ExitCode::FAILURE
         }
         None => ExitCode::SUCCESS,

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use martlet_sim::bucket::{self, BucketPlan};
 use martlet_sim::{Broken, Plan, Report, run};
 
 #[test]
@@ -45,4 +46,32 @@ fn broken_builds_are_caught() {
         println!("{broken:?}: {}", caught.as_ref().map_or("not caught".into(), ToString::to_string));
         assert!(caught.is_some(), "{broken:?} goes unnoticed");
     }
+}
+
+#[test]
+fn owners_of_a_bucket_that_overtake_each_other_keep_what_was_durable() {
+    let mut all = bucket::BucketReport::default();
+    for seed in 0..20 {
+        match bucket::run(seed, BucketPlan::default()) {
+            Ok(report) => all.add(&report),
+            Err(violation) => panic!("{violation} --bucket"),
+        }
+    }
+    println!("{all}");
+    assert!(
+        all.zombies > 20
+            && all.told_why * 10 > all.buried * 9
+            && all.killed > 10
+            && all.failed_openings > 10
+            && all.closed > 20,
+        "too tame: {all}"
+    );
+}
+
+#[test]
+fn a_bucket_that_keeps_nobody_out_is_caught() {
+    let plan = BucketPlan { without_fencing: true, ..BucketPlan::default() };
+    let caught = (0..20).find_map(|seed| bucket::run(seed, plan).err());
+    println!("{}", caught.as_ref().map_or("not caught".into(), ToString::to_string));
+    assert!(caught.is_some(), "no fencing goes unnoticed");
 }
