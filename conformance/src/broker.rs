@@ -2,10 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,14 @@ use crate::{HarnessError, Result, io, skip, tail, target, workspace};
 const START_SECS: u64 = 120;
 /// Between two questions for a backlog.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(100);
+
+/// Whether brokers keep everything in a bucket.
+static IN_BUCKETS: AtomicBool = AtomicBool::new(false);
+
+/// From now on the brokers of this process keep everything in a bucket, a folder, and have an empty disk each time they start.
+pub fn keep_in_buckets() {
+    IN_BUCKETS.store(true, Relaxed);
+}
 
 /// A broker to test against. Dropping it kills the process, if it is ours.
 pub struct Broker {
@@ -30,6 +39,8 @@ struct Own {
     admin: String,
     /// Settings of its own.
     flags: Vec<String>,
+    /// In a bucket: starts so far.
+    elsewhere: Option<u32>,
     child: Option<Child>,
 }
 
@@ -47,11 +58,18 @@ impl Broker {
             return Ok(Broker { endpoint, own: None });
         }
         let folder = TempDir::new().map_err(io("creating a temporary folder"))?;
-        let (endpoint, admin) = (free_address()?, free_address()?);
+        let (endpoint, admin) = (free_address()?.to_string(), free_address()?.to_string());
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
-        let mut broker = Broker { endpoint, own: Some(Own { binary: binary()?, folder, admin, flags, child: None }) };
+        let elsewhere = IN_BUCKETS.load(Relaxed).then_some(0);
+        let own = Own { binary: binary()?, folder, admin, flags, elsewhere, child: None };
+        let mut broker = Broker { endpoint, own: Some(own) };
         broker.spawn()?;
         Ok(broker)
+    }
+
+    /// A broker that somebody else looks after.
+    pub(crate) fn at(endpoint: String) -> Broker {
+        Broker { endpoint, own: None }
     }
 
     /// A broker that can be killed and told of retry schedules; `None`, said aloud, if the one to test against is not ours.
@@ -82,7 +100,7 @@ impl Broker {
     /// The certificate the broker made for itself, in PEM.
     pub fn certificate(&self) -> Option<PathBuf> {
         match &self.own {
-            Some(own) => find(&own.folder.path().join("data"), "certificate.pem"),
+            Some(own) => find(&own.data(), "certificate.pem"),
             None => std::env::var_os("CONFORMANCE_CERTIFICATE").map(PathBuf::from),
         }
     }
@@ -245,7 +263,11 @@ impl Broker {
             OpenOptions::new().create(true).append(true).open(&log_path).map_err(io("opening the broker's log"))?;
         let errors = log.try_clone().map_err(io("opening the broker's log"))?;
         let mut command = martlet(&own.binary);
-        command.arg("--data").arg(own.folder.path().join("data")).args(&own.flags);
+        if let Some(starts) = &mut own.elsewhere {
+            *starts += 1;
+            command.args(["--store", &format!("file://{}", own.folder.path().join("bucket").display())]);
+        }
+        command.arg("--data").arg(own.data()).args(&own.flags);
         command.args(["--grpc-listen", &self.endpoint, "--admin-listen", &own.admin]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
         let child = own.child.insert(command.spawn().map_err(io(format!("starting {command:?}")))?);
@@ -264,8 +286,18 @@ impl Broker {
     }
 }
 
+impl Own {
+    /// What it has on its disk.
+    fn data(&self) -> PathBuf {
+        match self.elsewhere {
+            None => self.folder.path().join("data"),
+            Some(starts) => self.folder.path().join(format!("data-{starts}")),
+        }
+    }
+}
+
 /// Copies what a broker says to its log, and tells when it says that it is ready.
-fn copy_lines(said: ChildStdout, mut log: File, tell: &Sender<()>) {
+pub(crate) fn copy_lines(said: ChildStdout, mut log: File, tell: &Sender<()>) {
     for line in BufReader::new(said).lines().map_while(std::result::Result::ok) {
         if writeln!(log, "{line}").is_err() {
             return;
@@ -290,7 +322,7 @@ impl Drop for Broker {
 }
 
 /// The broker's program with nothing but what the test gives it: it would read its settings from the environment too.
-fn martlet(binary: &Path) -> Command {
+pub(crate) fn martlet(binary: &Path) -> Command {
     let mut command = Command::new(binary);
     let names = std::env::vars_os().map(|(name, _)| name);
     for name in names.filter(|name| name.to_string_lossy().starts_with("MARTLET_")) {
@@ -300,13 +332,13 @@ fn martlet(binary: &Path) -> Command {
 }
 
 /// Address with a port that was free a moment ago.
-fn free_address() -> Result<String> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(io("looking for a free port"))?;
-    Ok(listener.local_addr().map_err(io("looking for a free port"))?.to_string())
+    listener.local_addr().map_err(io("looking for a free port"))
 }
 
 /// The broker's binary: `MARTLET_BIN`, or built once from this workspace.
-fn binary() -> Result<PathBuf> {
+pub(crate) fn binary() -> Result<PathBuf> {
     static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
     if let Some(path) = std::env::var_os("MARTLET_BIN") {
         return Ok(PathBuf::from(path));

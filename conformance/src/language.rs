@@ -248,3 +248,15 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     let text = [output.stdout, output.stderr].concat();
     Err(HarnessError::Command { what, output: String::from_utf8_lossy(&text).into_owned() })
 }
+
+/// The programs of all `languages`, or `None` if one was skipped.
+pub fn programs<const N: usize>(languages: [Language; N]) -> Result<Option<[Program; N]>> {
+    let mut found = Vec::new();
+    for language in languages {
+        match language.program()? {
+            Some(program) => found.push(program),
+            None => return Ok(None),
+        }
+    }
+    Ok(found.try_into().ok())
+}

@@ -10,8 +10,11 @@
 pub mod agent;
 pub mod broker;
 pub mod checks;
+pub mod input;
 pub mod language;
 pub mod lite;
+pub mod nodes;
+pub mod relay;
 pub mod retries;
 mod suite;
 pub mod transactions;

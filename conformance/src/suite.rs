@@ -5,7 +5,12 @@
 #[macro_export]
 macro_rules! suite {
     ($language:expr) => {
+        $crate::suite!($language, || ());
+    };
+    // `before` is called before each test.
+    ($language:expr, $before:expr) => {
         fn with(check: impl FnOnce(&$crate::language::Program) -> $crate::Result<()>) -> $crate::Result<()> {
+            $before();
             $language.program()?.map_or(Ok(()), |program| check(&program))
         }
 

@@ -1,14 +1,14 @@
 //! Demonstrations on real input: kills in the middle of a stream of commits, sharing one queue, and the way to the dead letters.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use martlet_conformance::Result;
 use martlet_conformance::agent::{Agent, Draft, Event, PATIENCE_SECS, Received};
 use martlet_conformance::broker::Broker;
 use martlet_conformance::checks::unique;
-use martlet_conformance::language::{Language, Program};
-use martlet_conformance::{Result, skip};
+use martlet_conformance::input::commits;
+use martlet_conformance::language::{Language, programs};
 
 /// Kills during the stream of commits.
 const KILLS: usize = 10;
@@ -16,57 +16,8 @@ const KILLS: usize = 10;
 const CACHE: usize = 64;
 /// After a send or a delivery has been reported, the broker lives on for so many microseconds, so that kills find it at different work.
 const MOMENTS_US: [u64; 5] = [0, 300, 900, 2_000, 5_000];
-/// Commits made up where the real ones are not at hand.
-const MADE_UP: usize = 5_000;
 /// Commits given to the producer ahead of its answers, so that a kill finds it at work.
 const FED_AHEAD: usize = 8;
-
-/// The programs of all `languages`, or `None` if one was skipped.
-fn programs<const N: usize>(languages: [Language; N]) -> Result<Option<[Program; N]>> {
-    let mut found = Vec::new();
-    for language in languages {
-        match language.program()? {
-            Some(program) => found.push(program),
-            None => return Ok(None),
-        }
-    }
-    Ok(found.try_into().ok())
-}
-
-/// The commits as messages: key = commit, tag = the module with most files, body = the line. Made up, and said so, where they are not at hand.
-fn commits() -> Option<Vec<Draft>> {
-    let named = std::env::var_os("MARTLET_DATA").map(PathBuf::from);
-    let folder = named.clone().unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"));
-    let path = folder.join("commits.jsonl");
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if named.is_some() => {
-            skip("commits", &format!("{}, from MARTLET_DATA: {error}", path.display()));
-            return None;
-        }
-        Err(_) => {
-            eprintln!(
-                "DEMONSTRATION 2: MARTLET_DATA names no folder with commits.jsonl; {MADE_UP} commits are made up"
-            );
-            let line = |n: usize| {
-                let (module, other) = (n % 7, "x".repeat(n % 300));
-                format!(r#"{{"commit":"{n:040x}","author":"{other}","modules":{{"module-{module}":2,"docs":1}}}}"#)
-            };
-            (0..MADE_UP).map(line).collect::<Vec<String>>().join("\n")
-        }
-    };
-    let drafts = text.lines().map(|line| {
-        let commit: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
-        let modules = commit["modules"].as_object();
-        let largest = modules.and_then(|modules| modules.iter().max_by_key(|(_, files)| files.as_u64()));
-        Draft {
-            keys: commit["commit"].as_str().map(str::to_owned).into_iter().collect(),
-            tag: largest.map(|(module, _)| module.clone()),
-            ..Draft::body(line.as_bytes())
-        }
-    });
-    Some(drafts.collect())
-}
 
 #[test]
 fn every_commit_arrives_through_ten_kills() -> Result<()> {

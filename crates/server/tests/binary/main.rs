@@ -8,7 +8,5 @@ mod commands;
 mod looking;
 mod process;
 mod s3;
-#[path = "../../../store/tests/s3/server.rs"]
-mod s3_server;
 mod start_and_stop;
 mod transactions;

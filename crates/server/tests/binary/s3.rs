@@ -1,14 +1,13 @@
 //! The broker on a bucket that speaks S3, as a process of its own, and the bucket's bad days.
 
 use crate::process::{Broker, martlet, refused_start};
-use crate::s3_server::{KEY, Mood, SECRET, Server};
+use martlet_s3_server::{Mood, SECRET, Server};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// What the environment says about the server.
 fn reached(command: &mut Command, server: &Server, secret: &str) {
-    command.env("AWS_ENDPOINT", server.endpoint()).env("AWS_ALLOW_HTTP", "true").env("AWS_REGION", "us-east-1");
-    command.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", secret);
+    command.envs(server.environment()).env("AWS_SECRET_ACCESS_KEY", secret);
 }
 
 fn start(server: &Server, data: &std::path::Path) -> Broker {
@@ -36,7 +35,7 @@ fn try_to_send(broker: &Broker, body: &str) -> Result<(), String> {
 
 #[test]
 fn while_the_bucket_is_away_sends_are_refused_in_time_and_all_goes_on_when_it_is_back() {
-    let server = Server::start();
+    let server = Server::start().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let broker = start(&server, folder.path());
     broker.ok(&["send", "orders", "before"]);
@@ -89,7 +88,7 @@ fn while_the_bucket_is_away_sends_are_refused_in_time_and_all_goes_on_when_it_is
 
 #[test]
 fn a_bucket_that_cannot_be_used_keeps_the_broker_from_starting_and_is_named_with_its_answer() {
-    let server = Server::start();
+    let server = Server::start().unwrap();
     let folder = tempfile::tempdir().unwrap();
     for (store, secret, said) in [
         ("s3://nowhere/broker", SECRET, ["put of broker/checks/", "NoSuchBucket"]),

@@ -43,11 +43,12 @@ impl SteadyClock {
         self.base.load(SeqCst).saturating_add(elapsed)
     }
 
-    /// Goes on from a little after `shown` if it is not beyond that. A little: its owner may have gone on since we looked.
+    /// Goes on from a little after `shown` if it is not beyond that. A little: the owner before may still be writing, and its clock
+    /// may be ahead of ours by less than we can see; tables that are older than its last would be refused.
     pub fn not_before(&self, shown: i64) {
-        let behind = shown.saturating_sub(self.millis());
-        if behind >= 0 {
-            self.base.fetch_add(behind.saturating_add(MARGIN_MILLIS), SeqCst);
+        let behind = shown.saturating_add(MARGIN_MILLIS).saturating_sub(self.millis());
+        if behind > 0 {
+            self.base.fetch_add(behind, SeqCst);
         }
     }
 }
@@ -94,4 +95,19 @@ pub async fn last_shown(path: &Path, store: &Arc<dyn ObjectStore>) -> Result<Opt
         }
     }
     Ok(Some(shown))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_hardly_ahead_of_the_last_owner_s_is_set_ahead() {
+        let clock = SteadyClock::start_at(1_000_000);
+        clock.not_before(999_990);
+        assert!(clock.millis() >= 999_990 + MARGIN_MILLIS, "its owner may show some milliseconds more by now");
+        let clock = SteadyClock::start_at(1_000_000);
+        clock.not_before(1_000_000 - MARGIN_MILLIS - 1);
+        assert!(clock.millis() < 1_000_000 + MARGIN_MILLIS, "what is ahead by far is left alone");
+    }
 }

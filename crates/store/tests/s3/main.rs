@@ -1,16 +1,14 @@
 //! The object engine over the real S3 protocol: signed requests through a socket to a server in this process.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod server;
-
 use martlet_bucket::{Bucket, BucketError, Location};
 use martlet_model::{QueueId, QueueOffset, UnixMillis};
+use martlet_s3_server::{KEY, SECRET, Server};
 use martlet_store::conformance::{self, Subject, block_on};
 use martlet_store::object::{BucketOptions, BucketStore};
 use martlet_store::{Batch, Op, Reader, Store, Ticket};
 use object_store::aws::AmazonS3Builder;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
-use server::{KEY, SECRET, Server};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -46,7 +44,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let server = Server::start();
+        let server = Server::start().unwrap();
         let bucket = open(&server, "orders", SECRET).unwrap();
         Self { bucket, bell: Arc::default(), _server: server }
     }
@@ -121,7 +119,7 @@ fn a_second_owner_takes_over_through_the_s3_protocol() {
 
 #[test]
 fn a_bucket_that_cannot_be_used_is_refused_with_the_operation_and_the_stores_answer() {
-    let server = Server::start();
+    let server = Server::start().unwrap();
     let told = |bucket: &str, secret: &str| match open(&server, bucket, secret) {
         Ok(_) => panic!("{bucket} was opened"),
         Err(error) => error.to_string(),
