@@ -1,23 +1,17 @@
 //! A broker process on ports of its own, in a folder of its own.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::language::run;
+use crate::process::{await_zero, launch};
 use crate::{HarnessError, Result, io, skip, tail, target, workspace};
-
-const START_SECS: u64 = 120;
-/// Between two questions for a backlog.
-const BACKLOG_PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether brokers keep everything in a bucket.
 static IN_BUCKETS: AtomicBool = AtomicBool::new(false);
@@ -160,13 +154,13 @@ impl Broker {
     ///
     /// # Errors
     /// When the broker does not say.
-    pub fn transactions(&self, topic: &str) -> Result<Option<usize>> {
+    fn transactions(&self, topic: &str) -> Result<Option<u64>> {
         let Some(own) = &self.own else { return Ok(None) };
         let mut command = martlet(&own.binary);
         command.args(["transaction", "list", "--topic", topic, "--json", "--endpoint", &self.endpoint]);
         let output = command.stdin(Stdio::null()).output().map_err(io(format!("{command:?}")))?;
         match output.status.success() {
-            true => Ok(Some(String::from_utf8_lossy(&output.stdout).matches("\"transaction_id\"").count())),
+            true => Ok(Some(String::from_utf8_lossy(&output.stdout).matches("\"transaction_id\"").count() as u64)),
             false => Err(HarnessError::Command {
                 what: format!("{command:?}"),
                 output: String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
@@ -244,24 +238,19 @@ impl Broker {
     /// # Errors
     /// When it has not within `secs` seconds.
     pub fn await_no_backlog(&self, group: &str, secs: u64) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(secs);
-        while let Some(backlog) = self.backlog(group)?.filter(|&backlog| backlog > 0) {
-            if Instant::now() >= deadline {
-                let what = format!("an end of the backlog of {group}");
-                return Err(HarnessError::Timeout { what, secs, log: format!("{backlog} messages are left") });
-            }
-            // Acknowledgements that a client sends in the background are no event that anybody reports.
-            std::thread::sleep(BACKLOG_PAUSE);
-        }
-        Ok(())
+        await_zero(&format!("an end of the backlog of {group}"), secs, || self.backlog(group))
+    }
+
+    /// Waits until no transaction of the topic is left; at once for a broker that is not ours.
+    ///
+    /// # Errors
+    /// When some are after `secs` seconds.
+    pub fn await_no_transactions(&self, topic: &str, secs: u64) -> Result<()> {
+        await_zero(&format!("an end of the transactions of {topic}"), secs, || self.transactions(topic))
     }
 
     fn spawn(&mut self) -> Result<()> {
         let Some(own) = &mut self.own else { return Ok(()) };
-        let log_path = own.folder.path().join("broker.log");
-        let log =
-            OpenOptions::new().create(true).append(true).open(&log_path).map_err(io("opening the broker's log"))?;
-        let errors = log.try_clone().map_err(io("opening the broker's log"))?;
         let mut command = martlet(&own.binary);
         if let Some(starts) = &mut own.elsewhere {
             *starts += 1;
@@ -269,20 +258,8 @@ impl Broker {
         }
         command.arg("--data").arg(own.data()).args(&own.flags);
         command.args(["--grpc-listen", &self.endpoint, "--admin-listen", &own.admin]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
-        let child = own.child.insert(command.spawn().map_err(io(format!("starting {command:?}")))?);
-        let (tell, ready) = channel();
-        if let Some(said) = child.stdout.take() {
-            // Ends with the process: what it says later goes to the log too.
-            std::thread::spawn(move || copy_lines(said, log, &tell));
-        }
-        ready.recv_timeout(Duration::from_secs(START_SECS)).map_err(|why| {
-            let what = match why {
-                RecvTimeoutError::Timeout => "the broker's start",
-                RecvTimeoutError::Disconnected => "the broker's start (it has ended)",
-            };
-            HarnessError::Timeout { what: what.into(), secs: START_SECS, log: tail(&log_path) }
-        })
+        own.child = Some(launch(command, &own.log())?);
+        Ok(())
     }
 }
 
@@ -294,17 +271,9 @@ impl Own {
             Some(starts) => self.folder.path().join(format!("data-{starts}")),
         }
     }
-}
 
-/// Copies what a broker says to its log, and tells when it says that it is ready.
-pub(crate) fn copy_lines(said: ChildStdout, mut log: File, tell: &Sender<()>) {
-    for line in BufReader::new(said).lines().map_while(std::result::Result::ok) {
-        if writeln!(log, "{line}").is_err() {
-            return;
-        }
-        if line.starts_with("Ready after") {
-            let _ = tell.send(());
-        }
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("broker.log")
     }
 }
 
@@ -316,7 +285,7 @@ impl Drop for Broker {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            crate::say(&format!("the broker's log ends with:\n{}", tail(&own.folder.path().join("broker.log"))));
+            crate::say(&format!("the broker's log ends with:\n{}", tail(&own.log())));
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod input;
 pub mod language;
 pub mod lite;
 pub mod nodes;
+mod process;
 pub mod relay;
 pub mod retries;
 mod suite;

@@ -1,22 +1,19 @@
 //! Processes that keep one broker in a bucket, one after the other: each with an empty disk, on ports of its own, and a way of
 //! its own to the bucket. Clients see one address.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::process::{Child, Command};
 
 use martlet_s3_server::{BUCKET, Server};
 use tempfile::TempDir;
 
-use crate::broker::{Broker, binary, copy_lines, free_address, martlet};
+use crate::broker::{Broker, binary, free_address, martlet};
 use crate::language::run;
+use crate::process::launch;
 use crate::relay::Relay;
-use crate::{HarnessError, Result, io, tail};
-
-const START_SECS: u64 = 120;
+use crate::{Result, io, tail};
 
 /// The bucket, and whoever serves it.
 pub struct Nodes {
@@ -33,7 +30,6 @@ pub struct Node {
     child: Child,
     to_bucket: Relay,
     log: PathBuf,
-    ready: Receiver<()>,
 }
 
 impl Nodes {
@@ -69,9 +65,7 @@ impl Nodes {
         self.started += 1;
         let home = self.folder.path().join(format!("node-{}", self.started));
         fs::create_dir(&home).map_err(io("creating a folder"))?;
-        let log_path = home.join("log");
-        let log = OpenOptions::new().create(true).append(true).open(&log_path).map_err(io("opening a log"))?;
-        let errors = log.try_clone().map_err(io("opening a log"))?;
+        let log = home.join("log");
         let to_bucket = Relay::start(Some(self.bucket.address()))?;
         let (address, admin) = (free_address()?, free_address()?);
         let mut command = martlet(&self.binary);
@@ -79,17 +73,7 @@ impl Nodes {
         command.args(["--grpc-listen", &address.to_string(), "--admin-listen", &admin.to_string()]);
         command.args(["--grpc-advertise", &self.front.address().to_string()]);
         command.envs(self.bucket.environment()).env("AWS_ENDPOINT", format!("http://{}", to_bucket.address()));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
-        let mut child = command.spawn().map_err(io(format!("starting {command:?}")))?;
-        let (tell, ready) = channel();
-        if let Some(said) = child.stdout.take() {
-            std::thread::spawn(move || copy_lines(said, log, &tell));
-        }
-        let node = Node { address, child, to_bucket, log: log_path, ready };
-        if node.ready.recv_timeout(Duration::from_secs(START_SECS)).is_err() {
-            let what = "a process on the bucket to be ready".to_owned();
-            return Err(HarnessError::Timeout { what, secs: START_SECS, log: node.said() });
-        }
+        let node = Node { address, child: launch(command, &log)?, to_bucket, log };
         self.front.lead_to(Some(node.address));
         Ok(node)
     }

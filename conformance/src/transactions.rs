@@ -1,7 +1,6 @@
 //! Transactions with real clients, through kills.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use crate::Result;
 use crate::agent::{Agent, Draft, Event, PATIENCE_SECS, hex};
@@ -70,13 +69,7 @@ pub fn end_to_end(program: &Program) -> Result<()> {
     }
     let orphan = hex(b"orphan, commit");
     assert_eq!(came[&orphan].len(), 1, "one transaction, one message");
-    let mut rounds = 0;
-    while broker.transactions(&topic)?.is_some_and(|left| left > 0) {
-        rounds += 1;
-        assert!(rounds < PATIENCE_SECS, "transactions are left");
-        // Which check ends the last one is no event that anybody reports.
-        std::thread::sleep(Duration::from_secs(1));
-    }
+    broker.await_no_transactions(&topic, PATIENCE_SECS)?;
     broker.await_no_backlog(&group, PATIENCE_SECS)?;
     heir.finish()?;
     reader.finish()

@@ -7,7 +7,7 @@ use martlet_conformance::Result;
 use martlet_conformance::agent::{Agent, Draft, Event, PATIENCE_SECS};
 use martlet_conformance::broker::keep_in_buckets;
 use martlet_conformance::checks::unique;
-use martlet_conformance::input::commits;
+use martlet_conformance::input::{Commit, commits};
 use martlet_conformance::language::{Language, programs};
 use martlet_conformance::nodes::{Node, Nodes};
 
@@ -160,9 +160,9 @@ fn nothing_acknowledged_is_lost_while_processes_die_hang_and_are_cut_off() -> Re
 
     // The whole five times in ten minutes, less in less.
     let count = (commits.len() as u64 * ROUNDS_OF_TEN_MINUTES * secs / 600).max(1) as usize;
-    let keyed = |(n, draft): (usize, &Draft)| Draft {
-        keys: draft.keys.iter().map(|commit| format!("{}-{commit}", n / commits.len())).collect(),
-        ..draft.clone()
+    let keyed = |(n, commit): (usize, &Commit)| Draft {
+        keys: BTreeSet::from([format!("{}-{}", n / commits.len(), commit.id)]),
+        ..commit.draft()
     };
     let drafts: Vec<Draft> = commits.iter().cycle().take(count).enumerate().map(keyed).collect();
     let wanted: BTreeSet<String> = drafts.iter().flat_map(|draft| draft.keys.clone()).collect();

@@ -7,7 +7,7 @@ use martlet_conformance::Result;
 use martlet_conformance::agent::{Agent, Draft, Event, PATIENCE_SECS, Received};
 use martlet_conformance::broker::Broker;
 use martlet_conformance::checks::unique;
-use martlet_conformance::input::commits;
+use martlet_conformance::input::{Commit, commits};
 use martlet_conformance::language::{Language, programs};
 
 /// Kills during the stream of commits.
@@ -22,7 +22,8 @@ const FED_AHEAD: usize = 8;
 #[test]
 fn every_commit_arrives_through_ten_kills() -> Result<()> {
     let Some([python, java, go]) = programs([Language::Python, Language::Java, Language::Go])? else { return Ok(()) };
-    let Some(drafts) = commits() else { return Ok(()) };
+    let Some(commits) = commits() else { return Ok(()) };
+    let drafts: Vec<Draft> = commits.iter().map(Commit::draft).collect();
     let Some(mut broker) = Broker::start_own("ten kills")? else { return Ok(()) };
     let (topic, group) = (unique("commits"), unique("readers"));
     broker.create_topic(&topic, 4)?;

@@ -2,13 +2,13 @@
 //! one is killed again and again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use martlet_conformance::Result;
 use martlet_conformance::agent::{Agent, Draft, Event, PATIENCE_SECS};
 use martlet_conformance::broker::Broker;
 use martlet_conformance::checks::unique;
+use martlet_conformance::input::{Commit, commits};
 use martlet_conformance::language::{Language, Program};
 
 /// Commits of the demonstration, the first ones of the file.
@@ -20,22 +20,6 @@ const KILLS: usize = 4;
 /// Which of the five fails, and which is killed.
 const FAILING: usize = 3;
 const KILLED: usize = 4;
-
-/// Author and commit, oldest first; made up, and said so, where the real ones are not at hand.
-fn commits() -> Vec<(String, String)> {
-    let folder = std::env::var_os("MARTLET_DATA").map(PathBuf::from);
-    let folder = folder.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"));
-    let Ok(text) = std::fs::read_to_string(folder.join("commits.jsonl")) else {
-        eprintln!("ORDERED DEMONSTRATION: no commits.jsonl; {COMMITS} commits are made up");
-        return (0..COMMITS).map(|n| (format!("author {}", n * n % 97), format!("{n:040x}"))).collect();
-    };
-    let parsed = text.lines().take(COMMITS).map(|line| {
-        let commit: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
-        let text = |field: &str| commit[field].as_str().unwrap_or("nobody").to_owned();
-        (text("author"), text("commit"))
-    });
-    parsed.collect()
-}
 
 #[derive(Default)]
 struct Arrivals {
@@ -81,7 +65,8 @@ fn reader(go: &Program, broker: &Broker, topic: &str, group: &str, number: usize
 fn commits_of_each_author_arrive_in_order_and_no_author_waits_for_another() -> Result<()> {
     let Some(go) = Language::Go.program()? else { return Ok(()) };
     let Some(broker) = Broker::start_own("commits in order")? else { return Ok(()) };
-    let commits = commits();
+    let Some(mut commits) = commits() else { return Ok(()) };
+    commits.truncate(COMMITS);
     let (topic, group) = (unique("by-author"), unique("five"));
     broker.create_ordered(&topic, 4, &group, "200ms")?;
     let mut readers = Vec::new();
@@ -93,7 +78,7 @@ fn commits_of_each_author_arrive_in_order_and_no_author_waits_for_another() -> R
     let mut arrivals = Arrivals::default();
     while sent < commits.len() {
         while fed < commits.len().min(sent + FED_AHEAD) {
-            let (author, commit) = &commits[fed];
+            let Commit { author, id: commit, .. } = &commits[fed];
             let keys = [commit.clone()].into();
             producer.feed(&Draft { message_group: Some(author.clone()), keys, ..Draft::body(commit.as_bytes()) })?;
             fed += 1;
@@ -130,7 +115,7 @@ fn commits_of_each_author_arrive_in_order_and_no_author_waits_for_another() -> R
         }
     }
     let mut wanted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (author, commit) in &commits {
+    for Commit { author, id: commit, .. } in &commits {
         wanted.entry(author).or_default().push(commit);
     }
     for (author, commits) in &wanted {

@@ -14,11 +14,13 @@
 //! - `agreement`: what members subscribe to, told to the shard; where they differ, reported.
 //! - `runtime`: the shard's thread, its clock and its inbox.
 //! - `mailbox`: replies on their way back to the runtimes, one wake-up for many.
+//! - [`copy`]: everything a stopped broker keeps, in another place.
 //! - `stats`: what is counted per topic and group.
 
 mod agreement;
 mod broker;
 mod clients;
+pub mod copy;
 mod dead_letters;
 mod delayed;
 mod find;

@@ -65,6 +65,19 @@ pub struct BucketPlace {
     pub compactions: usize,
 }
 
+impl BucketPlace {
+    /// The defaults for a place.
+    pub fn new(location: Location) -> Self {
+        Self {
+            location,
+            flush_interval: Duration::from_millis(50),
+            cache_bytes: 48 << 20,
+            table_bytes: 16 << 20,
+            compactions: 2,
+        }
+    }
+}
+
 impl BrokerOptions {
     /// The defaults, with data in this folder.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
@@ -123,6 +136,14 @@ pub enum OpenError {
     /// The bucket cannot be used.
     #[error(transparent)]
     Bucket(#[from] martlet_bucket::BucketError),
+    /// A copy of another place that has not come to its end.
+    #[error("an unfinished copy of {from}; finish it with `martlet store copy {from} {place}`, or remove it")]
+    Unfinished {
+        /// The place.
+        place: String,
+        /// What is being copied.
+        from: String,
+    },
     /// The shard's state could not be read.
     #[error(transparent)]
     Shard(#[from] martlet_shard::OpenError),

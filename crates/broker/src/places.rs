@@ -7,26 +7,51 @@ use martlet_store::RecoveryReport;
 use martlet_store::any::AnyStore;
 use martlet_store::local::{LocalStore, Options as LocalOptions};
 use martlet_store::object::{BucketOptions, BucketStore};
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Name of the one shard: its folder, or its database in the bucket.
-const SHARD: &str = "shard-0";
+pub(crate) const SHARD: &str = "shard-0";
+/// File or object that says what is being copied into this place.
+pub(crate) const COPYING: &str = "copying-from";
 /// While an index is rebuilt at the start, progress is told this often.
 const REBUILD_TOLD_EVERY: Duration = Duration::from_secs(1);
 
-type Waker = Arc<dyn Fn() + Send + Sync>;
-type Opened = (AnyStore, RecoveryReport, AnyCatalogStore);
+pub(crate) type Waker = Arc<dyn Fn() + Send + Sync>;
+pub(crate) type Opened = (AnyStore, RecoveryReport, AnyCatalogStore);
 
 /// Opens the shard's store and the catalog's.
 pub(crate) fn open(options: &BrokerOptions, waker: Waker) -> Result<Opened, OpenError> {
+    let unfinished = |from: Option<String>, place: String| match from {
+        Some(from) => Err(OpenError::Unfinished { place, from }),
+        None => Ok(()),
+    };
     match &options.bucket {
-        None => in_folder(options, waker),
-        Some(place) => in_bucket(place, waker),
+        None => {
+            let folder = &options.data_dir;
+            unfinished(folder_copied_from(folder)?, folder.display().to_string())?;
+            in_folder(options, waker)
+        }
+        Some(place) => {
+            let bucket = open_bucket(place)?;
+            unfinished(bucket.text(COPYING)?, place.location.to_string())?;
+            in_bucket(place, bucket, waker)
+        }
     }
 }
 
-fn in_folder(options: &BrokerOptions, waker: Waker) -> Result<Opened, OpenError> {
+/// What is being copied into a folder.
+pub(crate) fn folder_copied_from(folder: &Path) -> Result<Option<String>, OpenError> {
+    match std::fs::read_to_string(folder.join(COPYING)) {
+        Ok(from) => Ok(Some(from)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(OpenError::Folder { folder: folder.to_owned(), error }),
+    }
+}
+
+pub(crate) fn in_folder(options: &BrokerOptions, waker: Waker) -> Result<Opened, OpenError> {
     let folder = &options.data_dir;
     std::fs::create_dir_all(folder).map_err(|error| OpenError::Folder { folder: folder.clone(), error })?;
     let (store, recovery) = LocalStore::open(LocalOptions {
@@ -42,9 +67,12 @@ fn in_folder(options: &BrokerOptions, waker: Waker) -> Result<Opened, OpenError>
     Ok((AnyStore::Local(store), recovery, AnyCatalogStore::Local(catalog)))
 }
 
-fn in_bucket(place: &BucketPlace, waker: Waker) -> Result<Opened, OpenError> {
+pub(crate) fn open_bucket(place: &BucketPlace) -> Result<Bucket, OpenError> {
     let name = u128::from_le_bytes(random()?);
-    let bucket = Bucket::open(place.location.clone(), &format!("{name:032x}"))?;
+    Ok(Bucket::open(place.location.clone(), &format!("{name:032x}"))?)
+}
+
+pub(crate) fn in_bucket(place: &BucketPlace, bucket: Bucket, waker: Waker) -> Result<Opened, OpenError> {
     let options = BucketOptions::new(bucket.clone(), SHARD, waker);
     let (store, recovery) = BucketStore::open(BucketOptions {
         flush_interval: place.flush_interval,

@@ -19,7 +19,8 @@ pub const FORMAT_VERSION: u64 = 1;
 pub const SLATEDB_VERSION: &str = "0.18.0";
 /// Versions whose databases this build opens.
 const SLATEDB_READABLE: [&str; 1] = [SLATEDB_VERSION];
-const OBJECT: &str = "format.json";
+/// Its name.
+pub const OBJECT: &str = "format.json";
 
 /// The object's content. Unknown fields are ignored: what matters has a version of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,6 +17,7 @@ pub mod format;
 mod location;
 pub mod meter;
 mod open;
+mod small;
 
 pub use error::{BucketError, with_causes};
 pub use location::{Location, LocationError, Scheme};

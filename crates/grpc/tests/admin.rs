@@ -144,7 +144,8 @@ async fn a_group_begins_where_it_was_told_to() {
     let mut client = world.client().await;
     client.send_message(send(vec![message("orders", "old", b"x")])).await.unwrap();
     // The clock that messages are stored by counts milliseconds.
-    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let sent = std::time::Instant::now();
+    until("a later millisecond", || sent.elapsed().as_millis() >= 2).await;
     let start = |place| Some(v1::StartFrom { place: Some(place) });
     let late = start(Place::Latest(Default::default()));
     let settings = Some(v1::GroupSettings { start: late, ..Default::default() });

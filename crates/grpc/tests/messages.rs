@@ -103,10 +103,7 @@ async fn an_empty_poll_waits_and_says_so_and_a_send_ends_the_wait() {
     request.long_polling_timeout = Some(prost_types::Duration { seconds: 20, nanos: 0 });
     let mut waiting = client.clone();
     let poll = tokio::spawn(async move { poll(&mut waiting, from("consumer", request)).await });
-    while world.broker.figures().waiting_polls == 0 {
-        tokio::task::yield_now().await;
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("a poll that waits", || world.broker.figures().waiting_polls > 0).await;
     let start = Instant::now();
     client.send_message(send(vec![message("orders", "01AA", b"one")])).await.unwrap();
     let polled = poll.await.unwrap();
@@ -181,9 +178,7 @@ async fn bad_polls_are_refused_with_their_code() {
             tokio::spawn(async move { poll(&mut client, from("greedy", receive("billing", "orders"))).await })
         })
         .collect();
-    while world.server.as_ref().unwrap().polls() < 2 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("two polls", || world.server.as_ref().unwrap().polls() == 2).await;
     let third = poll(&mut client, from("greedy", receive("billing", "orders"))).await;
     assert_eq!(third.code, Code::TooManyRequests, "{}", third.text);
     client.send_message(send((0..9).map(|n| message("orders", &n.to_string(), b"x")).collect())).await.unwrap();
@@ -192,9 +187,7 @@ async fn bad_polls_are_refused_with_their_code() {
     for poll in waiting {
         poll.abort();
     }
-    while world.server.as_ref().unwrap().polls() > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("the end of both polls", || world.server.as_ref().unwrap().polls() == 0).await;
 }
 
 #[tokio::test]

@@ -164,9 +164,7 @@ async fn half_open_connections_are_closed_and_the_number_of_connections_is_limit
     let mut silent = TcpStream::connect(world.address()).await.unwrap();
     let mut half = TcpStream::connect(world.address()).await.unwrap();
     half.write_all(b"PRI * HT").await.unwrap();
-    while world.server.as_ref().unwrap().connections() < 2 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until("two connections", || world.server.as_ref().unwrap().connections() == 2).await;
     let mut byte = [0];
     let mut third = TcpStream::connect(world.address()).await.unwrap();
     assert!(matches!(third.read(&mut byte).await, Ok(0) | Err(_)), "a third connection was taken");
@@ -174,9 +172,7 @@ async fn half_open_connections_are_closed_and_the_number_of_connections_is_limit
         let closed = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut byte)).await;
         assert!(matches!(closed.unwrap(), Ok(0) | Err(_)));
     }
-    while world.server.as_ref().unwrap().connections() > 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until("the end of both connections", || world.server.as_ref().unwrap().connections() == 0).await;
     world.client().await;
 }
 

@@ -123,9 +123,7 @@ async fn a_drain_answers_polls_that_wait_and_lets_nobody_in() {
     world.broker.create_topic("orders", Default::default()).await.unwrap();
     let mut client = world.client().await;
     let poll = tokio::spawn(async move { poll(&mut client, from("consumer", receive("billing", "orders"))).await });
-    while world.broker.figures().waiting_polls == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("a poll that waits", || world.broker.figures().waiting_polls > 0).await;
     let address = world.address();
     let server = world.server.take().unwrap();
     tokio::task::spawn_blocking(move || server.shutdown()).await.unwrap();

@@ -209,13 +209,15 @@ async fn what_is_given_up_is_listed_and_ended_by_an_operator() {
         check(&mut answers).await;
     }
     let given_up = v1::ListTransactionsRequest { topic: "orders".into(), given_up: true, ..Default::default() };
-    let found = loop {
-        let found = left(&mut admin, given_up.clone()).await;
-        if found.len() == 2 {
-            break found;
+    let both = async {
+        loop {
+            let found = left(&mut admin, given_up.clone()).await;
+            if found.len() == 2 {
+                return found;
+            }
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
     };
+    let found = tokio::time::timeout(PATIENCE, both).await.expect("both are given up");
     assert!(found.iter().all(|one| one.checks == 2 && one.given_up && one.topic == "orders"), "{found:?}");
     assert_eq!(found.iter().map(|one| &*one.transaction_id).collect::<Vec<_>>(), [&*ids[0], &*ids[1]]);
     let page = |from| v1::ListTransactionsRequest { limit: 1, from, ..Default::default() };

@@ -10,9 +10,10 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 
 /// Access key id it takes.
 pub const KEY: &str = "a-key-for-tests";
@@ -82,7 +83,8 @@ impl Server {
         let listener = runtime.block_on(TcpListener::bind(listen))?;
         let address = listener.local_addr()?;
         let mood = watch::Sender::new(Mood::Serving);
-        let serving = Serving { service: service.build(), mood: mood.subscribe(), folder: folder.clone(), put_delay };
+        let (service, listing) = (service.build(), Arc::default());
+        let serving = Serving { service, listing, mood: mood.subscribe(), folder: folder.clone(), put_delay };
         runtime.spawn(serving.run(listener));
         Ok(Self { address, folder, mood, _runtime: runtime, _own: None })
     }
@@ -122,6 +124,8 @@ impl Server {
 #[derive(Clone)]
 struct Serving {
     service: S3Service,
+    /// Held alone by who lists: a listing fails when a file goes between its name and its size.
+    listing: Arc<RwLock<()>>,
     mood: watch::Receiver<Mood>,
     folder: PathBuf,
     put_delay: Duration,
@@ -145,17 +149,25 @@ impl Serving {
     }
 
     async fn answer(mut self, request: http::Request<hyper::body::Incoming>) -> io::Result<http::Response<Body>> {
-        let bucket = request.uri().path().split('/').nth(1).unwrap_or_default();
+        let mut path = request.uri().path().trim_start_matches('/').splitn(2, '/');
+        let (bucket, key) = (path.next().unwrap_or_default(), path.next().unwrap_or_default());
+        let lists = request.method() == http::Method::GET && key.is_empty();
         let mood = *self.mood.borrow();
         match mood {
             Mood::Serving if !self.folder.join(bucket).is_dir() => refusal(404, "NoSuchBucket"),
             Mood::Serving => {
                 let late = if request.method() == http::Method::PUT { self.put_delay } else { Duration::ZERO };
-                let answer = self.service.call(request.map(Body::from)).await.map_err(io::Error::other);
+                let answer = if lists {
+                    let _alone = self.listing.write().await;
+                    self.service.call(request.map(Body::from)).await
+                } else {
+                    let _among_others = self.listing.read().await;
+                    self.service.call(request.map(Body::from)).await
+                };
                 if !late.is_zero() {
                     tokio::time::sleep(late).await;
                 }
-                answer
+                answer.map_err(io::Error::other)
             }
             Mood::Unavailable => refusal(503, "SlowDown"),
             Mood::Cut => Err(io::Error::other("cut")),

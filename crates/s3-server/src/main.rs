@@ -1,4 +1,4 @@
-//! `s3-server`: a bucket on this machine, until it is killed.
+//! `martlet-s3-server`: a bucket on this machine, until it is killed.
 
 use clap::Parser;
 use martlet_s3_server::{BUCKET, KEY, Options, SECRET, Server};

@@ -3,6 +3,7 @@
 use crate::config::keys::KEYS;
 use crate::duration::{parse_millis, parse_time};
 use clap::{Arg, ArgMatches, Args, Command, Subcommand, ValueEnum};
+use martlet_broker::copy::Place;
 use std::path::PathBuf;
 
 const ABOUT: &str = "A message broker for RocketMQ clients, in one process.\n\n\
@@ -91,6 +92,9 @@ pub enum Action {
     /// Look into the log of a stopped broker, or repair it
     #[command(subcommand)]
     Log(LogAction),
+    /// Copy everything that a stopped broker keeps
+    #[command(subcommand)]
+    Store(StoreAction),
 }
 
 /// How to reach a broker, and how to answer.
@@ -649,6 +653,25 @@ pub enum LogAction {
         /// The frame, as inspect names it
         #[arg(long, value_name = "SEGMENT:POSITION", value_parser = parse_frame)]
         frame: (u32, u64),
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Subcommands of `martlet store`.
+#[derive(Debug, Subcommand)]
+pub enum StoreAction {
+    /// Copy everything from one place to another, empty one: to move a broker, or as a backup
+    ///
+    /// A place is a data folder, or a bucket as --store names it: s3://BUCKET/PREFIX, gs://, az://, file:///FOLDER. The
+    /// broker of FROM must be stopped; one that still runs on a bucket is fenced off and stops. A copy that was
+    /// interrupted goes on when the same command is run again; until it is whole no broker opens it.
+    Copy {
+        /// Where everything is
+        from: Place,
+        /// Where it is to be as well
+        to: Place,
         /// Print JSON instead of text
         #[arg(long)]
         json: bool,

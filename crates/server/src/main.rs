@@ -12,6 +12,7 @@ mod duration;
 mod log;
 mod metrics;
 mod run;
+mod store;
 
 use clap::{ArgMatches, FromArgMatches};
 use std::error::Error;
@@ -55,6 +56,9 @@ fn command(matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
     if let cli::Action::Log(action) = action {
         return if log::run(action)? { Ok(()) } else { Err("the log is damaged".into()) };
     }
+    if let cli::Action::Store(action) = action {
+        return Ok(store::run(action)?);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match action {
@@ -66,8 +70,8 @@ fn command(matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
             cli::Action::Transaction(action) => client::transaction::run(action).await,
             cli::Action::Send(args) => client::send::run(args).await,
             cli::Action::Receive(args) => client::receive::run(args).await,
-            // Needs no connection, and was done above.
-            cli::Action::Log(_) => Ok(()),
+            // These need no connection, and were done above.
+            cli::Action::Log(_) | cli::Action::Store(_) => Ok(()),
         }
     })?;
     Ok(())

@@ -1,8 +1,11 @@
 //! The engine a node was told to use, as one type: the choice is made once, at the opening.
 
+use crate::copy::{Contents, Queues, Terms};
 use crate::local::{LocalReader, LocalStore};
 use crate::object::{BucketReader, BucketStore};
-use crate::{Batch, KeyState, Notice, Progress, ReadError, Reader, Room, Store, StoredMessage, Term, Ticket, Usage};
+use crate::{
+    Batch, KeyState, Notice, Progress, ReadError, Reader, Room, Store, StoredMessage, Term, Ticket, Usage, WholeMessage,
+};
 use bytes::Bytes;
 use martlet_model::{HistogramFigures, QueueId, QueueOffset};
 use std::ops::Range;
@@ -102,6 +105,36 @@ impl AnyReader {
         match self {
             Self::Local(_) => None,
             Self::Bucket(reader) => Some(reader.meter()),
+        }
+    }
+}
+
+impl Contents for AnyReader {
+    async fn queues(&self, from: QueueId, limit: usize) -> Result<Queues, ReadError> {
+        match self {
+            Self::Local(reader) => reader.queues(from, limit).await,
+            Self::Bucket(reader) => reader.queues(from, limit).await,
+        }
+    }
+
+    async fn terms(&self, parts: Vec<(QueueId, Range<QueueOffset>)>) -> Result<Terms, ReadError> {
+        match self {
+            Self::Local(reader) => reader.terms(parts).await,
+            Self::Bucket(reader) => reader.terms(parts).await,
+        }
+    }
+
+    async fn whole(
+        &self,
+        terms: &Terms,
+        queue: QueueId,
+        range: Range<QueueOffset>,
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<WholeMessage>, ReadError> {
+        match self {
+            Self::Local(reader) => reader.whole(terms, queue, range, max_messages, max_bytes).await,
+            Self::Bucket(reader) => reader.whole(terms, queue, range, max_messages, max_bytes).await,
         }
     }
 }

@@ -23,6 +23,16 @@ pub enum Op {
         /// When it is expected to be trimmed. A hint for placing bytes of like age together, never a rule.
         keep_until: UnixMillis,
     },
+    /// A message as another store has it, with the store time it has there. Offsets go up, but may leave some out. Of one
+    /// queue all that is restored comes before the first [`Op::Append`].
+    Restore {
+        /// The message.
+        message: StoredMessage,
+        /// As [`Op::Append`] has them.
+        terms: Vec<Term>,
+        /// As [`Op::Append`] has it.
+        keep_until: UnixMillis,
+    },
     /// Sets a key to an image; deltas kept for the key so far are dropped.
     Put {
         /// 1 to 512 bytes.
@@ -49,7 +59,8 @@ pub enum Op {
     Trim {
         /// The queue.
         queue: QueueId,
-        /// First offset that stays readable; may be the queue's next offset, never beyond.
+        /// First offset that stays readable; may be the queue's next offset. Beyond it only before a queue is restored: it then
+        /// goes on from there.
         below: QueueOffset,
     },
     /// The queue is deleted: all its messages and its bounds are forgotten. Its number is never used again.
@@ -75,6 +86,17 @@ pub struct KeyState {
     pub image: Option<Bytes>,
     /// The deltas after it, in order.
     pub deltas: Vec<Bytes>,
+}
+
+/// A message with all that [`Op::Restore`] takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WholeMessage {
+    /// The message.
+    pub message: StoredMessage,
+    /// What it can be found by, in no order.
+    pub terms: Vec<Term>,
+    /// When it is expected to be trimmed; of a bucket, a time that puts it where it was.
+    pub keep_until: UnixMillis,
 }
 
 /// A message as it was appended.

@@ -21,6 +21,7 @@ mod batch;
 mod cache;
 mod codec;
 pub mod conformance;
+pub mod copy;
 mod disk;
 mod engine;
 mod frame;
@@ -35,7 +36,7 @@ mod report;
 mod scan;
 pub mod sim;
 
-pub use batch::{Batch, KeyState, Op, StoredMessage, Term};
+pub use batch::{Batch, KeyState, Op, StoredMessage, Term, WholeMessage};
 pub use report::{Durability, Notice, OpenError, RecoveryReport, TornTail};
 
 use bytes::Bytes;

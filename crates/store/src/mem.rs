@@ -49,7 +49,7 @@ struct Message {
 pub(crate) struct MemQueue {
     base: u64,
     messages: Vec<Message>,
-    /// Only of carried messages; others take their frame's.
+    /// Only of the first ones, carried or restored; others take their frame's.
     times: Vec<UnixMillis>,
     pub trim: Option<QueueOffset>,
     pub next: Option<QueueOffset>,
@@ -58,9 +58,10 @@ pub(crate) struct MemQueue {
 
 impl MemQueue {
     /// Adds a message. Those of commits come in order; carried ones (with their time) come as their segments were
-    /// emptied.
+    /// emptied, restored ones (with theirs) before all that have none.
     fn insert(&mut self, offset: QueueOffset, message: Message, time: Option<UnixMillis>) -> Result<(), &'static str> {
         const ORDER: &str = "offset after the one before";
+        const FIRST: &str = "restored messages of a queue before others";
         const SPAN: &str = "offsets of a queue in one segment within 2^32";
         if self.messages.is_empty() {
             self.base = offset.0;
@@ -74,6 +75,9 @@ impl MemQueue {
             self.messages.push(Message { relative, ..message });
             return Ok(());
         };
+        if self.times.len() < self.messages.len() {
+            return Err(FIRST);
+        }
         if offset.0 < self.base {
             let shift = u32::try_from(self.base - offset.0).map_err(|_| SPAN)?;
             if self.messages.last().is_some_and(|last| last.relative.checked_add(shift).is_none()) {
@@ -175,6 +179,7 @@ impl MemSegment {
         let mut decoder = Decoder::new(payload, sequence, time);
         while let Some(item) = decoder.next() {
             let item = item?;
+            let time = (carried || item.own_time).then_some(item.time);
             match item.op {
                 ItemOp::Append(message) => {
                     let slot = self.slot(message.queue);
@@ -183,7 +188,6 @@ impl MemSegment {
                     let head = u16::try_from(message.head).map_err(|_| malformed("message head below 64 KiB"))?;
                     let (position, record) = (payload_at + item.at, message.record.len() as u32);
                     let place = Message { relative: 0, position, record, head };
-                    let time = carried.then_some(item.time);
                     queue.insert(message.offset, place, time).map_err(malformed)?;
                     queue.next = queue.next.max(Some(message.offset.next()));
                     self.memory += size_of::<Message>();

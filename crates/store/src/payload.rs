@@ -2,7 +2,8 @@
 //!
 //! Each operation starts with a tag. Tag bit 0x80 (only in frames that carry old data forward) says that the
 //! operation's own sequence number (varint) and time (signed varint, relative to the frame's) follow the tag; otherwise
-//! the sequence number is the frame's plus the place of the operation, and the time is the frame's.
+//! the sequence number is the frame's plus the place of the operation, and the time is the frame's. Tag bit 0x40 (only of
+//! appends, of messages that were restored from another store) says that the time follows, and only that.
 //!
 //! | tag | operation | fields after the tag |
 //! | --- | --- | --- |
@@ -21,7 +22,7 @@
 //! An append can be read and checked alone; so can images and deltas, whose checksums are in the index.
 
 use crate::codec::{Input, Malformed, array, crc32c_of_two, put_bytes, put_signed, put_varint};
-use crate::{Op, Term};
+use crate::{Op, StoredMessage, Term};
 use martlet_model::{QueueId, QueueOffset, UnixMillis};
 
 const APPEND: u8 = 1;
@@ -33,6 +34,7 @@ const FORGET: u8 = 6;
 const BOUNDS: u8 = 7;
 const MANIFEST: u8 = 8;
 const EXPLICIT: u8 = 0x80;
+const RESTORED: u8 = 0x40;
 
 /// Writes a payload.
 #[derive(Default)]
@@ -42,8 +44,16 @@ pub(crate) struct Encoder {
     ops: u32,
 }
 
-/// Sequence number and time an operation had when it was first written.
-pub(crate) type Origin = Option<(u64, UnixMillis)>;
+/// What an operation has of its own, where it is not its frame's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Nothing.
+    Frame,
+    /// The time that a restored message has.
+    Time(UnixMillis),
+    /// Sequence number and time it had when it was first written.
+    Carried(u64, UnixMillis),
+}
 
 impl Encoder {
     /// An encoder that expects about `bytes` of payload.
@@ -63,11 +73,16 @@ impl Encoder {
     fn tag(&mut self, tag: u8, origin: Origin, frame_time: UnixMillis) -> UnixMillis {
         self.ops += 1;
         match origin {
-            None => {
+            Origin::Frame => {
                 self.out.push(tag);
                 frame_time
             }
-            Some((sequence, time)) => {
+            Origin::Time(time) => {
+                self.out.push(tag | RESTORED);
+                put_signed(&mut self.out, time.since(frame_time));
+                time
+            }
+            Origin::Carried(sequence, time) => {
                 self.out.push(tag | EXPLICIT);
                 put_varint(&mut self.out, sequence);
                 put_signed(&mut self.out, time.since(frame_time));
@@ -88,17 +103,22 @@ impl Encoder {
     pub(crate) fn op(&mut self, op: &Op, frame_time: UnixMillis) {
         match op {
             Op::Append { queue, offset, record, terms, keep_until } => {
-                self.append(None, frame_time, *queue, *offset, *keep_until, terms.iter().copied(), record);
+                self.append(Origin::Frame, frame_time, *queue, *offset, *keep_until, terms.iter().copied(), record);
             }
-            Op::Put { key, image, keep_until } => self.put(None, frame_time, key, *keep_until, image),
-            Op::Delta { key, delta } => self.delta(None, frame_time, key, delta),
-            Op::Remove { key } => self.remove(None, frame_time, key),
+            Op::Restore { message, terms, keep_until } => {
+                let StoredMessage { queue, offset, store_time, record } = message;
+                let origin = Origin::Time(*store_time);
+                self.append(origin, frame_time, *queue, *offset, *keep_until, terms.iter().copied(), record);
+            }
+            Op::Put { key, image, keep_until } => self.put(Origin::Frame, frame_time, key, *keep_until, image),
+            Op::Delta { key, delta } => self.delta(Origin::Frame, frame_time, key, delta),
+            Op::Remove { key } => self.remove(Origin::Frame, frame_time, key),
             Op::Trim { queue, below } => {
-                self.tag(TRIM, None, frame_time);
+                self.tag(TRIM, Origin::Frame, frame_time);
                 put_varint(&mut self.out, queue.0);
                 put_varint(&mut self.out, below.0);
             }
-            Op::Forget { queue } => self.forget(None, frame_time, *queue),
+            Op::Forget { queue } => self.forget(Origin::Frame, frame_time, *queue),
         }
     }
 
@@ -182,7 +202,7 @@ impl Encoder {
     }
 
     pub(crate) fn manifest(&mut self, manifest: &[u8]) {
-        self.tag(MANIFEST, None, UnixMillis(0));
+        self.tag(MANIFEST, Origin::Frame, UnixMillis(0));
         put_bytes(&mut self.out, manifest);
     }
 }
@@ -196,6 +216,8 @@ pub(crate) struct Item<'a> {
     pub length: u32,
     pub sequence: u64,
     pub time: UnixMillis,
+    /// Whether that time is its own, not its frame's.
+    pub own_time: bool,
     pub op: ItemOp<'a>,
 }
 
@@ -275,13 +297,11 @@ impl<'a> Decoder<'a> {
     fn item(&mut self) -> Result<Item<'_>, Malformed> {
         let at = self.input.position();
         let tag = self.input.byte("operation tag")?;
-        let (sequence, time) = if tag & EXPLICIT != 0 {
-            (self.input.varint("sequence number")?, self.time.plus(self.input.signed("time")?))
-        } else {
-            (self.sequence, self.time)
-        };
+        let own_time = tag & (EXPLICIT | RESTORED) != 0;
+        let sequence = if tag & EXPLICIT != 0 { self.input.varint("sequence number")? } else { self.sequence };
+        let time = if own_time { self.time.plus(self.input.signed("time")?) } else { self.time };
         self.sequence = self.sequence.wrapping_add(1);
-        let op = match tag & !EXPLICIT {
+        let op = match kind(tag) {
             APPEND => ItemOp::Append(append(&mut self.input, at, time, false)?),
             PUT => {
                 self.read_key()?;
@@ -312,7 +332,7 @@ impl<'a> Decoder<'a> {
             _ => return Err(Malformed { expected: "operation tag 1 to 8", at }),
         };
         let length = (self.input.position() - at) as u32;
-        Ok(Item { at: at as u32, length, sequence, time, op })
+        Ok(Item { at: at as u32, length, sequence, time, own_time, op })
     }
 
     fn queue(&mut self) -> Result<QueueId, Malformed> {
@@ -328,6 +348,14 @@ impl<'a> Decoder<'a> {
         let rest = self.input.bytes("key")?;
         self.key.extend_from_slice(rest);
         Ok(())
+    }
+}
+
+/// A tag without what says what follows it. Only appends are restored, and what is carried has no need to be.
+fn kind(tag: u8) -> u8 {
+    match tag & !EXPLICIT {
+        tag if tag == APPEND | RESTORED => APPEND,
+        tag => tag,
     }
 }
 
@@ -353,11 +381,13 @@ fn append<'a>(input: &mut Input<'a>, start: usize, time: UnixMillis, check: bool
 pub(crate) fn decode_message(bytes: &[u8], time: UnixMillis) -> Result<AppendRef<'_>, Malformed> {
     let mut input = Input::new(bytes);
     let tag = input.byte("operation tag")?;
-    if tag & !EXPLICIT != APPEND {
+    if kind(tag) != APPEND {
         return Err(Malformed { expected: "operation tag of a message", at: 0 });
     }
     if tag & EXPLICIT != 0 {
         input.varint("sequence number")?;
+    }
+    if tag & (EXPLICIT | RESTORED) != 0 {
         input.signed("time")?;
     }
     let message = append(&mut input, 0, time, true)?;
@@ -386,6 +416,16 @@ mod tests {
             Op::Remove { key: bytes(b"q") },
             Op::Trim { queue: QueueId(3), below: QueueOffset(7) },
             Op::Forget { queue: QueueId(4) },
+            Op::Restore {
+                message: StoredMessage {
+                    queue: QueueId(5),
+                    offset: QueueOffset(40),
+                    store_time: UnixMillis(700),
+                    record: bytes(b"older"),
+                },
+                terms: vec![Term(2)],
+                keep_until: UnixMillis(800),
+            },
         ]
     }
 
@@ -394,7 +434,13 @@ mod tests {
         for op in &ops() {
             encoder.op(op, UnixMillis(1000));
         }
-        encoder.bounds(Some((5, UnixMillis(990))), UnixMillis(1000), QueueId(9), QueueOffset(1), QueueOffset(2));
+        encoder.bounds(
+            Origin::Carried(5, UnixMillis(990)),
+            UnixMillis(1000),
+            QueueId(9),
+            QueueOffset(1),
+            QueueOffset(2),
+        );
         encoder.finish().0
     }
 
@@ -405,7 +451,7 @@ mod tests {
     }
 
     const PINNED: &str = "0103ac02d00f020100000000000000ffffffffffffffff05c2f6d8a168656c6c6f020006706167652f310005696d\
-        616765030600022b3102050132c80100040001710503070604870513090102";
+        616765030600022b3102050132c8010004000171050307060441d7040528c801010200000000000000057e2894046f6c646572870513090102";
 
     #[test]
     fn operations_round_trip() {
@@ -419,12 +465,13 @@ mod tests {
                     let alone = &payload[item.at as usize..(item.at + item.length) as usize];
                     assert_eq!(decode_message(alone, item.time).unwrap(), message);
                     assert_eq!(&alone[message.head as usize..], message.record);
-                    Op::Append {
-                        queue: message.queue,
-                        offset: message.offset,
-                        record: Bytes::copy_from_slice(message.record),
-                        terms: message.terms().collect(),
-                        keep_until: message.keep_until,
+                    let AppendRef { queue, offset, keep_until, .. } = message;
+                    let (record, terms) = (Bytes::copy_from_slice(message.record), message.terms().collect());
+                    if item.own_time {
+                        let message = StoredMessage { queue, offset, store_time: item.time, record };
+                        Op::Restore { message, terms, keep_until }
+                    } else {
+                        Op::Append { queue, offset, record, terms, keep_until }
                     }
                 }
                 ItemOp::Put { key, keep_until, image, value_at } => {

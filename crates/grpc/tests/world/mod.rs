@@ -14,6 +14,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::Channel;
 
+/// How long anything may take that has no time of its own.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 pub struct World {
     pub broker: Broker,
     pub server: Option<GrpcServer>,
@@ -58,6 +61,16 @@ impl Drop for World {
         }
         self.broker.close();
     }
+}
+
+/// Waits for what no event tells of, a figure or a clock; fails by name if it does not come.
+pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let polled = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, polled).await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"));
 }
 
 pub fn resource(name: &str) -> Option<v2::Resource> {

@@ -5,6 +5,7 @@
 
 mod bucket;
 mod commands;
+mod copy;
 mod looking;
 mod process;
 mod s3;

@@ -2,13 +2,13 @@
 
 use crate::world::*;
 use martlet_shard::Command;
-use martlet_store::Op;
+use martlet_store::{Op, StoredMessage};
 
 /// Bytes of keys and values, without framing.
 fn bytes(ops: &[Op]) -> usize {
     ops.iter()
         .map(|op| match op {
-            Op::Append { record, .. } => record.len() + 8,
+            Op::Append { record, .. } | Op::Restore { message: StoredMessage { record, .. }, .. } => record.len() + 8,
             Op::Put { key, image, .. } => key.len() + image.len(),
             Op::Delta { key, delta } => key.len() + delta.len(),
             Op::Remove { key } => key.len(),

@@ -110,6 +110,7 @@ impl State {
                 queue.next += 1;
                 queue.messages.insert(offset.0, StoredMessage { queue: id, offset, store_time: batch.time, record });
             }
+            Op::Restore { .. } => panic!("a shard restores nothing"),
             Op::Put { key, image, .. } => {
                 self.keys.insert(key, KeyState { image: Some(image), deltas: Vec::new() });
             }

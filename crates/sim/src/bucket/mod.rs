@@ -15,16 +15,14 @@ use crate::Violation;
 use faults::{Network, Reached};
 use martlet_bucket::{Bucket, Location, Scheme};
 use martlet_model::UnixMillis;
-use martlet_store::conformance::{Batches, Model, Random, block_on};
+use martlet_store::conformance::{Batches, Bell, Model, Random, block_on};
 use martlet_store::object::{BucketOptions, BucketStore};
 use martlet_store::{Batch, Op, Reader, Store, Ticket};
 use object_store::memory::InMemory;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// What goes on for longer has come to a stand.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a process looks whether it still owns the shard.
 const MANIFEST_POLL: Duration = Duration::from_millis(10);
 /// 2027: the wall clock of the first process.
@@ -122,29 +120,6 @@ pub fn run(seed: u64, plan: BucketPlan) -> Result<BucketReport, Violation> {
 }
 
 type Verdict = Result<(), String>;
-
-/// A thread's parking place for progress.
-#[derive(Default)]
-struct Bell {
-    rung: Mutex<()>,
-    changed: Condvar,
-}
-
-impl Bell {
-    /// Whether it was so within the time there is.
-    fn wait_until(&self, mut done: impl FnMut() -> bool) -> bool {
-        let end = Instant::now() + PATIENCE;
-        let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        while !done() {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            rung = self.changed.wait_timeout(rung, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
-    }
-}
 
 /// A process that has the shard open, or had.
 struct Process {
@@ -485,13 +460,6 @@ impl Run {
         network.creates_twice.store(self.plan.without_fencing, SeqCst);
         network.faulty.store(self.faulty, SeqCst);
         network.left.store(left, SeqCst);
-        let waker = {
-            let bell = bell.clone();
-            Arc::new(move || {
-                drop(bell.rung.lock());
-                bell.changed.notify_all();
-            })
-        };
         let off = [0, 0, HOUR, -HOUR][self.random.below(4) as usize];
         let options = BucketOptions {
             flush_interval: Duration::from_millis(self.random.below(3)),
@@ -500,7 +468,7 @@ impl Run {
             look_after_every: Duration::from_millis(10),
             manifest_poll: MANIFEST_POLL,
             wall: Some(UnixMillis(START + off)),
-            ..BucketOptions::new(bucket, "shard-0", waker)
+            ..BucketOptions::new(bucket, "shard-0", bell.waker())
         };
         let (store, _) = BucketStore::open(options).map_err(|error| error.to_string())?;
         Ok(Process { number, store, network, bell, base: 0, limit: u64::MAX })

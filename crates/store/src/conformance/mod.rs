@@ -3,9 +3,13 @@
 //! Each function takes a [`Subject`]: an empty store that can be opened again. They panic where the contract is broken.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)] // tests, callable from other crates
 
+mod bell;
+mod copies;
 mod model;
 mod random;
 
+pub use bell::Bell;
+pub use copies::a_copy_that_is_cut_off_goes_on_and_reads_like_its_source;
 pub use model::Model;
 pub use random::{Batches, Random};
 

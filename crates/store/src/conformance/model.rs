@@ -16,7 +16,7 @@ pub struct Model {
     time: UnixMillis,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct ModelQueue {
     trim: QueueOffset,
     next: QueueOffset,
@@ -34,6 +34,14 @@ impl Model {
                     assert_eq!(offset, state.next, "a test appends at the end");
                     state.next = offset.next();
                     state.messages.insert(offset, StoredMessage { queue, offset, store_time: batch.time, record });
+                    self.terms.extend(terms.into_iter().map(|term| (term, queue, offset)));
+                }
+                Op::Restore { message, terms, .. } => {
+                    let (queue, offset) = (message.queue, message.offset);
+                    let state = self.queues.entry(queue).or_default();
+                    assert!(offset >= state.next, "a test restores upwards");
+                    state.next = offset.next();
+                    state.messages.insert(offset, message);
                     self.terms.extend(terms.into_iter().map(|term| (term, queue, offset)));
                 }
                 Op::Put { key, image, .. } => {
@@ -92,6 +100,16 @@ impl Model {
             key.len() + state.image.as_ref().map_or(0, Bytes::len) + state.deltas.iter().map(Bytes::len).sum::<usize>()
         });
         (records.sum::<usize>() + keys.sum::<usize>()) as u64
+    }
+
+    /// Whether both hold the same, whatever the order of messages of one term.
+    pub fn holds_the_same_as(&self, other: &Self) -> bool {
+        let by_term = |model: &Self| {
+            let mut terms = model.terms.clone();
+            terms.sort_unstable();
+            terms
+        };
+        self.queues == other.queues && self.keys == other.keys && by_term(self) == by_term(other)
     }
 
     /// Asks the store everything the model knows and says what differs first.

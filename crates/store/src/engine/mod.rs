@@ -27,7 +27,7 @@ use crate::index::Index;
 use crate::mem::MemSegment;
 use crate::payload::Encoder;
 use crate::report::Notice;
-use crate::{Batch, Durability, Op, Progress, Shortage, StoreFailure, Ticket, UnixMillis, Usage};
+use crate::{Batch, Durability, Op, Progress, Shortage, StoreFailure, StoredMessage, Ticket, UnixMillis, Usage};
 use bytes::Bytes;
 use files::Files;
 use maintain::PendingStep;
@@ -480,7 +480,9 @@ impl From<DiskError> for StoreFailure {
 /// Bytes an operation will take at most, or a little less for rare large numbers.
 fn room_for(op: &Op) -> usize {
     match op {
-        Op::Append { record, terms, .. } => record.len() + terms.len() * 8 + 32,
+        Op::Append { record, terms, .. } | Op::Restore { message: StoredMessage { record, .. }, terms, .. } => {
+            record.len() + terms.len() * 8 + 36
+        }
         Op::Put { key, image, .. } => key.len() + image.len() + 16,
         Op::Delta { key, delta } => key.len() + delta.len() + 8,
         Op::Remove { key } => key.len() + 4,

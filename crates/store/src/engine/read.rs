@@ -5,21 +5,23 @@
 use super::merge::malformed;
 use super::{Engine, Tables};
 use crate::codec::crc32c;
+use crate::copy::Queues;
 use crate::disk::{Disk, DiskError, DiskFile};
 use crate::frame::segment_name;
 use crate::index::entries::{
-    Block, QueueMeta, block_entry, block_place, decode_term, key_entry, queue_entry, term_entry,
+    Block, QueueMeta, block_entry, block_place, decode_term, key_entry, queue_entry, queue_of, term_entry,
 };
 use crate::index::{Index, IndexError};
 use crate::key::{KeyEntry, Piece, Reset, Value};
 use crate::mem::{Found, MemSegment, Place};
-use crate::payload::decode_message;
-use crate::{KeyState, QueueId, QueueOffset, ReadError, StoredMessage, Term};
+use crate::payload::{AppendRef, decode_message};
+use crate::{KeyState, QueueId, QueueOffset, ReadError, StoredMessage, Term, WholeMessage};
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Range};
+use std::sync::RwLockReadGuard;
 use std::sync::atomic::Ordering;
 
 /// How far a read may go for its answer.
@@ -66,40 +68,9 @@ impl<D: Disk, I: Index> Engine<D, I> {
         reach: Reach,
         queue: QueueId,
         range: Range<QueueOffset>,
-        whole: Limits,
+        limits: Limits,
     ) -> Answer<Vec<StoredMessage>> {
-        let mut limits = whole;
-        let (told, first) = {
-            let tables = self.tables();
-            (told(&tables, queue), first_in_memory(&tables, queue))
-        };
-        if told.forgotten {
-            return Ok(Some(Vec::new()));
-        }
-        let mut from = range.start.max(told.trim.unwrap_or_default());
-        let mut places = Vec::new();
-        if self.is_indexed() && first.is_none_or(|first| from < first) {
-            if reach == Reach::Warm {
-                return Ok(None);
-            }
-            let meta = self.meta(queue)?;
-            if meta.forgotten {
-                return Ok(Some(Vec::new()));
-            }
-            from = from.max(meta.trim);
-            let end = range.end.min(first.unwrap_or(range.end));
-            self.indexed_places(queue, from..end, &mut limits, &mut places)?;
-        }
-        let tables = self.tables();
-        if first.is_some() && first_in_memory(&tables, queue) != first {
-            // A segment moved from memory to the index in between: its messages would be missing.
-            drop(tables);
-            return self.messages_once(reach, queue, range, whole);
-        }
-        if !limits.reached {
-            let from = places.last().map_or(from, |place: &Place| place.offset.next());
-            plan(&tables, queue, from..range.end, &mut limits, &mut places);
-        }
+        let Some((tables, places)) = self.places(reach, queue, range, limits)? else { return Ok(None) };
         let mut messages = Vec::with_capacity(places.len());
         let mut cold = Vec::new();
         for place in &places {
@@ -133,6 +104,96 @@ impl<D: Disk, I: Index> Engine<D, I> {
             rest = later;
         }
         Ok(Some(messages))
+    }
+
+    /// Where the messages lie, and the tables that know.
+    fn places(
+        &self,
+        reach: Reach,
+        queue: QueueId,
+        range: Range<QueueOffset>,
+        whole: Limits,
+    ) -> Answer<(RwLockReadGuard<'_, Tables>, Vec<Place>)> {
+        let mut limits = whole;
+        let tables = self.tables();
+        let (told, first) = (told(&tables, queue), first_in_memory(&tables, queue));
+        if told.forgotten {
+            return Ok(Some((tables, Vec::new())));
+        }
+        drop(tables);
+        let mut from = range.start.max(told.trim.unwrap_or_default());
+        let mut places = Vec::new();
+        if self.is_indexed() && first.is_none_or(|first| from < first) {
+            if reach == Reach::Warm {
+                return Ok(None);
+            }
+            let meta = self.meta(queue)?;
+            if meta.forgotten {
+                return Ok(Some((self.tables(), Vec::new())));
+            }
+            from = from.max(meta.trim);
+            let end = range.end.min(first.unwrap_or(range.end));
+            self.indexed_places(queue, from..end, &mut limits, &mut places)?;
+        }
+        let tables = self.tables();
+        if first.is_some() && first_in_memory(&tables, queue) != first {
+            // A segment moved from memory to the index in between: its messages would be missing.
+            drop(tables);
+            return self.places(reach, queue, range, whole);
+        }
+        if !limits.reached {
+            let from = places.last().map_or(from, |place: &Place| place.offset.next());
+            plan(&tables, queue, from..range.end, &mut limits, &mut places);
+        }
+        Ok(Some((tables, places)))
+    }
+
+    /// Messages with all that was said of them, read from the log: only what is written there already is found.
+    pub(crate) fn whole(
+        &self,
+        queue: QueueId,
+        range: Range<QueueOffset>,
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> Answer<Vec<WholeMessage>> {
+        self.settled(|| {
+            let limits = Limits::new(max_messages, max_bytes);
+            let Some((tables, places)) = self.places(Reach::Cold, queue, range.clone(), limits)? else {
+                return Ok(None);
+            };
+            drop(tables);
+            places.iter().map(|place| self.whole_at(queue, place)).collect::<Result<_, _>>().map(Some)
+        })
+    }
+
+    fn whole_at(&self, queue: QueueId, place: &Place) -> Result<WholeMessage, ReadError> {
+        let bytes = self.read(place.segment, place.position, place.log_bytes() as usize)?;
+        let message = message_of(&bytes, queue, place)?;
+        let (terms, keep_until) = (message.terms().collect(), message.keep_until);
+        let (offset, store_time, record) = (place.offset, place.time, bytes.slice_ref(message.record));
+        Ok(WholeMessage { message: StoredMessage { queue, offset, store_time, record }, terms, keep_until })
+    }
+
+    /// See [`crate::copy::Contents::queues`].
+    pub(crate) fn queues(&self, from: QueueId, limit: usize) -> Result<Queues, ReadError> {
+        let mut ids: BTreeSet<QueueId> = {
+            let tables = self.tables();
+            layers(&tables).flat_map(MemSegment::queues).map(|(id, _)| id).filter(|id| *id >= from).collect()
+        };
+        let mut last = from;
+        let mut known = 0;
+        self.index.range(&queue_entry(from), b"r", &mut |key, _| {
+            last = queue_of(key);
+            ids.insert(last);
+            known += 1;
+            known < limit
+        })?;
+        let mut found = Vec::new();
+        // Beyond the last one that the index was asked for there may be more between those in memory.
+        for id in ids.into_iter().filter(|id| known < limit || *id <= last) {
+            found.extend(self.bounds(Reach::Cold, id)?.flatten().map(|bounds| (id, bounds)));
+        }
+        Ok(Queues { found, next: (known >= limit).then_some(QueueId(last.0.saturating_add(1))) })
     }
 
     /// Reads messages that lie close together with one call. Their records come in memory of their own: what lies between
@@ -463,6 +524,11 @@ thread_local! {
 
 /// The record within the bytes of a message in the log, if they are the message they should be.
 fn record_of<'a>(whole: &'a [u8], queue: QueueId, place: &Place) -> Result<&'a [u8], ReadError> {
+    message_of(whole, queue, place).map(|message| message.record)
+}
+
+/// The message that should be at a place, checked.
+fn message_of<'a>(whole: &'a [u8], queue: QueueId, place: &Place) -> Result<AppendRef<'a>, ReadError> {
     let damaged = |expected: &str, found: String| ReadError::Damaged {
         file: segment_name(place.segment),
         position: u64::from(place.position),
@@ -474,7 +540,7 @@ fn record_of<'a>(whole: &'a [u8], queue: QueueId, place: &Place) -> Result<&'a [
             let expected = format!("a record of {} bytes", place.record);
             Err(damaged(&expected, format!("one of {}", message.record.len())))
         }
-        Ok(message) if (message.queue, message.offset) == (queue, place.offset) => Ok(message.record),
+        Ok(message) if (message.queue, message.offset) == (queue, place.offset) => Ok(message),
         Ok(message) => {
             let expected = format!("message of queue {} offset {}", queue.0, place.offset);
             Err(damaged(&expected, format!("queue {} offset {}", message.queue.0, message.offset)))

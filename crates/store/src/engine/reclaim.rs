@@ -300,7 +300,7 @@ impl<I: Index> Sorter<'_, I> {
     }
 
     fn sort(&mut self, position: u32, item: &Item<'_>, bytes: &[u8]) -> IndexResult<()> {
-        let origin = Some((item.sequence, item.time));
+        let origin = crate::payload::Origin::Carried(item.sequence, item.time);
         let now = self.now;
         match &item.op {
             ItemOp::Append(message) => {

@@ -19,6 +19,11 @@ pub(crate) fn queue_entry(queue: QueueId) -> [u8; 9] {
     out
 }
 
+/// The queue of such a key.
+pub(crate) fn queue_of(key: &[u8]) -> QueueId {
+    QueueId(u64::from_be_bytes(array(key.get(1..9).unwrap_or_default())))
+}
+
 pub(crate) fn block_entry(queue: QueueId, first: QueueOffset) -> [u8; 17] {
     let mut out = [b'm'; 17];
     out[1..9].copy_from_slice(&queue.0.to_be_bytes());

@@ -6,6 +6,7 @@
 
 mod pool;
 
+use crate::copy::{Contents, Queues, Terms};
 use crate::disk::real::RealDisk;
 use crate::engine::maintain::Step;
 use crate::engine::read::Reach;
@@ -13,7 +14,7 @@ use crate::engine::{Broken, Engine, Settings};
 use crate::index::fjall::FjallIndex;
 use crate::{
     Batch, Durability, KeyState, Notice, OpenError, Progress, ReadError, Reader, RecoveryReport, Room, Store,
-    StoredMessage, Term, Ticket, Usage,
+    StoredMessage, Term, Ticket, Usage, WholeMessage,
 };
 use bytes::Bytes;
 use martlet_model::{Histogram, HistogramFigures, QueueId, QueueOffset};
@@ -353,5 +354,30 @@ impl Reader for LocalReader {
     }
 }
 
+impl Contents for LocalReader {
+    async fn queues(&self, from: QueueId, limit: usize) -> Result<Queues, ReadError> {
+        let core = self.core.clone();
+        self.pool.run(move || core.queues(from, limit)).await.ok_or(ReadError::Closed)?
+    }
+
+    /// They lie with the messages.
+    async fn terms(&self, _: Vec<(QueueId, Range<QueueOffset>)>) -> Result<Terms, ReadError> {
+        Ok(Terms::default())
+    }
+
+    async fn whole(
+        &self,
+        _: &Terms,
+        queue: QueueId,
+        range: Range<QueueOffset>,
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<WholeMessage>, ReadError> {
+        let core = self.core.clone();
+        let read = move || core.whole(queue, range, max_messages, max_bytes);
+        self.pool.run(read).await.ok_or(ReadError::Closed)??.ok_or(ReadError::Closed)
+    }
+}
+
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,17 +1,10 @@
 use super::*;
-use crate::conformance::{self, Subject, block_on};
+use crate::conformance::{self, Bell, Subject, block_on};
 use crate::{Op, UnixMillis};
 use std::fs;
 use std::os::unix::fs::FileExt;
 
-/// A thread's parking place for progress.
-#[derive(Default)]
-struct Bell {
-    rung: Mutex<u64>,
-    changed: Condvar,
-}
-
-struct Folder {
+pub(crate) struct Folder {
     dir: tempfile::TempDir,
     bell: Arc<Bell>,
     segment_bytes: u32,
@@ -19,21 +12,16 @@ struct Folder {
 }
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self { dir, bell: Arc::default(), segment_bytes: 1 << 20, tail_cache_bytes: 64 << 10 }
     }
 
     fn options(&self) -> Options {
-        let bell = self.bell.clone();
-        let waker = Arc::new(move || {
-            *bell.rung.lock().unwrap() += 1;
-            bell.changed.notify_all();
-        });
         Options {
             segment_bytes: self.segment_bytes,
             tail_cache_bytes: self.tail_cache_bytes,
-            ..Options::new(self.dir.path().to_owned(), *b"log id of a test", waker)
+            ..Options::new(self.dir.path().to_owned(), *b"log id of a test", self.bell.waker())
         }
     }
 
@@ -58,11 +46,11 @@ impl Subject for Folder {
     }
 
     fn wait(&mut self, store: &mut LocalStore, ticket: Ticket) {
-        let mut rung = self.bell.rung.lock().unwrap();
-        while store.progress().durable < ticket {
+        let durable = self.bell.wait_until(|| {
             assert!(store.progress().failed.is_none(), "{:?}", store.progress());
-            rung = self.bell.changed.wait(rung).unwrap();
-        }
+            store.progress().durable >= ticket
+        });
+        assert!(durable, "{:?}", store.progress());
     }
 
     fn close(&mut self, store: LocalStore) {
@@ -251,4 +239,15 @@ fn the_tail_is_answered_at_the_first_poll_and_shares_its_bytes() {
     assert_eq!(first, Ok(None), "64 KiB of cache do not hold 400 KiB");
     assert_eq!(read(99).unwrap().as_ptr(), read(99).unwrap().as_ptr());
     assert_eq!(all(&store).len(), 100);
+}
+
+#[test]
+fn a_store_is_copied_into_another_folder() {
+    for seed in 0..8 {
+        conformance::a_copy_that_is_cut_off_goes_on_and_reads_like_its_source(
+            &mut Folder::new(),
+            &mut Folder::new(),
+            seed,
+        );
+    }
 }

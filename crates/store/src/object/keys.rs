@@ -37,6 +37,17 @@ pub fn head(queue: QueueId) -> Bytes {
     key.into()
 }
 
+/// Heads of all queues from one on.
+pub fn heads_from(queue: QueueId) -> Range<Bytes> {
+    head(queue)..Bytes::from_static(&[STATE, 2])
+}
+
+/// The queue whose head this is.
+pub fn of_head(key: &[u8]) -> Option<QueueId> {
+    let queue: [u8; 8] = key.strip_prefix(&[STATE, 1])?.try_into().ok()?;
+    Some(QueueId(u64::from_be_bytes(queue)))
+}
+
 /// A key of the shard.
 pub fn shard(key: &[u8]) -> Bytes {
     let mut whole = vec![STATE, 2];
@@ -99,6 +110,20 @@ pub fn term(of: Period, term: u64) -> Bytes {
     key.push(1);
     key.extend_from_slice(&term.to_be_bytes());
     key.into()
+}
+
+/// Places of all terms in a period.
+pub fn terms(of: Period) -> Range<Bytes> {
+    let (mut start, mut end) = (period(of).to_vec(), period(of).to_vec());
+    start.push(1);
+    end.push(2);
+    start.into()..end.into()
+}
+
+/// The term whose place this is.
+pub fn of_term(key: &[u8]) -> Option<u64> {
+    let (1, rest) = key.get(PERIOD_PREFIX..)?.split_first().map(|(kind, rest)| (*kind, rest))? else { return None };
+    Some(u64::from_be_bytes(*rest.first_chunk::<8>()?))
 }
 
 /// One of them, that came `index`-th in a batch.

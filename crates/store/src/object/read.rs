@@ -4,7 +4,8 @@ use super::head::Head;
 use super::period::Period;
 use super::shared::Shared;
 use super::{keys, merge, told};
-use crate::{KeyState, ReadError, Reader, StoredMessage, Term};
+use crate::copy::{Contents, Queues, Terms};
+use crate::{KeyState, ReadError, Reader, StoredMessage, Term, WholeMessage};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use martlet_bucket::Bucket;
@@ -75,7 +76,7 @@ impl Reader for BucketReader {
         max_messages: usize,
         max_bytes: usize,
     ) -> Result<Vec<StoredMessage>, ReadError> {
-        self.ask(move |db| messages(db, queue, range, max_messages, max_bytes)).await
+        self.ask(move |db| messages(db, queue, range, max_messages, max_bytes, |_, message| message)).await
     }
 
     async fn look_through(
@@ -87,7 +88,7 @@ impl Reader for BucketReader {
     ) -> Result<Vec<StoredMessage>, ReadError> {
         self.shared.all_applied().await;
         // Even if all of it is in memory, it is too much for a thread that serves others.
-        let reading = messages(self.db.clone(), queue, range, max_messages, max_bytes);
+        let reading = messages(self.db.clone(), queue, range, max_messages, max_bytes, |_, message| message);
         self.bucket.run(reading).await.ok_or(ReadError::Closed)?
     }
 
@@ -119,6 +120,36 @@ impl Reader for BucketReader {
     }
 }
 
+impl Contents for BucketReader {
+    async fn queues(&self, from: QueueId, limit: usize) -> Result<Queues, ReadError> {
+        self.ask(move |db| queues(db, from, limit)).await
+    }
+
+    async fn terms(&self, parts: Vec<(QueueId, Range<QueueOffset>)>) -> Result<Terms, ReadError> {
+        self.ask(move |db| terms(db, parts)).await
+    }
+
+    async fn whole(
+        &self,
+        terms: &Terms,
+        queue: QueueId,
+        range: Range<QueueOffset>,
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<WholeMessage>, ReadError> {
+        let make = |period: Period, message| WholeMessage {
+            message,
+            terms: Vec::new(),
+            keep_until: UnixMillis(period.end().0.saturating_sub(1)),
+        };
+        let mut found = self.ask(move |db| messages(db, queue, range, max_messages, max_bytes, make)).await?;
+        for whole in &mut found {
+            whole.terms = terms.of(whole.message.queue, whole.message.offset).collect();
+        }
+        Ok(found)
+    }
+}
+
 fn failed(what: &'static str) -> impl Fn(Error) -> ReadError {
     move |error| match error.kind() {
         slatedb::ErrorKind::Closed(_) => ReadError::Closed,
@@ -146,13 +177,15 @@ async fn head(db: &Db, queue: QueueId) -> Result<Option<Head>, ReadError> {
     found.map(|bytes| Head::decode(&bytes).map_err(|error| damaged("the head of a queue", &error))).transpose()
 }
 
-async fn messages(
+/// Each made of the message and the period it lies in.
+async fn messages<T>(
     db: Db,
     queue: QueueId,
     range: Range<QueueOffset>,
     max_messages: usize,
     max_bytes: usize,
-) -> Result<Vec<StoredMessage>, ReadError> {
+    make: impl Fn(Period, StoredMessage) -> T,
+) -> Result<Vec<T>, ReadError> {
     let mut found = Vec::new();
     let Some(head) = head(&db, queue).await? else { return Ok(found) };
     let options = ScanOptions {
@@ -179,7 +212,7 @@ async fn messages(
                 return Ok(found);
             }
             let store_time = UnixMillis(i64::from_le_bytes(*time));
-            found.push(StoredMessage { queue, offset, store_time, record });
+            found.push(make(period, StoredMessage { queue, offset, store_time, record }));
         }
     }
     Ok(found)
@@ -202,11 +235,49 @@ async fn scan(db: Db, range: Range<Bytes>, limit: usize) -> Result<Vec<(Bytes, K
     Ok(found)
 }
 
-/// Looks into all periods there are: their number is small.
+/// All there are: their number is small.
+fn periods(db: &Db) -> Vec<Period> {
+    db.status().list_segments().iter().filter_map(|tree| keys::of_period(&tree.prefix)).collect()
+}
+
+async fn queues(db: Db, from: QueueId, limit: usize) -> Result<Queues, ReadError> {
+    let mut found = Vec::new();
+    let mut rows = db.scan(keys::heads_from(from)).await.map_err(failed("heads of queues"))?;
+    while found.len() < limit
+        && let Some(row) = rows.next().await.map_err(failed("heads of queues"))?
+    {
+        let Some(queue) = keys::of_head(&row.key) else { continue };
+        let head = Head::decode(&row.value).map_err(|error| damaged("the head of a queue", &error))?;
+        found.push((queue, QueueOffset(head.trim)..QueueOffset(head.next)));
+    }
+    let last = found.last().filter(|_| found.len() >= limit);
+    Ok(Queues { next: last.map(|(queue, _)| QueueId(queue.0.saturating_add(1))), found })
+}
+
+/// Terms lie by term, not by message: all of them are looked at.
+async fn terms(db: Db, mut parts: Vec<(QueueId, Range<QueueOffset>)>) -> Result<Terms, ReadError> {
+    parts.sort_unstable_by_key(|(queue, range)| (*queue, range.start));
+    let mut found = Vec::new();
+    for period in periods(&db) {
+        let mut rows = db.scan(keys::terms(period)).await.map_err(failed("terms"))?;
+        while let Some(row) = rows.next().await.map_err(failed("terms"))? {
+            let (Some(term), Some((queue, offset))) = (keys::of_term(&row.key), keys::place(&row.value)) else {
+                let error = crate::codec::Malformed { expected: "a term and a place", at: 0 };
+                return Err(damaged("a place of a term", &error));
+            };
+            let after = parts.partition_point(|(of, range)| (*of, range.start) <= (queue, offset));
+            let part = after.checked_sub(1).and_then(|at| parts.get(at));
+            if part.is_some_and(|(of, range)| *of == queue && range.contains(&offset)) {
+                found.push((queue, offset, Term(term)));
+            }
+        }
+    }
+    Ok(Terms::new(found))
+}
+
+/// Looks into all periods.
 async fn find(db: Db, term: Term, limit: usize) -> Result<Vec<(QueueId, QueueOffset)>, ReadError> {
-    let periods: Vec<Period> =
-        db.status().list_segments().iter().filter_map(|tree| keys::of_period(&tree.prefix)).collect();
-    let places: Vec<_> = stream::iter(periods.into_iter().map(|period| places(db.clone(), period, term)))
+    let places: Vec<_> = stream::iter(periods(&db).into_iter().map(|period| places(db.clone(), period, term)))
         .buffer_unordered(PERIODS_AT_A_TIME)
         .try_collect()
         .await?;

@@ -1,30 +1,14 @@
 use super::*;
-use crate::conformance::{self, Subject, block_on};
+use crate::conformance::{self, Bell, Subject, block_on};
+use crate::local::tests::Folder;
 use crate::{Op, Reader, StoredMessage};
 use bytes::Bytes;
 use martlet_bucket::Location;
 use martlet_model::{QueueId, QueueOffset, UnixMillis};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
-use std::sync::Condvar;
 
 const HOUR: i64 = 3_600_000;
-
-/// A thread's parking place for progress.
-#[derive(Default)]
-struct Bell {
-    rung: Mutex<u64>,
-    changed: Condvar,
-}
-
-impl Bell {
-    fn wait_until(&self, mut done: impl FnMut() -> bool) {
-        let mut rung = self.rung.lock().unwrap();
-        while !done() {
-            rung = self.changed.wait(rung).unwrap();
-        }
-    }
-}
 
 struct Place {
     bucket: Bucket,
@@ -50,17 +34,12 @@ impl Place {
     }
 
     fn options(&self) -> BucketOptions {
-        let bell = self.bell.clone();
-        let waker = Arc::new(move || {
-            *bell.rung.lock().unwrap() += 1;
-            bell.changed.notify_all();
-        });
         BucketOptions {
             flush_interval: Duration::ZERO,
             table_bytes: 256 << 10,
             compaction_poll: Duration::from_millis(20),
             look_after_every: Duration::from_millis(20),
-            ..BucketOptions::new(self.bucket.clone(), "shard-0", waker)
+            ..BucketOptions::new(self.bucket.clone(), "shard-0", self.bell.waker())
         }
     }
 
@@ -70,7 +49,7 @@ impl Place {
     }
 
     fn wait_for_failure(&self, store: &BucketStore) -> String {
-        self.bell.wait_until(|| store.progress().failed.is_some());
+        assert!(self.bell.wait_until(|| store.progress().failed.is_some()), "it has not failed");
         store.progress().failed.unwrap().to_string()
     }
 }
@@ -83,10 +62,11 @@ impl Subject for Place {
     }
 
     fn wait(&mut self, store: &mut BucketStore, ticket: Ticket) {
-        self.bell.wait_until(|| {
+        let durable = self.bell.wait_until(|| {
             assert!(store.progress().failed.is_none(), "{:?}", store.progress());
             store.progress().durable >= ticket
         });
+        assert!(durable, "{:?}", store.progress());
     }
 
     fn close(&mut self, store: BucketStore) {
@@ -232,4 +212,17 @@ fn a_period_that_is_over_and_trimmed_is_given_up_and_one_that_can_be_read_is_not
     let bounds = block_on(store.reader().bounds(QueueId(1))).unwrap();
     assert_eq!(bounds, Some(QueueOffset(600)..QueueOffset(600)));
     place.close(store);
+}
+
+#[test]
+fn a_store_is_copied_from_a_folder_into_a_bucket_and_back() {
+    for seed in 0..4 {
+        let mut place = Place::in_memory();
+        conformance::a_copy_that_is_cut_off_goes_on_and_reads_like_its_source(&mut Folder::new(), &mut place, seed);
+        conformance::a_copy_that_is_cut_off_goes_on_and_reads_like_its_source(
+            &mut Place::in_memory(),
+            &mut Folder::new(),
+            seed,
+        );
+    }
 }

@@ -1,10 +1,12 @@
 //! From batches of the shard to batches of the database, and from there to durability.
 
 use super::head::Head;
+use super::period::Period;
 use super::shared::Shared;
 use super::state::State;
 use super::{keys, merge};
-use crate::{Batch, Op, Ticket};
+use crate::{Batch, Op, StoredMessage, Term, Ticket};
+use bytes::Bytes;
 use martlet_model::QueueId;
 use slatedb::{Db, Error, WriteBatch};
 use std::collections::HashMap;
@@ -62,7 +64,7 @@ impl Writer {
         }
         if !self.closed {
             let mut last = WriteBatch::new();
-            last.put_bytes(keys::closed(), bytes::Bytes::new());
+            last.put_bytes(keys::closed(), Bytes::new());
             if let Err(error) = self.db.write(last).await {
                 self.shared.fail("writing that the store is closed", &error);
             }
@@ -75,20 +77,18 @@ impl Writer {
         self.state.number += 1;
         let mut heads: HashMap<QueueId, Option<Head>> = HashMap::new();
         for (index, op) in batch.ops.into_iter().enumerate() {
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
             match op {
                 Op::Append { queue, offset, record, terms, keep_until } => {
                     let head = self.head(&mut heads, queue, offset.0 == 0).await?.get_or_insert_default();
                     let period = head.append(offset, self.state.time, keep_until);
-                    let mut value = Vec::with_capacity(8 + record.len());
-                    value.extend_from_slice(&batch.time.0.to_le_bytes());
-                    value.extend_from_slice(&record);
-                    out.put_bytes(keys::message(period, queue, offset), value.into());
-                    let place = [queue.0.to_be_bytes(), offset.0.to_be_bytes()].concat();
-                    for term in terms {
-                        let index = u32::try_from(index).unwrap_or(u32::MAX);
-                        let key = keys::term_place(period, term.0, self.state.number, index);
-                        out.put_bytes(key, place.clone().into());
-                    }
+                    let message = StoredMessage { queue, offset, store_time: batch.time, record };
+                    self.put(&mut out, period, index, &message, &terms);
+                }
+                Op::Restore { message, terms, keep_until } => {
+                    let head = self.head(&mut heads, message.queue, false).await?.get_or_insert_default();
+                    let period = head.append(message.offset, self.state.time, keep_until);
+                    self.put(&mut out, period, index, &message, &terms);
                 }
                 Op::Put { key, image, .. } => out.put_bytes(keys::shard(&key), merge::image(&image).into()),
                 Op::Delta { key, delta } => out.merge(keys::shard(&key), merge::delta(&delta)),
@@ -116,6 +116,19 @@ impl Writer {
             out.delete(keys::closed());
         }
         self.db.write(out).await.map(drop)
+    }
+
+    /// Adds a message, that came `index`-th in its batch, and what it can be found by.
+    fn put(&self, out: &mut WriteBatch, period: Period, index: u32, message: &StoredMessage, terms: &[Term]) {
+        let StoredMessage { queue, offset, store_time, record } = message;
+        let mut value = Vec::with_capacity(8 + record.len());
+        value.extend_from_slice(&store_time.0.to_le_bytes());
+        value.extend_from_slice(record);
+        out.put_bytes(keys::message(period, *queue, *offset), value.into());
+        let place = Bytes::from([queue.0.to_be_bytes(), offset.0.to_be_bytes()].concat());
+        for term in terms {
+            out.put_bytes(keys::term_place(period, term.0, self.state.number, index), place.clone());
+        }
     }
 
     /// The head of a queue as the batch so far leaves it.

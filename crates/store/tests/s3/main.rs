@@ -4,12 +4,12 @@
 use martlet_bucket::{Bucket, BucketError, Location};
 use martlet_model::{QueueId, QueueOffset, UnixMillis};
 use martlet_s3_server::{KEY, SECRET, Server};
-use martlet_store::conformance::{self, Subject, block_on};
+use martlet_store::conformance::{self, Bell, Subject, block_on};
 use martlet_store::object::{BucketOptions, BucketStore};
 use martlet_store::{Batch, Op, Reader, Store, Ticket};
 use object_store::aws::AmazonS3Builder;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 fn connect(server: &Server, bucket: &str, secret: &str) -> Arc<dyn ObjectStore> {
@@ -30,12 +30,6 @@ fn open(server: &Server, bucket: &str, secret: &str) -> Result<Bucket, BucketErr
     Bucket::of_store(location, connect(server, bucket, secret), "test")
 }
 
-#[derive(Default)]
-struct Bell {
-    rung: Mutex<u64>,
-    changed: Condvar,
-}
-
 struct Place {
     bucket: Bucket,
     bell: Arc<Bell>,
@@ -54,21 +48,16 @@ impl Subject for Place {
     type Store = BucketStore;
 
     fn open(&mut self) -> BucketStore {
-        let bell = self.bell.clone();
-        let waker = Arc::new(move || {
-            *bell.rung.lock().unwrap() += 1;
-            bell.changed.notify_all();
-        });
-        let options = BucketOptions::new(self.bucket.clone(), "shard-0", waker);
+        let options = BucketOptions::new(self.bucket.clone(), "shard-0", self.bell.waker());
         BucketStore::open(BucketOptions { flush_interval: Duration::ZERO, ..options }).unwrap().0
     }
 
     fn wait(&mut self, store: &mut BucketStore, ticket: Ticket) {
-        let mut rung = self.bell.rung.lock().unwrap();
-        while store.progress().durable < ticket {
+        let durable = self.bell.wait_until(|| {
             assert!(store.progress().failed.is_none(), "{:?}", store.progress());
-            rung = self.bell.changed.wait(rung).unwrap();
-        }
+            store.progress().durable >= ticket
+        });
+        assert!(durable, "{:?}", store.progress());
     }
 
     fn close(&mut self, store: BucketStore) {
@@ -104,11 +93,7 @@ fn a_second_owner_takes_over_through_the_s3_protocol() {
     place.wait(&mut first, ticket);
     let mut second = place.open();
     first.commit(message(1));
-    let mut rung = place.bell.rung.lock().unwrap();
-    while first.progress().failed.is_none() {
-        rung = place.bell.changed.wait(rung).unwrap();
-    }
-    drop(rung);
+    assert!(place.bell.wait_until(|| first.progress().failed.is_some()), "the first owner does not learn it");
     let ticket = second.commit(message(1));
     place.wait(&mut second, ticket);
     let range = QueueOffset(0)..QueueOffset(9);
