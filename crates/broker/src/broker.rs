@@ -53,6 +53,10 @@ pub(crate) struct Inner {
     pub bucket_trouble_told: AtomicBool,
     /// Checks of transactions, until a protocol takes them.
     pub checks: Mutex<Option<mpsc::Receiver<TransactionCheck>>>,
+    /// Who sends checks to producers by their group.
+    pub group_checks: Mutex<Option<crate::transactions::CheckListener>>,
+    /// Numbers of topics' queues.
+    pub queue_numbers: crate::physical::QueueNumbers,
     threads: Mutex<Option<Threads>>,
     rest: Arc<Rest>,
 }
@@ -113,6 +117,8 @@ impl Broker {
                 closing: AtomicBool::new(false),
                 bucket_trouble_told: AtomicBool::new(false),
                 checks: Mutex::new(Some(waiting_checks)),
+                group_checks: Mutex::default(),
+                queue_numbers: Default::default(),
                 threads: Mutex::new(None),
                 rest: rest.clone(),
             }),
@@ -229,6 +235,11 @@ impl Broker {
 
     /// A topic by name; made if it is missing and topics are made automatically.
     pub async fn topic(&self, name: &str) -> Result<Arc<TopicConfig>, Refusal> {
+        self.topic_or(name, &TopicSettings::default()).await
+    }
+
+    /// A topic by name; made with these settings if it is missing and topics are made automatically.
+    pub async fn topic_or(&self, name: &str, settings: &TopicSettings) -> Result<Arc<TopicConfig>, Refusal> {
         if let Some(topic) = self.known_topic(name) {
             return Ok(topic);
         }
@@ -236,7 +247,7 @@ impl Broker {
         if !self.inner.options.auto_create_topics || name.starts_with('%') {
             return Err(Refusal::TopicNotFound { topic: name.to_owned() });
         }
-        self.change_topic(|catalog| catalog.create_topic(name, &TopicSettings::default(), wall_now(), true)).await
+        self.change_topic(|catalog| catalog.create_topic(name, settings, wall_now(), true)).await
     }
 
     /// A topic that exists. `%DLQ%group` exists with its group.

@@ -9,6 +9,7 @@
 //! - `delayed`: delayed messages and their recall.
 //! - `transactions`: half messages, their ends, and the checks that producers are sent.
 //! - `find`, `dead_letters`, `progress`: looking at messages without consuming them, resending, moving groups.
+//! - `physical`: physical offsets, by which remoting clients know messages.
 //! - `pull`: consumers that keep their own place.
 //! - `clients`: who is connected; what a vanished client held goes back.
 //! - `agreement`: what members subscribe to, told to the shard; where they differ, reported.
@@ -26,6 +27,7 @@ mod lite;
 mod mailbox;
 mod messages;
 mod options;
+mod physical;
 mod places;
 mod progress;
 mod pull;

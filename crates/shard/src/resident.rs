@@ -129,8 +129,10 @@ impl<T> Shard<T> {
                 if self.topics.get(topic).is_some_and(|topic| topic.facts.by_priority) {
                     touched.extend(self.queues_in_turn(*topic).iter().copied().map(Entity::Queue));
                 } else if let Some(topic) = self.topics.get(topic) {
-                    let groups = messages.iter().filter_map(|message| message.message_group);
-                    touched.extend(groups.filter_map(|group| topic.queue_for(group)).map(Entity::Queue));
+                    let own = messages.iter().filter_map(|message| {
+                        topic.chosen(&message.record).or_else(|| topic.queue_for(message.message_group?))
+                    });
+                    touched.extend(own.map(Entity::Queue));
                     touched.extend(topic.send_queue().map(Entity::Queue));
                 }
             }

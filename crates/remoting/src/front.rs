@@ -1,0 +1,128 @@
+//! What all connections share, and which code goes where.
+
+use crate::Limits;
+use crate::answer::{Answer, Denied};
+use crate::codec::code::{request, response};
+use crate::codec::fields::Fields;
+use crate::codec::header::Header;
+use crate::connection::Link;
+use crate::producers::Producers;
+use bytes::Bytes;
+use martlet_broker::Broker;
+use martlet_net::budget::Budget;
+use martlet_net::latency::{Latencies, RpcLatency};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use tokio::sync::watch;
+
+/// Where clients are told to go.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    /// Host and address, if they are not told the one they came by.
+    advertised: Option<(String, SocketAddr)>,
+    /// Port of the broker on this machine.
+    port: u16,
+}
+
+impl Addresses {
+    pub fn new(advertised: Option<(String, SocketAddr)>, port: u16) -> Self {
+        let with_port = |(host, mut address): (String, SocketAddr)| {
+            if address.port() == 0 {
+                address.set_port(port);
+            }
+            (host, address)
+        };
+        Self { advertised: advertised.map(with_port), port }
+    }
+
+    /// The broker's address for this client, as ids of messages carry it.
+    pub fn store_host(&self, link: &Link) -> SocketAddr {
+        match &self.advertised {
+            Some((_, address)) => *address,
+            None => SocketAddr::new(link.local.ip().to_canonical(), self.port),
+        }
+    }
+
+    /// The same, as routes say it.
+    pub fn broker(&self, link: &Link) -> String {
+        match &self.advertised {
+            Some((host, address)) if host.parse::<std::net::IpAddr>().is_err() => {
+                format!("{host}:{}", address.port())
+            }
+            _ => self.store_host(link).to_string(),
+        }
+    }
+}
+
+/// What all connections share.
+pub(crate) struct Front {
+    pub broker: Broker,
+    pub addresses: Addresses,
+    pub limits: Limits,
+    pub inbound: Budget,
+    pub producers: Producers,
+    pub connections: Arc<AtomicUsize>,
+    pub next_link: AtomicU64,
+    pub latencies: Latencies,
+    stop: watch::Receiver<bool>,
+}
+
+impl Front {
+    pub fn new(broker: Broker, addresses: Addresses, limits: Limits, stop: watch::Receiver<bool>) -> Self {
+        // The largest frame must fit.
+        let inbound = Budget::new(limits.inbound_bytes.max(crate::codec::frame::FRAME_BYTES_MAX + 4));
+        let names: Vec<&'static str> = request::NAMES.iter().map(|(_, name)| *name).chain([request::OTHER]).collect();
+        Self {
+            broker,
+            addresses,
+            limits,
+            inbound,
+            producers: Producers::default(),
+            connections: Arc::default(),
+            next_link: AtomicU64::new(1),
+            latencies: Latencies::of(&names),
+            stop,
+        }
+    }
+
+    /// Becomes true when the front shuts down.
+    pub fn stopped(&self) -> watch::Receiver<bool> {
+        self.stop.clone()
+    }
+
+    /// A connection has ended.
+    pub fn link_gone(&self, link: &Arc<Link>) {
+        for client in self.producers.link_gone(link.number) {
+            self.broker.client_gone(&client);
+        }
+    }
+
+    /// Carries out one request.
+    pub async fn carry_out(&self, link: &Arc<Link>, header: &Header, body: Bytes) -> Result<Answer, Denied> {
+        let fields = Fields::of(header);
+        match header.code {
+            request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE => {
+                self.send(link, header.code, &fields, body).await
+            }
+            request::END_TRANSACTION => self.end_transaction(&fields).await,
+            request::RECALL_MESSAGE => self.recall(&fields).await,
+            request::GET_ROUTEINFO_BY_TOPIC => self.route(link, header, &fields),
+            request::GET_BROKER_CLUSTER_INFO => Ok(self.cluster(link, header)),
+            request::GET_ALL_TOPIC_LIST_FROM_NAMESERVER => Ok(self.topic_list()),
+            request::GET_KV_CONFIG => self.kv_config(&fields),
+            request::HEART_BEAT => self.heartbeat(link, header, &body),
+            request::UNREGISTER_CLIENT => self.unregister(link, &fields),
+            other => {
+                let remark = format!("request code {other} is not supported");
+                Err(Denied::new(response::REQUEST_CODE_NOT_SUPPORTED, remark))
+            }
+        }
+    }
+}
+
+/// All series of latencies.
+pub(crate) fn figures(latencies: &Latencies) -> Vec<RpcLatency> {
+    let waits = |call: &str| matches!(call, "pull_message" | "lite_pull_message");
+    latencies.figures(response::name, waits)
+}
