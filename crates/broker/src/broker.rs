@@ -270,6 +270,13 @@ impl Broker {
         self.change_topic(|catalog| catalog.create_topic(name, &settings, wall_now(), false)).await
     }
 
+    /// Creates a topic for clients that know no types: it takes normal, ordered, delayed and transactional messages. One that
+    /// exists and agrees is returned as it is.
+    pub async fn create_untyped_topic(&self, name: &str, settings: TopicSettings) -> Result<Arc<TopicConfig>, Refusal> {
+        let settings = TopicSettings { kind: Some(TopicType::Mixed), ..settings };
+        self.change_topic(|catalog| catalog.create_topic(name, &settings, wall_now(), false)).await
+    }
+
     /// Changes what the settings say and keeps the rest.
     pub async fn update_topic(&self, name: &str, settings: TopicSettings) -> Result<Arc<TopicConfig>, Refusal> {
         self.change_topic(|catalog| catalog.update_topic(name, &settings)).await

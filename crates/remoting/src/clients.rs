@@ -7,6 +7,7 @@ use crate::codec::header::{Header, language_name};
 use crate::codec::json::Json;
 use crate::connection::Link;
 use crate::front::Front;
+use crate::producers::Client;
 use martlet_broker::{ClientInfo, ClientRole};
 use std::sync::Arc;
 
@@ -42,7 +43,14 @@ impl Front {
             })?;
         }
         let limit = self.limits.groups_per_connection_max;
-        if !self.producers.heard(link, &client_id, &groups, limit) {
+        let client = Client {
+            id: client_id.clone(),
+            peer: link.peer,
+            language: header.language,
+            version: header.version,
+            heard: crate::send::now(),
+        };
+        if !self.producers.heard(link, client, &groups, limit) {
             let remark = format!("producerDataSet brings the connection to more than {limit} groups, the limit");
             return Err(Denied::new(response::SYSTEM_BUSY, remark));
         }

@@ -14,6 +14,7 @@ use martlet_net::latency::{Latencies, RpcLatency};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::Instant;
 use tokio::sync::watch;
 
 /// Where clients are told to go.
@@ -65,6 +66,7 @@ pub(crate) struct Front {
     pub connections: Arc<AtomicUsize>,
     pub next_link: AtomicU64,
     pub latencies: Latencies,
+    pub started: Instant,
     stop: watch::Receiver<bool>,
 }
 
@@ -82,6 +84,7 @@ impl Front {
             connections: Arc::default(),
             next_link: AtomicU64::new(1),
             latencies: Latencies::of(&names),
+            started: Instant::now(),
             stop,
         }
     }
@@ -113,6 +116,45 @@ impl Front {
             request::GET_KV_CONFIG => self.kv_config(&fields),
             request::HEART_BEAT => self.heartbeat(link, header, &body),
             request::UNREGISTER_CLIENT => self.unregister(link, &fields),
+            // Boxed, so that sends do not carry the size of these.
+            _ => Box::pin(self.administer(link, header, &fields, body)).await,
+        }
+    }
+
+    /// Carries out what tools ask.
+    async fn administer(
+        &self,
+        link: &Arc<Link>,
+        header: &Header,
+        fields: &Fields<'_>,
+        body: Bytes,
+    ) -> Result<Answer, Denied> {
+        match header.code {
+            request::QUERY_MESSAGE => self.query_messages(link, fields).await,
+            request::VIEW_MESSAGE_BY_ID => self.view_message(link, fields).await,
+            request::GET_MAX_OFFSET => self.max_offset(fields).await,
+            request::GET_MIN_OFFSET => self.min_offset(fields).await,
+            request::SEARCH_OFFSET_BY_TIMESTAMP => self.offset_by_time(fields).await,
+            request::GET_EARLIEST_MSG_STORETIME => self.earliest_time(fields).await,
+            request::UPDATE_AND_CREATE_TOPIC => self.update_topic(fields).await,
+            request::DELETE_TOPIC_IN_BROKER => self.delete_topic(fields).await,
+            request::DELETE_TOPIC_IN_NAMESRV => self.delete_route(fields),
+            request::GET_TOPIC_CONFIG => self.topic_config(fields),
+            request::GET_ALL_TOPIC_CONFIG => Ok(self.topic_configs()),
+            request::GET_TOPIC_STATS_INFO => self.topic_stats(fields).await,
+            request::GET_TOPICS_BY_CLUSTER => Ok(self.topic_list()),
+            request::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => Ok(self.system_topic_list()),
+            request::QUERY_TOPIC_CONSUME_BY_WHO => self.consumed_by(fields).await,
+            request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => self.update_group(&body).await,
+            request::DELETE_SUBSCRIPTIONGROUP => self.delete_group(fields).await,
+            request::GET_SUBSCRIPTIONGROUP_CONFIG => self.group_config(fields),
+            request::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => Ok(self.group_configs()),
+            request::GET_CONSUME_STATS => self.consume_stats(fields).await,
+            request::GET_CONSUMER_CONNECTION_LIST => self.consumer_connections(fields).await,
+            request::GET_PRODUCER_CONNECTION_LIST => self.producer_connections(fields),
+            request::GET_ALL_PRODUCER_INFO => Ok(self.all_producers()),
+            request::GET_BROKER_RUNTIME_INFO => Ok(self.runtime_info()),
+            request::GET_BROKER_CONFIG => Ok(self.broker_config()),
             other => {
                 let remark = format!("request code {other} is not supported");
                 Err(Denied::new(response::REQUEST_CODE_NOT_SUPPORTED, remark))

@@ -7,6 +7,7 @@
 //! - `connection`: frames in and out, requests side by side. `front`: which code goes where.
 //! - `answer`: what requests are answered, and the one table from refusals to codes.
 //! - `route`: topics, queues and addresses. `send`, `message_in`: messages on their way in. `message_out`: on their way out.
+//! - `admin`: what `mqadmin` and dashboards ask.
 //! - `producers`: who can be asked about transactions. `clients`: heartbeats. `transactions`: ends and checks.
 //!
 //! # Memory
@@ -16,6 +17,7 @@
 //! budget is exhausted, or [`Limits::requests_per_connection_max`] are under way, a connection is not read. Answers wait in a
 //! queue of as many places; one that is not read for [`Limits::write_timeout`] ends its connection.
 
+mod admin;
 mod answer;
 mod clients;
 pub mod codec;

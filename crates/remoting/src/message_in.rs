@@ -210,6 +210,9 @@ pub(crate) fn is_system(name: &str) -> bool {
     names::is_reserved_property(name) || MORE_SYSTEM_PROPERTIES.contains(&name)
 }
 
+/// From now and a property's number to a time.
+type TimeOf = fn(UnixMillis, i64) -> UnixMillis;
+
 /// When a message is to be delivered.
 struct Delivery {
     at: UnixMillis,
@@ -223,7 +226,7 @@ fn delivery<'a>(request: &Request<'_>, find: &impl Fn(&str) -> Option<&'a str>) 
     {
         return Ok(Some(Delivery { at: now.plus(millis), by_level: true }));
     }
-    let timers: [(&str, fn(UnixMillis, i64) -> UnixMillis); 4] = [
+    let timers: [(&str, TimeOf); 4] = [
         ("TIMER_DELAY_SEC", |now, seconds| now.plus(seconds.saturating_mul(1_000))),
         ("TIMER_DELAY_MS", |now, millis| now.plus(millis)),
         ("TIMER_DELIVER_MS", |_, millis| UnixMillis(millis)),

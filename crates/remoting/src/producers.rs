@@ -1,7 +1,9 @@
 //! Producers by group: who can be asked how a transaction ended.
 
 use crate::connection::Link;
+use martlet_model::UnixMillis;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The producers of all connections.
@@ -17,10 +19,25 @@ struct State {
     turn: usize,
 }
 
+/// A client, as its last heartbeat said.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    /// Unique per client instance.
+    pub id: Arc<str>,
+    /// Where it is.
+    pub peer: SocketAddr,
+    /// Number of its language.
+    pub language: u8,
+    /// Ordinal of its version.
+    pub version: i32,
+    /// When that was.
+    pub heard: UnixMillis,
+}
+
 /// What a connection said of itself.
 #[derive(Debug, Default)]
 struct OfLink {
-    clients: BTreeSet<Arc<str>>,
+    clients: BTreeMap<Arc<str>, Client>,
     groups: BTreeSet<String>,
 }
 
@@ -31,12 +48,12 @@ impl Producers {
 
     /// A client says which groups it has producers of, at most so many over its connection; further ones are passed over.
     /// False if there were.
-    pub fn heard(&self, link: &Arc<Link>, client_id: &Arc<str>, groups: &[&str], groups_max: usize) -> bool {
+    pub fn heard(&self, link: &Arc<Link>, client: Client, groups: &[&str], groups_max: usize) -> bool {
         let mut state = self.state();
         let State { groups: all, links, .. } = &mut *state;
         let of_link = links.entry(link.number).or_default();
-        if of_link.clients.len() < groups_max {
-            of_link.clients.insert(client_id.clone());
+        if of_link.clients.len() < groups_max || of_link.clients.contains_key(&client.id) {
+            of_link.clients.insert(client.id.clone(), client);
         }
         for group in groups {
             if of_link.groups.contains(*group) {
@@ -61,11 +78,23 @@ impl Producers {
     }
 
     /// A connection has ended; the clients it was of.
-    pub fn link_gone(&self, link: u64) -> BTreeSet<Arc<str>> {
+    pub fn link_gone(&self, link: u64) -> Vec<Arc<str>> {
         let mut state = self.state();
-        let Some(of_link) = state.links.remove(&link) else { return BTreeSet::new() };
+        let Some(of_link) = state.links.remove(&link) else { return Vec::new() };
         of_link.groups.iter().for_each(|group| state.forget(link, group));
-        of_link.clients
+        of_link.clients.into_keys().collect()
+    }
+
+    /// Groups that have a producer.
+    pub fn groups(&self) -> Vec<String> {
+        self.state().groups.keys().cloned().collect()
+    }
+
+    /// Clients with a producer of a group.
+    pub fn clients_of(&self, group: &str) -> Vec<Client> {
+        let state = self.state();
+        let links = state.groups.get(group).into_iter().flat_map(BTreeMap::keys);
+        links.filter_map(|link| state.links.get(link)).flat_map(|of_link| of_link.clients.values().cloned()).collect()
     }
 
     /// Connections with a producer of a group, another one first each time.

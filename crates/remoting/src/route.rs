@@ -111,6 +111,12 @@ impl Front {
         Answer::json(&Json::object([("topicList", Json::list(names))]))
     }
 
+    /// Topics that are not users' own.
+    pub(crate) fn system_topic_list(&self) -> Answer {
+        let names = [CREATING_TOPIC, self.broker.cluster_name(), self.broker.broker_name()];
+        Answer::json(&Json::object([("topicList", Json::list(names))]))
+    }
+
     /// A value of the name server; it keeps none.
     pub(crate) fn kv_config(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
         let (namespace, key) = (fields.text("namespace")?, fields.text("key")?);

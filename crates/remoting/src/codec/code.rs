@@ -84,9 +84,29 @@ pub mod request {
     pub const RECALL_MESSAGE: i32 = 370;
     /// Queues that a member should read.
     pub const QUERY_ASSIGNMENT: i32 = 400;
+    /// Settings of all topics.
+    pub const GET_ALL_TOPIC_CONFIG: i32 = 21;
+    /// Settings of the broker.
+    pub const GET_BROKER_CONFIG: i32 = 26;
+    /// Figures of the broker.
+    pub const GET_BROKER_RUNTIME_INFO: i32 = 28;
+    /// Settings of all groups.
+    pub const GET_ALL_SUBSCRIPTIONGROUP_CONFIG: i32 = 201;
+    /// Connections with a producer of a group.
+    pub const GET_PRODUCER_CONNECTION_LIST: i32 = 204;
+    /// Topics of a cluster.
+    pub const GET_TOPICS_BY_CLUSTER: i32 = 224;
+    /// Groups that consume a topic.
+    pub const QUERY_TOPIC_CONSUME_BY_WHO: i32 = 300;
+    /// Topics that are not users' own.
+    pub const GET_SYSTEM_TOPIC_LIST_FROM_BROKER: i32 = 305;
+    /// All producers.
+    pub const GET_ALL_PRODUCER_INFO: i32 = 328;
+    /// Settings of a group.
+    pub const GET_SUBSCRIPTIONGROUP_CONFIG: i32 = 352;
 
     /// What metrics call the codes, the frequent ones first.
-    pub const NAMES: [(i32, &str); 41] = [
+    pub const NAMES: [(i32, &str); 51] = [
         (SEND_MESSAGE_V2, "send_message_v2"),
         (PULL_MESSAGE, "pull_message"),
         (LITE_PULL_MESSAGE, "lite_pull_message"),
@@ -128,6 +148,16 @@ pub mod request {
         (GET_TOPIC_CONFIG, "get_topic_config"),
         (RECALL_MESSAGE, "recall_message"),
         (QUERY_ASSIGNMENT, "query_assignment"),
+        (GET_ALL_TOPIC_CONFIG, "get_all_topic_config"),
+        (GET_BROKER_CONFIG, "get_broker_config"),
+        (GET_BROKER_RUNTIME_INFO, "get_broker_runtime_info"),
+        (GET_ALL_SUBSCRIPTIONGROUP_CONFIG, "get_all_subscriptiongroup_config"),
+        (GET_PRODUCER_CONNECTION_LIST, "get_producer_connection_list"),
+        (GET_TOPICS_BY_CLUSTER, "get_topics_by_cluster"),
+        (QUERY_TOPIC_CONSUME_BY_WHO, "query_topic_consume_by_who"),
+        (GET_SYSTEM_TOPIC_LIST_FROM_BROKER, "get_system_topic_list_from_broker"),
+        (GET_ALL_PRODUCER_INFO, "get_all_producer_info"),
+        (GET_SUBSCRIPTIONGROUP_CONFIG, "get_subscriptiongroup_config"),
     ];
     /// What metrics call all other codes.
     pub const OTHER: &str = "other";
