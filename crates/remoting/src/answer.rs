@@ -5,7 +5,7 @@ use crate::codec::code::response;
 use crate::codec::fields::FieldError;
 use crate::codec::json::Json;
 use bytes::Bytes;
-use martlet_broker::Refusal;
+use martlet_broker::{Refusal, ReplyBudget};
 use martlet_model::names::NameError;
 
 /// An answer to a request.
@@ -19,6 +19,8 @@ pub(crate) struct Answer {
     pub fields: Vec<(String, String)>,
     /// The body.
     pub body: Bytes,
+    /// What messages in it take of the broker's bytes; kept until they are written.
+    pub budget: Option<ReplyBudget>,
 }
 
 impl Answer {

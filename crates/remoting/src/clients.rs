@@ -20,7 +20,7 @@ const INNER_PRODUCER: &str = "CLIENT_INNER_PRODUCER";
 
 impl Front {
     /// A client is alive, and says which groups it is of.
-    pub(crate) fn heartbeat(&self, link: &Arc<Link>, header: &Header, body: &[u8]) -> Result<Answer, Denied> {
+    pub(crate) async fn heartbeat(&self, link: &Arc<Link>, header: &Header, body: &[u8]) -> Result<Answer, Denied> {
         let said = Json::parse(body, "body")?;
         let client_id = client_id(said.text("clientID"), "clientID")?;
         let mut groups = Vec::new();
@@ -54,12 +54,22 @@ impl Front {
             let remark = format!("producerDataSet brings the connection to more than {limit} groups, the limit");
             return Err(Denied::new(response::SYSTEM_BUSY, remark));
         }
-        Ok(Answer::done())
+        // One group that is refused keeps none of the others out.
+        let mut refused = None;
+        for consumer in said.items("consumerDataSet") {
+            if let Err(denied) = self.consumer_heard(link, header, &client_id, consumer).await {
+                refused.get_or_insert(denied);
+            }
+        }
+        refused.map_or_else(|| Ok(Answer::done()), Err)
     }
 
     /// A client leaves a group.
     pub(crate) fn unregister(&self, link: &Arc<Link>, fields: &Fields<'_>) -> Result<Answer, Denied> {
-        client_id(fields.optional("clientID"), "clientID")?;
+        let client_id = client_id(fields.optional("clientID"), "clientID")?;
+        if let Some(group) = fields.optional("consumerGroup").filter(|group| !group.is_empty()) {
+            self.consumer_left(link, group, &client_id);
+        }
         if let Some(group) = fields.optional("producerGroup") {
             self.producers.leave(link.number, group);
         }

@@ -1,21 +1,24 @@
 //! One connection: frames in, requests side by side, answers out as they come.
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Denied};
 use crate::codec::code::response;
+use crate::codec::fields::Fields;
 use crate::codec::frame::{self, Frame};
 use crate::codec::header::{FLAG_ONE_WAY, FLAG_RESPONSE, Header};
 use crate::codec::{DecodeError, code};
 use crate::front::Front;
 use bytes::{Bytes, BytesMut};
+use martlet_broker::{MessageModel, ReplyBudget};
 use martlet_net::budget::{Budget, Taken};
 use martlet_net::latency::Outcome;
 use martlet_net::listener::Connection;
 use martlet_net::stream::Stream;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -64,6 +67,8 @@ impl LinkError {
 struct Outgoing {
     head: Bytes,
     body: Bytes,
+    /// Kept until it is written.
+    _budget: Option<ReplyBudget>,
 }
 
 /// A client's end of a connection, for whoever wants to send it something.
@@ -78,15 +83,42 @@ pub(crate) struct Link {
     /// `None`: the end.
     out: mpsc::Sender<Option<Outgoing>>,
     next_opaque: AtomicI32,
+    /// Groups that its client consumes with: as whom, and how.
+    groups: Mutex<BTreeMap<String, (Arc<str>, MessageModel)>>,
 }
 
 impl Link {
+    fn groups(&self) -> MutexGuard<'_, BTreeMap<String, (Arc<str>, MessageModel)>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As whom its client consumes with a group, and how; `None`: it does not, as far as it has said.
+    pub fn member(&self, group: &str) -> Option<(Arc<str>, MessageModel)> {
+        self.groups().get(group).cloned()
+    }
+
+    /// Its client consumes with a group, one of so many at most.
+    pub fn consumes(&self, group: &str, client: &Arc<str>, model: MessageModel, max: usize) -> Result<(), Denied> {
+        let mut groups = self.groups();
+        if groups.len() >= max && !groups.contains_key(group) {
+            let remark = format!("consumerDataSet brings the connection to more than {max} groups, the limit");
+            return Err(Denied::new(response::SYSTEM_BUSY, remark));
+        }
+        groups.insert(group.to_owned(), (client.clone(), model));
+        Ok(())
+    }
+
+    /// Its client has left a group.
+    pub fn consumes_no_more(&self, group: &str) {
+        self.groups().remove(group);
+    }
+
     /// Sends a request that nobody answers. `false`: the client does not read, or is gone.
     pub fn tell(&self, code: i32, fields: Vec<(String, String)>, body: Bytes) -> bool {
         let opaque = self.next_opaque.fetch_add(1, Ordering::Relaxed);
         let header = Header { code, opaque, fields, flag: FLAG_ONE_WAY, version: VERSION, ..Header::default() };
         let head = frame::head(&header, body.len());
-        self.out.try_send(Some(Outgoing { head, body })).is_ok()
+        self.out.try_send(Some(Outgoing { head, body, _budget: None })).is_ok()
     }
 
     /// Sends the answer to a request. An error: the client is gone.
@@ -102,7 +134,7 @@ impl Link {
             ..Header::default()
         };
         let head = frame::head(&header, answer.body.len());
-        self.out.send(Some(Outgoing { head, body: answer.body })).await.map_err(|_| ())
+        self.out.send(Some(Outgoing { head, body: answer.body, _budget: answer.budget })).await.map_err(|_| ())
     }
 }
 
@@ -126,7 +158,9 @@ pub(crate) async fn serve(front: Arc<Front>, connection: Connection) -> Result<(
         local: connection.local,
         out,
         next_opaque: AtomicI32::new(0),
+        groups: Mutex::default(),
     });
+    front.link_made(&link);
     let _forgotten = Forgotten(&front, &link);
     let mut requests = JoinSet::new();
     let mut stopped = front.stopped();
@@ -172,6 +206,7 @@ async fn read_requests(
 ) -> Result<(), LinkError> {
     let limits = &front.limits;
     let places = Arc::new(Semaphore::new(limits.requests_per_connection_max));
+    let polls = Arc::new(Semaphore::new(limits.polls_per_connection_max));
     // The largest frame must fit.
     let own_bytes = Budget::new(limits.connection_bytes.max(frame::FRAME_BYTES_MAX + 4));
     let mut frames = Frames { read, buffer: BytesMut::new() };
@@ -179,7 +214,10 @@ async fn read_requests(
         while requests.try_join_next().is_some() {}
         // Never closed.
         let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
-        let is_idle = || places.available_permits() + 1 >= limits.requests_per_connection_max;
+        let is_idle = || {
+            places.available_permits() + 1 >= limits.requests_per_connection_max
+                && polls.available_permits() == limits.polls_per_connection_max
+        };
         let Some(length) = frames.length(limits.idle_timeout, limits.frame_timeout, is_idle).await? else {
             return Ok(());
         };
@@ -195,9 +233,32 @@ async fn read_requests(
             // Nothing that is asked of clients is waited for.
             continue;
         }
+        // What waits for messages takes no place from what does not.
+        let place = match waits(&frame.header) {
+            false => place,
+            true => match polls.clone().try_acquire_owned() {
+                Ok(poll) => poll,
+                Err(_) => {
+                    let limit = limits.polls_per_connection_max;
+                    let remark = format!("the connection is at its limit of {limit} pulls that wait");
+                    front.broker.count_refusal(response::name(response::SYSTEM_BUSY));
+                    let busy = Answer::from(Denied::new(response::SYSTEM_BUSY, remark));
+                    if link.answer(&frame.header, busy).await.is_err() {
+                        return Ok(());
+                    }
+                    continue;
+                }
+            },
+        };
         let held = Held { _place: place, _bytes: [own, shared] };
         requests.spawn(answer(front.clone(), link.clone(), frame, held));
     }
+}
+
+/// Whether a request may wait for messages.
+fn waits(header: &Header) -> bool {
+    matches!(header.code, code::request::PULL_MESSAGE | code::request::LITE_PULL_MESSAGE)
+        && crate::pull::may_wait(&Fields::of(header))
 }
 
 /// Carries out one request and answers it.
@@ -284,7 +345,7 @@ async fn write_frames(
     while outgoing.recv_many(&mut waiting, GATHERED_MAX).await > 0 {
         let mut is_over = false;
         for frame in waiting.drain(..) {
-            let Some(Outgoing { head, body }) = frame else {
+            let Some(Outgoing { head, body, _budget }) = frame else {
                 is_over = true;
                 break;
             };

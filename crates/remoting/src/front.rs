@@ -11,9 +11,10 @@ use bytes::Bytes;
 use martlet_broker::Broker;
 use martlet_net::budget::Budget;
 use martlet_net::latency::{Latencies, RpcLatency};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::watch;
 
@@ -66,6 +67,8 @@ pub(crate) struct Front {
     pub connections: Arc<AtomicUsize>,
     pub next_link: AtomicU64,
     pub latencies: Latencies,
+    /// Connections by number, for what is sent to clients unasked.
+    links: Mutex<BTreeMap<u64, Arc<Link>>>,
     pub started: Instant,
     stop: watch::Receiver<bool>,
 }
@@ -84,6 +87,7 @@ impl Front {
             connections: Arc::default(),
             next_link: AtomicU64::new(1),
             latencies: Latencies::of(&names),
+            links: Mutex::default(),
             started: Instant::now(),
             stop,
         }
@@ -94,8 +98,20 @@ impl Front {
         self.stop.clone()
     }
 
+    /// A connection has begun.
+    pub fn link_made(&self, link: &Arc<Link>) {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).insert(link.number, link.clone());
+    }
+
+    /// A connection by its number.
+    pub fn link(&self, number: u64) -> Option<Arc<Link>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
+    }
+
     /// A connection has ended.
     pub fn link_gone(&self, link: &Arc<Link>) {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(&link.number);
+        self.broker.connection_closed(link.number);
         for client in self.producers.link_gone(link.number) {
             self.broker.client_gone(&client);
         }
@@ -114,7 +130,14 @@ impl Front {
             request::GET_BROKER_CLUSTER_INFO => Ok(self.cluster(link, header)),
             request::GET_ALL_TOPIC_LIST_FROM_NAMESERVER => Ok(self.topic_list()),
             request::GET_KV_CONFIG => self.kv_config(&fields),
-            request::HEART_BEAT => self.heartbeat(link, header, &body),
+            request::PULL_MESSAGE | request::LITE_PULL_MESSAGE => self.pull(link, &fields).await,
+            request::UPDATE_CONSUMER_OFFSET => self.move_group(link, &fields).await,
+            request::QUERY_CONSUMER_OFFSET => self.group_offset(link, &fields).await,
+            request::GET_CONSUMER_LIST_BY_GROUP => self.member_list(&fields),
+            request::LOCK_BATCH_MQ => self.lock_queues(&body, true).await,
+            request::UNLOCK_BATCH_MQ => self.lock_queues(&body, false).await,
+            request::CHECK_CLIENT_CONFIG => self.check_client(&body),
+            request::HEART_BEAT => self.heartbeat(link, header, &body).await,
             request::UNREGISTER_CLIENT => self.unregister(link, &fields),
             // Boxed, so that sends do not carry the size of these.
             _ => Box::pin(self.administer(link, header, &fields, body)).await,

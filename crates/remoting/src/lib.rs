@@ -8,6 +8,7 @@
 //! - `answer`: what requests are answered, and the one table from refusals to codes.
 //! - `route`: topics, queues and addresses. `send`, `message_in`: messages on their way in. `message_out`: on their way out.
 //! - `admin`: what `mqadmin` and dashboards ask.
+//! - `members`: consumers and their groups. `pull`: messages of queues, and offsets of groups.
 //! - `producers`: who can be asked about transactions. `clients`: heartbeats. `transactions`: ends and checks.
 //!
 //! # Memory
@@ -23,9 +24,11 @@ mod clients;
 pub mod codec;
 mod connection;
 mod front;
+mod members;
 mod message_in;
 mod message_out;
 mod producers;
+mod pull;
 mod route;
 mod send;
 mod server;
@@ -82,11 +85,13 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Requests under way per connection.
     pub requests_per_connection_max: usize,
+    /// Pulls that wait for messages, per connection.
+    pub polls_per_connection_max: usize,
     /// Bytes of requests under way per connection.
     pub connection_bytes: usize,
     /// Bytes of requests under way, over all connections.
     pub inbound_bytes: usize,
-    /// Groups that one connection may have producers of.
+    /// Groups that one connection may have producers of, and as many that it may have consumers of.
     pub groups_per_connection_max: usize,
 }
 
@@ -100,6 +105,7 @@ impl Default for Limits {
             frame_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             requests_per_connection_max: 1024,
+            polls_per_connection_max: 4096,
             connection_bytes: 32 << 20,
             inbound_bytes: 256 << 20,
             groups_per_connection_max: 1024,

@@ -143,6 +143,7 @@ pub fn serve(broker: Broker, options: RemotingOptions) -> Result<RemotingServer,
     let front = Arc::new(Front::new(broker, addresses, options.limits, stopped.clone()));
     front.clone().listen_for_checks();
     let worker = Worker { front: front.clone(), tls, complaints: Arc::default() };
+    let notices: workers::Background = Box::pin(front.clone().tell_of_members(stopped.clone()));
     let limits = &front.limits;
     let options = WorkerOptions {
         name: "remoting",
@@ -150,7 +151,7 @@ pub fn serve(broker: Broker, options: RemotingOptions) -> Result<RemotingServer,
         connections_max: limits.connections_max,
         drain_timeout: limits.drain_timeout,
     };
-    let workers = workers::start(sockets, &options, &worker, &front.connections, &stopped, Vec::new());
+    let workers = workers::start(sockets, &options, &worker, &front.connections, &stopped, vec![notices]);
     Ok(RemotingServer { nameserver, local_addr, alias, stop, workers: workers.map_err(ServeError::Worker)?, front })
 }
 

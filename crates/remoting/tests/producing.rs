@@ -52,7 +52,7 @@ async fn a_send_creates_its_topic_and_its_answer_names_the_place_it_took() {
         assert_eq!(host, world.server().local_addr());
         let (_, offset) = at.place().unwrap();
         assert_eq!(offset.0.to_string(), field(&answer, "queueOffset"));
-        let found = world.broker.message_at(at, Some("orders")).await.unwrap().unwrap();
+        let found = world.broker.message_at(at).await.unwrap().unwrap();
         assert_eq!((found.queue, found.offset), (2, offset));
     }
     let topic = world.broker.known_topic("orders").unwrap();
@@ -117,7 +117,7 @@ async fn a_batch_is_stored_whole_in_one_queue() {
         field(&answer, "msgId").split(',').map(|id| read_offset_id(id).unwrap().1).collect();
     assert_eq!(places.len(), ids.len());
     for (n, at) in [(0, places[0]), (9_999, places[9_999])] {
-        let found = world.broker.message_at(at, Some("batches")).await.unwrap().unwrap();
+        let found = world.broker.message_at(at).await.unwrap().unwrap();
         assert_eq!((found.queue, found.offset), (1, QueueOffset(n)));
         assert_eq!(record::body(&found.record).unwrap(), ids[n as usize].as_bytes());
     }

@@ -16,10 +16,7 @@ const QUERIED_MAX: i32 = 64;
 impl Front {
     /// Appends a message that was found.
     async fn show(&self, link: &Link, out: &mut BytesMut, message: &FoundMessage) -> Result<PhysicalOffset, Denied> {
-        let Some(topic) = self.broker.known_topic(&message.topic) else {
-            return Err(Denied::new(response::SYSTEM_ERROR, "the topic was deleted meanwhile"));
-        };
-        let queue = self.broker.queue_number(&topic, message.queue).await?;
+        let queue = self.broker.queue_id(&message.topic, message.queue).await?;
         let physical = PhysicalOffset::of(queue, message.offset)
             .ok_or_else(|| Denied::new(response::SYSTEM_ERROR, "the message has no physical offset"))?;
         let facts = Facts {
@@ -42,8 +39,7 @@ impl Front {
     /// One message by its physical offset.
     pub(crate) async fn view_message(&self, link: &Link, fields: &Fields<'_>) -> Result<Answer, Denied> {
         let at = PhysicalOffset(fields.i64("offset")?);
-        let topic = fields.optional("topic").filter(|topic| self.broker.known_topic(topic).is_some());
-        let Some(message) = self.broker.message_at(at, topic).await? else {
+        let Some(message) = self.broker.message_at(at).await? else {
             return Err(Denied::new(response::SYSTEM_ERROR, format!("no message is at offset {}", at.0)));
         };
         let mut body = BytesMut::new();
@@ -108,15 +104,15 @@ impl Front {
     /// The first offset stored at a time or later; of the upper boundary, behind the last one stored at it or earlier.
     pub(crate) async fn offset_by_time(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
         let time = fields.i64("timestamp")?;
-        let time = match fields.optional("boundaryType").map(str::to_ascii_lowercase).as_deref() {
-            None | Some("lower") => UnixMillis(time),
-            Some("upper") => UnixMillis(time.saturating_add(1)),
+        let which = match fields.optional("boundaryType").map(str::to_ascii_lowercase).as_deref() {
+            None | Some("lower") => OffsetOf::Time(UnixMillis(time)),
+            Some("upper") => OffsetOf::TimeUpper(UnixMillis(time)),
             Some(other) => {
                 let (name, value) = ("boundaryType", other.chars().take(64).collect());
                 return Err(FieldError::Value { name, value, expected: "lower or upper" }.into());
             }
         };
-        self.offset_answer(fields, OffsetOf::Time(time)).await
+        self.offset_answer(fields, which).await
     }
 
     /// When the first message of a queue was stored; -1: it has none.

@@ -198,6 +198,8 @@ pub mod response {
     pub const SUBSCRIPTION_PARSE_FAILED: i32 = 23;
     /// No member of the group has subscribed to this.
     pub const SUBSCRIPTION_NOT_EXIST: i32 = 24;
+    /// A newer heartbeat is to come.
+    pub const SUBSCRIPTION_NOT_LATEST: i32 = 25;
     /// No such group.
     pub const SUBSCRIPTION_GROUP_NOT_EXIST: i32 = 26;
     /// A field is wrong.
@@ -224,6 +226,7 @@ pub mod response {
             QUERY_NOT_FOUND => "query_not_found",
             SUBSCRIPTION_PARSE_FAILED => "subscription_parse_failed",
             SUBSCRIPTION_NOT_EXIST => "subscription_not_exist",
+            SUBSCRIPTION_NOT_LATEST => "subscription_not_latest",
             SUBSCRIPTION_GROUP_NOT_EXIST => "subscription_group_not_exist",
             INVALID_PARAMETER => "invalid_parameter",
             CONSUMER_NOT_ONLINE => "consumer_not_online",
