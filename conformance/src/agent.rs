@@ -50,6 +50,9 @@ pub struct Draft {
     /// asked says is in the property `outcome`: `commit`, `rollback` or nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transaction: Option<String>,
+    /// Delay level, if any; known to TCP clients alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_level: Option<u32>,
     /// Keys.
     pub keys: BTreeSet<String>,
     /// User properties.
@@ -130,6 +133,12 @@ pub enum Event {
         id: String,
         /// Place in the input, from 0.
         index: usize,
+        /// Number of its queue; told by TCP clients.
+        #[serde(default)]
+        queue: Option<u32>,
+        /// Its offset message ids, joined by commas; told by TCP clients.
+        #[serde(default)]
+        offset_id: Option<String>,
     },
     /// A delayed message was recalled.
     Recalled {
@@ -216,7 +225,8 @@ impl Agent {
         let home = TempDir::new().map_err(io("creating a temporary folder"))?;
         let log = File::create(home.path().join("stderr")).map_err(io("creating an agent's log"))?;
         let mut command = program.command(home.path());
-        command.args(arguments).args(["--endpoint", broker.endpoint(), "--topic", topic]);
+        let endpoint = if program.language.is_tcp() { broker.nameserver() } else { broker.endpoint().to_owned() };
+        command.args(arguments).args(["--endpoint", &endpoint, "--topic", topic]);
         command.args(["--deadline-secs", DEADLINE_SECS]);
         // The Go client takes this from its environment.
         command.env("rocketmq.client.logRoot", home.path());

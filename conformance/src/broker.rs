@@ -1,14 +1,18 @@
 //! A broker process on ports of its own, in a folder of its own.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::agent::PATIENCE_SECS;
 use crate::language::run;
 use crate::process::{await_zero, launch};
 use crate::{HarnessError, Result, io, skip, tail, target, workspace};
@@ -31,6 +35,8 @@ struct Own {
     binary: PathBuf,
     folder: TempDir,
     admin: String,
+    nameserver: String,
+    remoting: String,
     /// Settings of its own.
     flags: Vec<String>,
     /// In a bucket: starts so far.
@@ -55,7 +61,8 @@ impl Broker {
         let (endpoint, admin) = (free_address()?.to_string(), free_address()?.to_string());
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
         let elsewhere = IN_BUCKETS.load(Relaxed).then_some(0);
-        let own = Own { binary: binary()?, folder, admin, flags, elsewhere, child: None };
+        let (nameserver, remoting) = (free_address()?.to_string(), free_address()?.to_string());
+        let own = Own { binary: binary()?, folder, admin, nameserver, remoting, flags, elsewhere, child: None };
         let mut broker = Broker { endpoint, own: Some(own) };
         broker.spawn()?;
         Ok(broker)
@@ -89,6 +96,60 @@ impl Broker {
     /// `host:port` of the gRPC listener.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// `host:port` where TCP clients find the name server. `CONFORMANCE_NAMESERVER` says it for a broker that is not ours.
+    pub fn nameserver(&self) -> String {
+        let other = || std::env::var("CONFORMANCE_NAMESERVER").unwrap_or_else(|_| "127.0.0.1:9876".to_owned());
+        self.own.as_ref().map_or_else(other, |own| own.nameserver.clone())
+    }
+
+    /// `host:port` where TCP clients find the broker; `None` for a broker that is not ours.
+    pub fn remoting(&self) -> Option<&str> {
+        self.own.as_ref().map(|own| own.remoting.as_str())
+    }
+
+    /// Receives and acknowledges so many messages with the command line, over gRPC.
+    ///
+    /// # Errors
+    /// When they do not come within [`PATIENCE_SECS`], or the broker is not ours.
+    pub fn receive(&self, topic: &str, group: &str, count: usize) -> Result<Vec<serde_json::Value>> {
+        let binary = match &self.own {
+            Some(own) => own.binary.clone(),
+            None => binary()?,
+        };
+        let count_text = count.to_string();
+        let mut command = martlet(&binary);
+        command.args(["receive", topic, "--group", group, "--json", "--follow", "--count", &count_text]);
+        command.args(["--endpoint", &self.endpoint]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(io(format!("starting {command:?}")))?;
+        let said = child.stdout.take();
+        let (tell, lines) = channel();
+        std::thread::spawn(move || {
+            let lines =
+                said.into_iter().flat_map(|said| BufReader::new(said).lines()).map_while(std::result::Result::ok);
+            for line in lines {
+                if tell.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut found: Vec<serde_json::Value> = Vec::new();
+        while let Ok(line) = lines.recv_timeout(Duration::from_secs(PATIENCE_SECS)) {
+            found.extend(serde_json::from_str::<serde_json::Value>(&line).ok());
+        }
+        if found.len() != count {
+            let _ = child.kill();
+        }
+        let _ = child.wait();
+        match found.len() == count {
+            true => Ok(found),
+            false => Err(HarnessError::Timeout {
+                what: format!("{count} messages of {topic}"),
+                secs: PATIENCE_SECS,
+                log: format!("{} came", found.len()),
+            }),
+        }
     }
 
     /// The certificate the broker made for itself, in PEM.
@@ -258,6 +319,7 @@ impl Broker {
         }
         command.arg("--data").arg(own.data()).args(&own.flags);
         command.args(["--grpc-listen", &self.endpoint, "--admin-listen", &own.admin]);
+        command.args(["--nameserver-listen", &own.nameserver, "--remoting-listen", &own.remoting]);
         own.child = Some(launch(command, &own.log())?);
         Ok(())
     }

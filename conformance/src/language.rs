@@ -21,6 +21,10 @@ pub enum Language {
     Nodejs,
     /// crates.io `rocketmq`.
     Rust,
+    /// Maven `rocketmq-client` 5.5.0, which speaks the remoting protocol.
+    JavaTcp,
+    /// Maven `rocketmq-client` 4.9.8, which speaks it, too.
+    JavaTcp4,
 }
 
 /// An agent that is built and can be run.
@@ -32,7 +36,7 @@ pub struct Program {
 }
 
 impl Language {
-    /// Folder and display name.
+    /// Display name; the agent is built in a folder of this name.
     pub fn name(self) -> &'static str {
         match self {
             Language::Java => "java",
@@ -40,6 +44,20 @@ impl Language {
             Language::Python => "python",
             Language::Nodejs => "nodejs",
             Language::Rust => "rust",
+            Language::JavaTcp => "java-tcp",
+            Language::JavaTcp4 => "java-tcp-4",
+        }
+    }
+
+    /// Whether its client speaks the remoting protocol.
+    pub fn is_tcp(self) -> bool {
+        matches!(self, Language::JavaTcp | Language::JavaTcp4)
+    }
+
+    fn folder(self) -> &'static str {
+        match self {
+            Language::JavaTcp4 => Language::JavaTcp.name(),
+            other => other.name(),
         }
     }
 
@@ -68,7 +86,7 @@ impl Language {
         match self {
             Language::Rust => None,
             Language::Nodejs => Some(1),
-            Language::Java | Language::Go | Language::Python => Some(0),
+            Language::JavaTcp | Language::JavaTcp4 | Language::Java | Language::Go | Language::Python => Some(0),
         }
     }
 
@@ -100,7 +118,7 @@ impl Language {
 
     fn tools(self) -> &'static [&'static str] {
         match self {
-            Language::Java => &["java", "mvn"],
+            Language::Java | Language::JavaTcp | Language::JavaTcp4 => &["java", "mvn"],
             Language::Go => &["go"],
             Language::Python => &["python3"],
             Language::Nodejs => &["node", "npm"],
@@ -109,7 +127,7 @@ impl Language {
     }
 
     fn source(self) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(self.name())
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(self.folder())
     }
 
     /// The agent, built if its sources have changed; `None`, said aloud, if the toolchain is missing.
@@ -158,9 +176,14 @@ impl Language {
     fn build(self, built: &Path) -> Result<()> {
         let source = self.source();
         match self {
-            Language::Java => {
+            Language::Java | Language::JavaTcp | Language::JavaTcp4 => {
                 let output = format!("-Dagent.output={}", built.display());
-                run(Command::new("mvn").args(["-B", "-q", &output, "package"]).current_dir(source))
+                let mut maven = Command::new("mvn");
+                maven.args(["-B", "-q", &output, "package"]).current_dir(source);
+                if self == Language::JavaTcp4 {
+                    maven.arg("-Drocketmq.version=4.9.8");
+                }
+                run(&mut maven)
             }
             Language::Go => {
                 run(Command::new("go").args(["build", "-o"]).arg(built.join("agent")).arg(".").current_dir(source))
@@ -188,11 +211,14 @@ impl Program {
     /// The command that runs the agent, without its arguments. `home` receives what the client logs.
     pub fn command(&self, home: &Path) -> Command {
         let mut command = match self.language {
-            Language::Java => {
+            Language::Java | Language::JavaTcp | Language::JavaTcp4 => {
                 let mut java = Command::new("java");
                 java.args(["-Xms16m", "-Xmx128m", "-Xss512k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
                 java.arg(format!("-Duser.home={}", home.display()));
-                java.arg("-cp").arg(format!("{0}/agent.jar:{0}/lib/*", self.built.display())).arg("martlet.Agent");
+                // What these clients log goes to the agent's folder in a way of their own.
+                java.arg("-Drocketmq.client.logUseSlf4j=false");
+                java.arg("-cp").arg(format!("{0}/agent.jar:{0}/lib/*", self.built.display()));
+                java.arg(if self.language.is_tcp() { "martlet.TcpAgent" } else { "martlet.Agent" });
                 java
             }
             Language::Go => Command::new(self.built.join("agent")),

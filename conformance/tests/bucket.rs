@@ -17,6 +17,8 @@ martlet_conformance::suite!(Language::Go, keep_in_buckets);
 const DEMO_SECS: u64 = 30;
 /// Times that the commits are sent if it goes on for ten minutes.
 const ROUNDS_OF_TEN_MINUTES: u64 = 5;
+/// Producers of each language: one of them waits for each send's answer, which takes a flush.
+const PRODUCERS_EACH: usize = 4;
 /// Commits given to a producer ahead of its answers.
 const FED_AHEAD: usize = 8;
 /// A zombie may talk to clients for so long after somebody has taken over.
@@ -86,11 +88,7 @@ impl Load {
                 producer.feed(&drafts[progress.fed])?;
                 progress.fed += 1;
             }
-            // A producer that has nothing to do makes no gap.
-            if progress.fed == progress.sent {
-                self.last_sent = self.last_sent.max(Instant::now() - Duration::from_millis(1));
-            }
-            let mut wait = Duration::from_millis(5);
+            let mut wait = Duration::from_millis(1);
             while let Some(event) = producer.next(wait)? {
                 wait = Duration::ZERO;
                 match event {
@@ -104,6 +102,10 @@ impl Load {
                     _ => {}
                 }
             }
+        }
+        // Producers that have nothing to do make no gap.
+        if self.producers.iter().all(|(_, _, progress)| progress.fed == progress.sent) {
+            self.last_sent = Instant::now();
         }
         for (number, consumer) in self.consumers.iter_mut().enumerate() {
             while let Some(event) = consumer.next(Duration::ZERO)? {
@@ -166,14 +168,15 @@ fn nothing_acknowledged_is_lost_while_processes_die_hang_and_are_cut_off() -> Re
     };
     let drafts: Vec<Draft> = commits.iter().cycle().take(count).enumerate().map(keyed).collect();
     let wanted: BTreeSet<String> = drafts.iter().flat_map(|draft| draft.keys.clone()).collect();
-    let (first, second) = drafts.split_at(drafts.len() / 2);
     let producing = ["produce", "--stdin"];
     let reading = ["push", "--group", &group, "--cache", "64"];
+    let mut producers = Vec::new();
+    for (number, part) in drafts.chunks(drafts.len().div_ceil(2 * PRODUCERS_EACH)).enumerate() {
+        let program = if number % 2 == 0 { &go } else { &python };
+        producers.push((Agent::ready(program, &broker, &topic, false, &producing)?, part.to_vec(), Fed::default()));
+    }
     let mut load = Load {
-        producers: vec![
-            (Agent::ready(&go, &broker, &topic, false, &producing)?, first.to_vec(), Fed::default()),
-            (Agent::ready(&python, &broker, &topic, false, &producing)?, second.to_vec(), Fed::default()),
-        ],
+        producers,
         consumers: vec![
             Agent::ready(&go, &broker, &topic, false, &reading)?,
             Agent::ready(&python, &broker, &topic, false, &reading)?,
@@ -226,9 +229,13 @@ fn nothing_acknowledged_is_lost_while_processes_die_hang_and_are_cut_off() -> Re
         eprintln!("BUCKET DEMONSTRATION: {:5.1?} {fault:?}, {:.1?} without a send", began.elapsed(), load.gap);
     }
     // What was in flight when a process ended comes again when its invisible duration is over.
-    let deadline = Instant::now() + Duration::from_secs(PATIENCE_SECS);
-    while (load.sent() < drafts.len() || load.arrived.len() < wanted.len()) && Instant::now() < deadline {
+    let so_far = |load: &Load| (load.sent(), load.arrived.len());
+    let (mut before, mut since) = (so_far(&load), Instant::now());
+    while before != (drafts.len(), wanted.len()) && since.elapsed() < Duration::from_secs(PATIENCE_SECS) {
         load.turn(1.0)?;
+        if so_far(&load) != before {
+            (before, since) = (so_far(&load), Instant::now());
+        }
     }
     for fault in [Fault::Killed, Fault::Zombie, Fault::CutOff] {
         let of: Vec<Duration> = gaps.iter().filter(|(of, _)| *of == fault).map(|(_, gap)| *gap).collect();

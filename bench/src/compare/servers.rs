@@ -99,6 +99,10 @@ impl Server {
                     listen.clone(),
                     "--admin-listen".into(),
                     format!("127.0.0.1:{}", options.port + 2),
+                    "--nameserver-listen".into(),
+                    "off".into(),
+                    "--remoting-listen".into(),
+                    "off".into(),
                 ];
                 Self::spawn(kind, martlet(options), arguments, listen, work)
             }

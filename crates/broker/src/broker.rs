@@ -3,9 +3,11 @@
 use crate::agreement::Told;
 use crate::clients::Clients;
 use crate::mailbox::while_blocked;
+use crate::members::Members;
 use crate::messages::{HOUSEKEEPING_EVERY, budget_used, reply_budget, wall_now};
 use crate::options::{BrokerOptions, OpenError, OpenReport};
 use crate::places;
+use crate::queue_pull::QueueIds;
 use crate::runtime::{Bell, ShardHandle, block_on};
 use crate::stats::{Figures, Stats};
 use crate::{
@@ -15,7 +17,7 @@ use crate::{
 use martlet_bucket::Class;
 use martlet_cluster::{AnyCatalogStore, Catalog, CatalogError, CatalogService, ChangeError};
 use martlet_model::group::{DeliveryOrder, StartFrom};
-use martlet_model::names::{self, DEAD_LETTER_PREFIX};
+use martlet_model::names::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX};
 use martlet_model::{
     DeadLetterPolicy, GroupConfig, GroupId, LiteTopics, Permission, TopicConfig, TopicId, TopicType, limits,
 };
@@ -44,6 +46,8 @@ pub(crate) struct Inner {
     pub shard: ShardHandle,
     pub reader: AnyReader,
     pub clients: Clients,
+    pub members: Members,
+    pub queue_ids: QueueIds,
     pub stats: Stats,
     pub next_poll: AtomicU64,
     pub reply_budget: Arc<Semaphore>,
@@ -53,6 +57,8 @@ pub(crate) struct Inner {
     pub bucket_trouble_told: AtomicBool,
     /// Checks of transactions, until a protocol takes them.
     pub checks: Mutex<Option<mpsc::Receiver<TransactionCheck>>>,
+    /// Who sends checks to producers by their group.
+    pub group_checks: Mutex<Option<crate::transactions::CheckListener>>,
     threads: Mutex<Option<Threads>>,
     rest: Arc<Rest>,
 }
@@ -102,6 +108,8 @@ impl Broker {
         let broker = Self {
             inner: Arc::new(Inner {
                 clients: Clients::new(options.clients_max),
+                members: Members::new(options.clients_max),
+                queue_ids: QueueIds::default(),
                 stats: Stats::default(),
                 next_poll: AtomicU64::new(1),
                 options,
@@ -113,6 +121,7 @@ impl Broker {
                 closing: AtomicBool::new(false),
                 bucket_trouble_told: AtomicBool::new(false),
                 checks: Mutex::new(Some(waiting_checks)),
+                group_checks: Mutex::default(),
                 threads: Mutex::new(None),
                 rest: rest.clone(),
             }),
@@ -227,8 +236,17 @@ impl Broker {
         &self.inner.options.cluster_name
     }
 
-    /// A topic by name; made if it is missing and topics are made automatically.
+    /// A topic by name; made if it is missing and topics are made automatically. `%RETRY%group` is not one of those that
+    /// messages are received from or that clients make.
     pub async fn topic(&self, name: &str) -> Result<Arc<TopicConfig>, Refusal> {
+        self.topic_or(name, &TopicSettings::default()).await
+    }
+
+    /// A topic by name; made with these settings if it is missing and topics are made automatically.
+    pub async fn topic_or(&self, name: &str, settings: &TopicSettings) -> Result<Arc<TopicConfig>, Refusal> {
+        if name.starts_with(RETRY_PREFIX) {
+            return Err(Refusal::TopicNotFound { topic: name.to_owned() });
+        }
         if let Some(topic) = self.known_topic(name) {
             return Ok(topic);
         }
@@ -236,14 +254,20 @@ impl Broker {
         if !self.inner.options.auto_create_topics || name.starts_with('%') {
             return Err(Refusal::TopicNotFound { topic: name.to_owned() });
         }
-        self.change_topic(|catalog| catalog.create_topic(name, &TopicSettings::default(), wall_now(), true)).await
+        self.change_topic(|catalog| catalog.create_topic(name, settings, wall_now(), true)).await
     }
 
-    /// A topic that exists. `%DLQ%group` exists with its group.
+    /// A topic that exists. `%DLQ%group` and `%RETRY%group` exist with their group.
     pub fn known_topic(&self, name: &str) -> Option<Arc<TopicConfig>> {
         let catalog = self.inner.catalog.snapshot();
         if let Some(group) = name.strip_prefix(DEAD_LETTER_PREFIX) {
-            return catalog.group(group).map(|group| Arc::new(dead_letter_topic(name, group)));
+            let id = |group: &GroupConfig| TopicId::dead_letters_of(group.id);
+            return catalog.group(group).map(|group| Arc::new(topic_of_group(id(group), name, group)));
+        }
+        if let Some(group) = name.strip_prefix(RETRY_PREFIX) {
+            let id = |group: &GroupConfig| TopicId::retries_of(group.id);
+            let group = catalog.group(group).filter(|group| group.lite.is_none());
+            return group.map(|group| Arc::new(topic_of_group(id(group), name, group)));
         }
         catalog.topic(name).cloned()
     }
@@ -256,6 +280,13 @@ impl Broker {
     /// Creates a topic; one that exists and agrees is returned as it is.
     pub async fn create_topic(&self, name: &str, settings: TopicSettings) -> Result<Arc<TopicConfig>, Refusal> {
         self.check_kind(&settings)?;
+        self.change_topic(|catalog| catalog.create_topic(name, &settings, wall_now(), false)).await
+    }
+
+    /// Creates a topic for clients that know no types: it takes normal, ordered, delayed and transactional messages. One that
+    /// exists and agrees is returned as it is.
+    pub async fn create_untyped_topic(&self, name: &str, settings: TopicSettings) -> Result<Arc<TopicConfig>, Refusal> {
+        let settings = TopicSettings { kind: Some(TopicType::Mixed), ..settings };
         self.change_topic(|catalog| catalog.create_topic(name, &settings, wall_now(), false)).await
     }
 
@@ -297,6 +328,7 @@ impl Broker {
         let (topic, _) =
             self.inner.catalog.change(|catalog| catalog.delete_topic(name)).await.map_err(catalog_refusal)?;
         self.inner.stats.forget_topic(name);
+        self.inner.queue_ids.lock().unwrap_or_else(PoisonError::into_inner).remove(&topic.id);
         self.ask(|token| Command::DropTopic { topic: topic.id, token }).await.map(drop)
     }
 
@@ -389,6 +421,10 @@ impl Broker {
             let name = &catalog.groups().find(|known| known.id == group)?.name;
             return Some(format!("{DEAD_LETTER_PREFIX}{name}"));
         }
+        if let Some(group) = topic.retry_group() {
+            let name = &catalog.groups().find(|known| known.id == group)?.name;
+            return Some(format!("{RETRY_PREFIX}{name}"));
+        }
         catalog.topics().find(|known| known.id == topic).map(|known| known.name.clone())
     }
 
@@ -445,7 +481,7 @@ impl Broker {
     /// A client says who it is.
     pub fn client_seen(&self, info: ClientInfo) -> Result<(), Refusal> {
         let role = info.role.clone();
-        self.inner.clients.seen(info)?;
+        self.inner.clients.seen(info)?.iter().for_each(|group| self.inner.members.changed(group));
         self.tell_subscriptions(&role);
         Ok(())
     }
@@ -461,8 +497,9 @@ impl Broker {
 
     /// A client is gone: what it held under renewal becomes visible.
     pub fn client_gone(&self, client_id: &str) {
-        if let Some(client) = self.inner.clients.gone(client_id) {
+        if let Some((client, group)) = self.inner.clients.gone(client_id) {
             let _ = self.inner.shard.submit(Command::ClientGone { client });
+            group.iter().for_each(|group| self.inner.members.changed(group));
         }
     }
 
@@ -548,9 +585,10 @@ impl Rest {
     }
 }
 
-fn dead_letter_topic(name: &str, group: &GroupConfig) -> TopicConfig {
+/// A topic that exists with its group.
+fn topic_of_group(id: TopicId, name: &str, group: &GroupConfig) -> TopicConfig {
     TopicConfig {
-        id: TopicId::dead_letters_of(group.id),
+        id,
         name: name.to_owned(),
         kind: TopicType::Normal,
         read_queues: 1,

@@ -66,8 +66,9 @@ impl Clients {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A client says who it is, for the first time or again.
-    pub fn seen(&self, info: ClientInfo) -> Result<(), Refusal> {
+    /// A client says who it is, for the first time or again. Groups that it has joined or left, or in which it subscribes to
+    /// something else.
+    pub fn seen(&self, info: ClientInfo) -> Result<Vec<String>, Refusal> {
         let mut state = self.state();
         if let Some(client) = state.by_id.get_mut(&info.client_id) {
             let before = std::mem::replace(&mut client.info, info.clone());
@@ -75,7 +76,7 @@ impl Clients {
             client.told = client.seen;
             state.publishes(&before, false);
             state.publishes(&info, true);
-            return Ok(());
+            return Ok(changed_groups(Some(&before.role), &info.role));
         }
         if state.by_id.len() >= self.max {
             return Err(Refusal::Busy { what: "number of connected clients", limit: self.max as u64 });
@@ -84,8 +85,9 @@ impl Clients {
         let number = ClientNumber(state.next);
         let now = Instant::now();
         state.publishes(&info, true);
+        let changed = changed_groups(None, &info.role);
         state.by_id.insert(info.client_id.clone(), Client { info, number, seen: now, told: now });
-        Ok(())
+        Ok(changed)
     }
 
     /// Whether the client is known.
@@ -110,34 +112,34 @@ impl Clients {
         Some(client.info.role.clone())
     }
 
-    /// The number of a client that polls; one that never introduced itself becomes known by polling.
-    pub fn number(&self, id: &Arc<str>, group: &str) -> Result<ClientNumber, Refusal> {
+    /// The number of a client that polls; one that never introduced itself becomes known by polling (true).
+    pub fn number(&self, id: &Arc<str>, group: &str) -> Result<(ClientNumber, bool), Refusal> {
         if let Some(client) = self.state().by_id.get_mut(id) {
             client.seen = Instant::now();
-            return Ok(client.number);
+            return Ok((client.number, false));
         }
         let role = ClientRole::Consumer { group: group.to_owned(), push: false, subscriptions: Vec::new() };
         let (language, version, remote) = Default::default();
         self.seen(ClientInfo { client_id: id.clone(), language, version, remote, role })?;
-        Ok(self.state().by_id.get(id).map_or(ClientNumber(0), |client| client.number))
+        Ok((self.state().by_id.get(id).map_or(ClientNumber(0), |client| client.number), true))
     }
 
-    /// Forgets a client.
-    pub fn gone(&self, id: &str) -> Option<ClientNumber> {
-        self.state().forget(id).map(|client| client.number)
+    /// Forgets a client. Its number, and the group it was a member of.
+    pub fn gone(&self, id: &str) -> Option<(ClientNumber, Option<String>)> {
+        self.state().forget(id).map(|client| (client.number, group_of(&client.info.role).cloned()))
     }
 
-    /// Forgets those not seen for too long.
-    pub fn expire(&self) -> Vec<(Arc<str>, ClientNumber)> {
+    /// Forgets those not seen for too long. Their ids, numbers and groups.
+    pub fn expire(&self) -> Vec<(Arc<str>, ClientNumber, Option<String>)> {
         let limit = Duration::from_millis(limits::CLIENT_EXPIRY_MILLIS as u64);
         let mut state = self.state();
         let expired: Vec<_> = state
             .by_id
             .iter()
             .filter(|(_, client)| client.seen.elapsed() > limit)
-            .map(|(id, client)| (id.clone(), client.number))
+            .map(|(id, client)| (id.clone(), client.number, group_of(&client.info.role).cloned()))
             .collect();
-        for (id, _) in &expired {
+        for (id, ..) in &expired {
             state.forget(id);
         }
         expired
@@ -161,4 +163,21 @@ impl Clients {
         let is_member = |info: &ClientInfo| matches!(&info.role, ClientRole::Consumer { group, .. } if group == name);
         self.state().by_id.values().filter(|client| is_member(&client.info)).map(|client| client.info.clone()).collect()
     }
+}
+
+fn group_of(role: &ClientRole) -> Option<&String> {
+    match role {
+        ClientRole::Consumer { group, .. } => Some(group),
+        ClientRole::Producer { .. } => None,
+    }
+}
+
+/// Groups whose members are others, or subscribe to something else, where a client's role changes.
+fn changed_groups(before: Option<&ClientRole>, after: &ClientRole) -> Vec<String> {
+    if before == Some(after) {
+        return Vec::new();
+    }
+    let mut groups: Vec<String> = before.into_iter().chain([after]).filter_map(group_of).cloned().collect();
+    groups.dedup();
+    groups
 }

@@ -17,7 +17,8 @@ impl Broker {
             Placed::Now(queue, offset) => SentMessage { queue, offset, ..SentMessage::default() },
             Placed::Later(at) => {
                 let handle = self.producer_handle(ProducerHandleKind::Recall, topic, at.due, at.queue, at.offset);
-                SentMessage { offset: at.offset, recall_handle: Some(handle), ..SentMessage::default() }
+                let waits_at = Some((at.queue, at.offset));
+                SentMessage { offset: at.offset, recall_handle: Some(handle), waits_at, ..SentMessage::default() }
             }
         };
         placed.iter().map(sent).collect()

@@ -263,7 +263,7 @@ impl Broker {
     }
 
     /// Every topic, in order of names, those of dead letters included.
-    fn all_topics(&self) -> Vec<Arc<TopicConfig>> {
+    pub(crate) fn all_topics(&self) -> Vec<Arc<TopicConfig>> {
         let dead = self.groups().into_iter().map(|group| format!("{}{}", names::DEAD_LETTER_PREFIX, group.name));
         let mut topics: Vec<_> = dead.filter_map(|name| self.known_topic(&name)).collect();
         topics.extend(self.topics());

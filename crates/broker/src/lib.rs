@@ -9,7 +9,9 @@
 //! - `delayed`: delayed messages and their recall.
 //! - `transactions`: half messages, their ends, and the checks that producers are sent.
 //! - `find`, `dead_letters`, `progress`: looking at messages without consuming them, resending, moving groups.
+//! - `physical`: physical offsets, by which remoting clients know messages.
 //! - `pull`: consumers that keep their own place.
+//! - `members`: queue-based members of groups, and who listens to changes; `queue_pull`: what they pull, commit and lock.
 //! - `clients`: who is connected; what a vanished client held goes back.
 //! - `agreement`: what members subscribe to, told to the shard; where they differ, reported.
 //! - `runtime`: the shard's thread, its clock and its inbox.
@@ -26,11 +28,14 @@ mod delayed;
 mod find;
 mod lite;
 mod mailbox;
+mod members;
 mod messages;
 mod options;
+mod physical;
 mod places;
 mod progress;
 mod pull;
+mod queue_pull;
 mod refusal;
 mod requests;
 mod runtime;
@@ -44,12 +49,17 @@ pub use find::{FOUND_MAX, FindCursor, FindRequest, Found, FoundMessage, PeekFrom
 pub use lite::{LITE_LIST_MAX, LiteSyncRequest, LiteTopicList, LiteTopicStatus};
 pub use martlet_bucket::{Class, Counts, Location, Scheme};
 pub use martlet_shard::{
-    HalfPlace, LATENESS_MILLIS, LiteAction, LiteLook, LiteNotice, LiteProgress, LiteStart, TransactionCheck,
+    HalfPlace, LATENESS_MILLIS, LiteAction, LiteLook, LiteNotice, LiteProgress, LiteStart, PullStatus, TransactionCheck,
+};
+pub use members::{
+    CLIENT_ID_BYTES_MAX, ConsumeFrom, MEMBER_SUBSCRIPTIONS_MAX, MemberInfo, MemberKind, MemberSubscription,
+    MessageModel, QueueMember,
 };
 pub use messages::ReplyBudget;
 pub use options::{BrokerOptions, BucketPlace, OpenError, OpenReport};
 pub use progress::{ResetQueue, ResetTo};
 pub use pull::{OffsetOf, PullRequest, Pulled};
+pub use queue_pull::{PullMode, PulledMessage, QueuePull, QueuePulled, StoredOffset};
 pub use refusal::Refusal;
 pub use requests::*;
 pub use stats::{Figures, GroupCount, TopicCount};

@@ -128,7 +128,7 @@ impl Broker {
             return Err(Refusal::NotLite { group: group_name });
         }
         check_poll(&topic, &group)?;
-        let client = self.inner.clients.number(&client_id, &group_name)?;
+        let client = self.client_number(&client_id, &group_name)?;
         let (group, topic_id) = (group.id, topic.id);
         let sync = LiteSync { client, client_id, group, topic: topic_id, action, names, version };
         match self.ask(|token| Command::SyncLite { sync, token }).await? {

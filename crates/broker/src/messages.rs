@@ -6,8 +6,8 @@ use crate::runtime::{NotTaken, ShardHandle, Token, Wall};
 use crate::transactions;
 use crate::{Broker, DeliveredMessage, ReceiveRequest, Received, Refusal, SendRequest, SentMessage};
 use martlet_model::handle::ReceiptHandle;
-use martlet_model::{GroupId, MessageType, QueueOffset, TopicConfig, TopicId, TopicType, limits};
-use martlet_shard::{Command, HandOut, Incoming, Output, PollId, ReceiveCommand, Refused, SettleError};
+use martlet_model::{GroupId, MessageType, QueueOffset, TopicConfig, TopicId, TopicType, limits, names};
+use martlet_shard::{ClientNumber, Command, HandOut, Incoming, Output, PollId, ReceiveCommand, Refused, SettleError};
 use martlet_store::{Reader, StoredMessage};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -97,7 +97,10 @@ impl Drop for Undelivered<'_> {
 impl Broker {
     /// Stores messages; returns once they are durable.
     pub async fn send(&self, request: SendRequest) -> Result<Vec<SentMessage>, Refusal> {
-        let topic = self.topic(&request.topic).await?;
+        let topic = match request.topic.starts_with(names::RETRY_PREFIX) {
+            true => self.topic_to_look_into(&request.topic)?,
+            false => self.topic(&request.topic).await?,
+        };
         check_sendable(&topic, &request)?;
         let transactional = transactions::check_alone(&request.messages)?;
         let immunity = request.messages.iter().find_map(|message| message.immunity_millis);
@@ -165,7 +168,7 @@ impl Broker {
         }
         let group = self.group(&request.group).await?;
         lite::check_poll(&topic, &group)?;
-        let client = self.inner.clients.number(&request.client_id, &request.group)?;
+        let client = self.client_number(&request.client_id, &request.group)?;
         let shard = &self.inner.shard;
         let poll = PollId(self.inner.next_poll.fetch_add(1, Relaxed));
         let receive = ReceiveCommand {
@@ -404,6 +407,15 @@ impl Broker {
         }
     }
 
+    /// The number of a client that polls for a group, which it may join by that.
+    pub(crate) fn client_number(&self, id: &Arc<str>, group: &str) -> Result<ClientNumber, Refusal> {
+        let (number, joined) = self.inner.clients.number(id, group)?;
+        if joined {
+            self.inner.members.changed(group);
+        }
+        Ok(number)
+    }
+
     fn ids(&self, group: &str, topic: &str) -> Result<(GroupId, TopicId), Refusal> {
         let group_id = self.known_group(group).ok_or_else(|| Refusal::GroupNotFound { group: group.to_owned() })?.id;
         let topic_id = self.known_topic(topic).ok_or_else(|| Refusal::TopicNotFound { topic: topic.to_owned() })?.id;
@@ -501,7 +513,9 @@ impl Broker {
 
     /// How long to sleep between two rounds of looking after things.
     pub(crate) fn housekeeping(&self) {
-        for (id, number) in self.inner.clients.expire() {
+        self.expire_members();
+        for (id, number, group) in self.inner.clients.expire() {
+            group.iter().for_each(|group| self.inner.members.changed(group));
             tracing::info!("client {id} is gone: not heard of for {} s", limits::CLIENT_EXPIRY_MILLIS / 1000);
             let _ = self.inner.shard.submit(Command::ClientGone { client: number });
         }
@@ -551,7 +565,7 @@ fn check_sendable(topic: &TopicConfig, request: &SendRequest) -> Result<(), Refu
     if !topic.permission.writable() || topic.write_queues == 0 {
         return Err(Refusal::NotWritable { topic: topic.name.clone() });
     }
-    if topic.id.dead_letter_group().is_some() {
+    if topic.id.group_it_belongs_to().is_some() {
         return Ok(());
     }
     match request.messages.iter().position(|message| !topic.kind.accepts().contains(&message.message_type)) {

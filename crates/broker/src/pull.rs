@@ -52,6 +52,8 @@ pub enum OffsetOf {
     End,
     /// The first message stored at this time or later.
     Time(UnixMillis),
+    /// The last message stored at this time or before; the first there is, if all are newer.
+    TimeUpper(UnixMillis),
 }
 
 impl Broker {
@@ -119,7 +121,7 @@ impl Broker {
         let output = answer.await;
         guard.answered = true;
         match output.map_err(|_| self.stopped())? {
-            Output::Reached { queue, max } => Ok((queue, max)),
+            Output::Reached { queue, max, .. } => Ok((queue, max)),
             other => Err(self.unexpected(other, &topic.name, "")),
         }
     }
@@ -170,6 +172,10 @@ impl Broker {
         match which {
             OffsetOf::Beginning => Ok(figures.min),
             OffsetOf::End => Ok(figures.max),
+            OffsetOf::TimeUpper(time) => {
+                let after = self.offset_at(figures.queue, time.plus(1)).await?.clamp(figures.min, figures.max);
+                Ok(QueueOffset(after.0.saturating_sub(1)).max(figures.min))
+            }
             OffsetOf::Time(time) => Ok(self.offset_at(figures.queue, time).await?.clamp(figures.min, figures.max)),
         }
     }

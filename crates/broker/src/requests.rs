@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 pub use martlet_cluster::{GroupSettings, TopicSettings};
-use martlet_model::{Filter, GroupConfig, MessageType, QueueOffset, TopicConfig, UnixMillis};
+use martlet_model::{Filter, GroupConfig, MessageType, QueueId, QueueOffset, TopicConfig, UnixMillis};
 pub use martlet_shard::Waiting;
 use std::sync::Arc;
 
@@ -45,6 +45,8 @@ pub struct SentMessage {
     pub recall_handle: Option<String>,
     /// Ends the transaction of a half message.
     pub transaction_id: Option<String>,
+    /// Of a message that waits: where, for protocols whose clients name places.
+    pub waits_at: Option<(QueueId, QueueOffset)>,
 }
 
 /// A poll for messages.

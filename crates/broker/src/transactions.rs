@@ -5,6 +5,7 @@
 
 use crate::find::{found_message, read_failed};
 use crate::{Broker, FOUND_MAX, FoundMessage, NewMessage, Refusal, SentMessage};
+use martlet_model::record::{self, Field};
 use martlet_model::{MessageType, ProducerHandle, ProducerHandleKind, TopicConfig, TopicId, UnixMillis, limits};
 use martlet_shard::{Command, EndError, Half, HalfPlace, Incoming, Output, TransactionCheck};
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use tokio::sync::mpsc;
 
 /// Checks that wait for the protocol; more are not made and not counted.
 pub(crate) const CHECKS_WAITING_MAX: usize = 4_096;
+/// Says whether it could send a check: of it the half message and the producer group that sent that.
+pub(crate) type CheckListener = Arc<dyn Fn(&TransactionCheck, &FoundMessage, &str) -> bool + Send + Sync>;
 /// Half messages read at a time while a topic's are looked for.
 const SCAN_HALVES: usize = 1_024;
 
@@ -44,6 +47,16 @@ pub struct TransactionList {
     pub next: Option<HalfPlace>,
 }
 
+/// The system property that names the producer group of a half message.
+const PRODUCER_GROUP: &str = "PGROUP";
+
+fn system_property<'a>(record: &'a [u8], name: &str) -> Option<&'a str> {
+    record::find(record, |field| match field {
+        Field::SystemProperty(key, value) if key == name => Some(value),
+        _ => None,
+    })
+}
+
 /// A send with a transactional message has that message and no other.
 pub(crate) fn check_alone(messages: &[NewMessage]) -> Result<bool, Refusal> {
     let transactional = messages.iter().any(|message| message.message_type == MessageType::Transaction);
@@ -61,7 +74,8 @@ impl Broker {
     /// What a sender is told of a half message.
     pub(crate) fn sent_half(&self, topic: TopicId, place: HalfPlace, began: UnixMillis) -> SentMessage {
         let id = self.transaction_id(topic, place, began);
-        SentMessage { offset: place.offset, transaction_id: Some(id), ..SentMessage::default() }
+        let waits_at = Some((place.queue, place.offset));
+        SentMessage { offset: place.offset, transaction_id: Some(id), waits_at, ..SentMessage::default() }
     }
 
     fn transaction_id(&self, topic: TopicId, place: HalfPlace, began: UnixMillis) -> String {
@@ -107,6 +121,54 @@ impl Broker {
             Output::Ended(Err(error)) => Err(Refusal::TransactionGone { reason: error.to_string() }),
             other => Err(self.unexpected(other, &topic.name, "")),
         }
+    }
+
+    /// Ends the transaction whose half message lies at a place; returns once that is durable. For protocols whose clients name
+    /// places instead of signed ids: nothing ends unless the half message there has one of these message ids and was sent by
+    /// this producer group. `None`: its sender does not know yet, it goes on waiting.
+    pub async fn end_transaction_at(
+        &self,
+        place: HalfPlace,
+        message_ids: &[&str],
+        producer_group: &str,
+        commit: Option<bool>,
+    ) -> Result<(), Refusal> {
+        let gone = |reason: &str| Refusal::TransactionGone { reason: reason.to_owned() };
+        let found = martlet_shard::halves(&self.inner.reader, Some(place), 1).await.map_err(read_failed)?;
+        let Some((_, half)) = found.into_iter().find(|(at, _)| *at == place) else {
+            return Err(gone("no half message waits at this place; it has ended, or there never was one"));
+        };
+        if !message_ids.contains(&half.message_id.as_str()) {
+            return Err(gone("the half message at this place has another message id"));
+        }
+        let stored = self.read_one(place.queue, place.offset).await?;
+        let group = stored.as_ref().and_then(|stored| system_property(&stored.record, PRODUCER_GROUP));
+        if group.is_some_and(|group| group != producer_group) {
+            return Err(gone("the half message at this place is of another producer group"));
+        }
+        let Some(commit) = commit else { return Ok(()) };
+        let topic = half.topic;
+        match self.ask(|token| Command::EndTransaction { topic, place, commit, token }).await? {
+            Output::Ended(Ok(())) => Ok(()),
+            Output::Ended(Err(error @ EndError::Ended { .. })) => {
+                Err(Refusal::TransactionOver { reason: error.to_string() })
+            }
+            Output::Ended(Err(error)) => Err(Refusal::TransactionGone { reason: error.to_string() }),
+            other => Err(self.unexpected(other, &self.name_of(topic).unwrap_or_default(), "")),
+        }
+    }
+
+    /// Whoever reaches producers by their group is asked first, with the half message and the group that sent it, to send a
+    /// check; it says whether it could. Replaces a listener from before.
+    pub fn on_check(&self, listener: impl Fn(&TransactionCheck, &FoundMessage, &str) -> bool + Send + Sync + 'static) {
+        *self.inner.group_checks.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(listener));
+    }
+
+    /// Sends a check to a producer of the group that sent the half message. `false`: it has none, or none can be reached.
+    pub fn check_by_group(&self, check: &TransactionCheck, message: &FoundMessage) -> bool {
+        let listener = self.inner.group_checks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let group = system_property(&message.record, PRODUCER_GROUP);
+        listener.zip(group).is_some_and(|(listener, group)| listener(check, message, group))
     }
 
     /// Transactions that have not ended, of one topic or of all, from a place on; `given_up`: only those of which producers

@@ -111,7 +111,7 @@ impl Front {
         };
         frames.delivery_timestamp(time::now());
         let written = reply::answer(respond, frames.finish(), &self.outbound).await;
-        let outcome = if written.is_ok() { Outcome::of(code as i32) } else { Outcome::NotWritten };
+        let outcome = if written.is_ok() { crate::latency::outcome_of(code as i32) } else { Outcome::NotWritten };
         self.stats.latencies.observe(call.timed_as(), code as i32, outcome, call.arrived.elapsed());
         if let Ok(received) = received {
             match written {

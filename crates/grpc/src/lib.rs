@@ -55,7 +55,7 @@ mod limits_properties;
 #[path = "../../model/src/texts.rs"]
 mod texts;
 
-pub use latency::RpcLatency;
+pub use martlet_net::latency::RpcLatency;
 pub use martlet_net::tls::TlsOptions;
 pub use server::{GrpcFigures, GrpcServer, ServeError, serve};
 

@@ -90,7 +90,7 @@ impl Front {
             frames.next_offset(next);
         }
         let written = reply::answer(respond, frames.finish(), &self.outbound).await;
-        let outcome = if written.is_ok() { Outcome::of(code as i32) } else { Outcome::NotWritten };
+        let outcome = if written.is_ok() { crate::latency::outcome_of(code as i32) } else { Outcome::NotWritten };
         if let (Ok(()), Ok(pulled)) = (&written, &answer.result) {
             self.stats.delivered(pulled.messages.len());
         }

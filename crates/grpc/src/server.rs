@@ -89,7 +89,7 @@ impl GrpcServer {
             polls: self.polls(),
             inbound: self.front.inbound.used_and_limit(),
             outbound: self.front.outbound.used_and_limit(),
-            latencies: self.front.stats.latencies.figures(),
+            latencies: crate::latency::figures(&self.front.stats.latencies),
         }
     }
 

@@ -114,7 +114,7 @@ macro_rules! unary {
         });
         // A client that is gone does not need its answer.
         let outcome = match reply::answer(&mut $respond, [answer], &$front.outbound).await {
-            Ok(()) => Outcome::of(code),
+            Ok(()) => crate::latency::outcome_of(code),
             Err(_) => Outcome::NotWritten,
         };
         $front.stats.latencies.observe($call.timed_as(), code, outcome, $call.arrived.elapsed());

@@ -46,17 +46,35 @@ pub struct QueueId(pub u64);
 pub struct TopicId(pub u32);
 
 const DEAD_LETTERS: u32 = 1 << 31;
+const RETRIES: u32 = 1 << 31 | 1 << 30;
+const OF_GROUP: u32 = RETRIES;
 
 impl TopicId {
     /// The topic `%DLQ%group`. It exists in every shard without being created, so it has no catalog entry: its id is the
-    /// group's with the highest bit set. The catalog gives out ids below 2^31.
+    /// group's with the highest bit set. The catalog gives out ids below 2^30.
     pub fn dead_letters_of(group: GroupId) -> Self {
         Self(DEAD_LETTERS | group.0)
     }
 
     /// The group whose dead letters this topic holds.
     pub fn dead_letter_group(self) -> Option<GroupId> {
-        (self.0 & DEAD_LETTERS != 0).then_some(GroupId(self.0 & !DEAD_LETTERS))
+        (self.0 & OF_GROUP == DEAD_LETTERS).then_some(GroupId(self.0 & !OF_GROUP))
+    }
+
+    /// The topic `%RETRY%group`, which queue-based members pull retries from. It needs no catalog entry either: its id is
+    /// the group's with the two highest bits set.
+    pub fn retries_of(group: GroupId) -> Self {
+        Self(RETRIES | group.0)
+    }
+
+    /// The group whose retries this topic holds.
+    pub fn retry_group(self) -> Option<GroupId> {
+        (self.0 & OF_GROUP == RETRIES).then_some(GroupId(self.0 & !OF_GROUP))
+    }
+
+    /// The group that this topic exists with, if it is one of dead letters or retries.
+    pub fn group_it_belongs_to(self) -> Option<GroupId> {
+        self.dead_letter_group().or_else(|| self.retry_group())
     }
 }
 
@@ -120,5 +138,14 @@ mod tests {
         assert_eq!(PhysicalOffset::of(QueueId(1 << 34), QueueOffset(0)), None);
         assert_eq!(PhysicalOffset::of(QueueId(1), QueueOffset(1 << 40)), None);
         assert_eq!(PhysicalOffset(-1).place(), None);
+    }
+
+    #[test]
+    fn topics_of_a_group_are_told_apart() {
+        let group = GroupId(7);
+        let (dead, retries) = (TopicId::dead_letters_of(group), TopicId::retries_of(group));
+        assert_eq!((dead.dead_letter_group(), dead.retry_group()), (Some(group), None));
+        assert_eq!((retries.dead_letter_group(), retries.retry_group()), (None, Some(group)));
+        assert_eq!(TopicId(7).group_it_belongs_to(), None);
     }
 }

@@ -114,6 +114,11 @@ pub fn check_topic(name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
+/// Whether a group is one of tools and of the reference's own, which no user may name.
+pub fn is_system_group(name: &str) -> bool {
+    name.starts_with("CID_RMQ_SYS_") || SYSTEM_GROUPS.contains(&name)
+}
+
 /// Whether clients may name this consumer group.
 pub fn check_group(name: &str) -> Result<(), NameError> {
     let refuse = |rule| Err(NameError::Group { value: shown(name), rule });
@@ -126,7 +131,7 @@ pub fn check_group(name: &str) -> Result<(), NameError> {
     if !name.bytes().all(legal) {
         return refuse("has a character other than letters, digits, %, |, _ and -");
     }
-    if name.starts_with("CID_RMQ_SYS_") || SYSTEM_GROUPS.contains(&name) {
+    if is_system_group(name) {
         return refuse("is a system group");
     }
     Ok(())

@@ -49,6 +49,15 @@ pub enum Field<'a> {
     LiteTopic(&'a str),
     /// Priority (15).
     Priority(i32),
+    /// Number of the queue that its sender chose (16). Counts only as the very first field, so that a copy for another topic,
+    /// which has more in front, is not bound to it: [`chosen_queue`].
+    Queue(u32),
+    /// The number that remoting clients may give a message for their own use, absent for 0 (17).
+    Flag(i32),
+    /// System flags of the remoting protocol that tell how the body is to be read: compression, batches within (18).
+    SysFlag(i32),
+    /// One system property of the remoting protocol that no other field says: as [`Field::Property`] (19); repeated.
+    SystemProperty(&'a str, &'a str),
 }
 
 /// A record that cannot be read.
@@ -88,13 +97,7 @@ impl RecordWriter {
             Field::MessageId(text) => self.text(1, text),
             Field::Tag(text) => self.text(2, text),
             Field::Key(text) => self.text(3, text),
-            Field::Property(key, value) => {
-                let head = varint_len(key.len());
-                self.head(4, head + key.len() + value.len());
-                put_varint(&mut self.bytes, key.len() as u64);
-                self.bytes.extend_from_slice(key.as_bytes());
-                self.bytes.extend_from_slice(value.as_bytes());
-            }
+            Field::Property(key, value) => self.pair(PROPERTY_KIND, key, value),
             Field::BornTimestamp(millis) => self.number(5, millis),
             Field::BornHost(text) => self.text(6, text),
             Field::MessageGroup(text) => self.text(7, text),
@@ -109,6 +112,10 @@ impl RecordWriter {
             Field::DeadLetterMessageId(text) => self.text(13, text),
             Field::LiteTopic(text) => self.text(14, text),
             Field::Priority(priority) => self.number(15, i64::from(priority)),
+            Field::Queue(queue) => self.number(QUEUE_KIND, i64::from(queue)),
+            Field::Flag(flag) => self.number(17, i64::from(flag)),
+            Field::SysFlag(flags) => self.number(18, i64::from(flags)),
+            Field::SystemProperty(key, value) => self.pair(19, key, value),
         }
         self
     }
@@ -129,6 +136,13 @@ impl RecordWriter {
     fn text(&mut self, kind: u8, text: &str) {
         self.head(kind, text.len());
         self.bytes.extend_from_slice(text.as_bytes());
+    }
+
+    fn pair(&mut self, kind: u8, key: &str, value: &str) {
+        self.head(kind, varint_len(key.len()) + key.len() + value.len());
+        put_varint(&mut self.bytes, key.len() as u64);
+        self.bytes.extend_from_slice(key.as_bytes());
+        self.bytes.extend_from_slice(value.as_bytes());
     }
 
     fn number(&mut self, kind: u8, number: i64) {
@@ -200,8 +214,20 @@ pub const PROPERTY_KIND: u8 = 4;
 
 /// Kind of [`Field::Tag`].
 pub const TAG_KIND: u8 = 2;
+/// Kind of [`Field::Queue`].
+pub const QUEUE_KIND: u8 = 16;
 /// Kind of [`Field::MessageGroup`].
 pub const MESSAGE_GROUP_KIND: u8 = 7;
+
+/// The queue that the sender of this record chose for it, if it did.
+#[inline]
+pub fn chosen_queue(record: &[u8]) -> Option<u32> {
+    let (_, content) = contents(record).next().filter(|(kind, _)| *kind == QUEUE_KIND)?;
+    match field(QUEUE_KIND, content)? {
+        Field::Queue(queue) => Some(queue),
+        _ => None,
+    }
+}
 
 /// The content of the first field of a kind that is a text: like [`find`], without looking into the fields before it.
 pub fn text_of(record: &[u8], kind: u8) -> Option<&str> {
@@ -303,14 +329,17 @@ fn decode(kind: u8, content: &[u8]) -> Option<Option<Field<'_>>> {
         let zigzag = take_varint(content, &mut at)?;
         (at == content.len()).then_some((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
     };
+    let pair = || {
+        let mut at = 0;
+        let len = usize::try_from(take_varint(content, &mut at)?).ok()?;
+        std::str::from_utf8(content.get(at..)?).ok()?.split_at_checked(len)
+    };
     Some(Some(match kind {
         1 => Field::MessageId(text()?),
         2 => Field::Tag(text()?),
         3 => Field::Key(text()?),
         4 => {
-            let mut at = 0;
-            let len = usize::try_from(take_varint(content, &mut at)?).ok()?;
-            let (key, value) = std::str::from_utf8(content.get(at..)?).ok()?.split_at_checked(len)?;
+            let (key, value) = pair()?;
             Field::Property(key, value)
         }
         5 => Field::BornTimestamp(number()?),
@@ -332,6 +361,13 @@ fn decode(kind: u8, content: &[u8]) -> Option<Option<Field<'_>>> {
         13 => Field::DeadLetterMessageId(text()?),
         14 => Field::LiteTopic(text()?),
         15 => Field::Priority(i32::try_from(number()?).ok()?),
+        16 => Field::Queue(u32::try_from(number()?).ok()?),
+        17 => Field::Flag(i32::try_from(number()?).ok()?),
+        18 => Field::SysFlag(i32::try_from(number()?).ok()?),
+        19 => {
+            let (key, value) = pair()?;
+            Field::SystemProperty(key, value)
+        }
         _ => return Some(None),
     }))
 }

@@ -25,6 +25,10 @@ fn every_field_round_trips() {
         Field::DeadLetterMessageId("i"),
         Field::LiteTopic("l"),
         Field::Priority(i32::MIN),
+        Field::Queue(u32::MAX),
+        Field::Flag(-1),
+        Field::SysFlag(0x301),
+        Field::SystemProperty("PGROUP", "p"),
     ];
     let mut writer = RecordWriter::with_capacity(16);
     for field in all {
@@ -35,6 +39,17 @@ fn every_field_round_trips() {
     let more = with_fields(&record, &[Field::DeadLetterTopic("first")]).unwrap();
     assert_eq!(read(&more).0[0], Field::DeadLetterTopic("first"));
     assert_eq!(read(&more).1, &b"\0body"[..]);
+}
+
+#[test]
+fn a_chosen_queue_counts_in_front_only() {
+    let mut writer = RecordWriter::with_capacity(16);
+    writer.field(Field::Queue(3)).field(Field::Tag("t"));
+    let record = writer.finish(b"body");
+    assert_eq!(chosen_queue(&record), Some(3));
+    assert_eq!(chosen_queue(&with_fields(&record, &[Field::DeadLetterTopic("o")]).unwrap()), None);
+    assert_eq!(chosen_queue(b"\x01\x02\x01t\0"), None);
+    assert_eq!(chosen_queue(&[]), None);
 }
 
 #[test]

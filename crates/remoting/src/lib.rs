@@ -1,5 +1,114 @@
-//! The remoting protocol: what 4.x and 5.x clients speak over TCP to name servers and brokers.
+//! The remoting front: what 4.x and 5.x clients, `mqadmin` and dashboards speak over TCP to name servers and brokers.
+//!
+//! In: TCP connections. Out: calls of [`martlet_broker::Broker`]. One process is name server and broker at once, so every port
+//! takes every code. Holds every rule of the wire and no rule about messages.
 //!
 //! - [`codec`]: bytes to values and back, pure.
+//! - `connection`: frames in and out, requests side by side. `front`: which code goes where.
+//! - `answer`: what requests are answered, and the one table from refusals to codes.
+//! - `route`: topics, queues and addresses. `send`, `message_in`: messages on their way in. `message_out`: on their way out.
+//! - `admin`: what `mqadmin` and dashboards ask.
+//! - `members`: consumers and their groups. `pull`: messages of queues, and offsets of groups.
+//! - `producers`: who can be asked about transactions. `clients`: heartbeats. `transactions`: ends and checks.
+//!
+//! # Memory
+//!
+//! Whatever clients send, memory is bounded by [`Limits`]: frames are taken from one budget ([`Limits::inbound_bytes`]) and
+//! from their connection's ([`Limits::connection_bytes`]) before they are read, and given back when they are answered. While a
+//! budget is exhausted, or [`Limits::requests_per_connection_max`] are under way, a connection is not read. Answers wait in a
+//! queue of as many places; one that is not read for [`Limits::write_timeout`] ends its connection.
 
+mod admin;
+mod answer;
+mod clients;
 pub mod codec;
+mod connection;
+mod front;
+mod members;
+mod message_in;
+mod message_out;
+mod producers;
+mod pull;
+mod route;
+mod send;
+mod server;
+mod transactions;
+
+pub use martlet_net::latency::RpcLatency;
+pub use martlet_net::tls::TlsOptions;
+pub use server::{RemotingFigures, RemotingServer, ServeError, serve};
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How the front is set up.
+#[derive(Clone, Debug)]
+pub struct RemotingOptions {
+    /// Where clients expect a name server; `None`: nowhere.
+    pub nameserver_listen: Option<SocketAddr>,
+    /// Where they expect a broker; `None`: on the name server's port. Two ports below it is listened on, too, if that can be:
+    /// old clients go there.
+    pub listen: Option<SocketAddr>,
+    /// Host and port that clients are told to dial, and that ids of messages carry. `None`: the address by which each client
+    /// came. Port 0: the broker's.
+    pub advertise: Option<(String, u16)>,
+    /// The certificate.
+    pub tls: TlsOptions,
+    /// Threads that serve connections; 0: one per core.
+    pub workers: usize,
+    /// Limits.
+    pub limits: Limits,
+}
+
+impl RemotingOptions {
+    /// The defaults, with these addresses and this certificate.
+    pub fn new(nameserver_listen: SocketAddr, listen: SocketAddr, tls: TlsOptions) -> Self {
+        let (nameserver_listen, listen) = (Some(nameserver_listen), Some(listen));
+        Self { nameserver_listen, listen, advertise: None, tls, workers: 0, limits: Limits::default() }
+    }
+}
+
+/// Bounds of the front.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections at a time; more are closed at once.
+    pub connections_max: usize,
+    /// Time for PROXY header, TLS handshake and the first bytes together.
+    pub open_timeout: Duration,
+    /// A connection on which nothing comes for this long, and nothing is under way, is closed. The reference's 120 s.
+    pub idle_timeout: Duration,
+    /// Time for requests under way when the front shuts down.
+    pub drain_timeout: Duration,
+    /// Time for a frame to arrive, from its first byte on, and to wait for a budget.
+    pub frame_timeout: Duration,
+    /// Time that an answer may wait for a client that does not read.
+    pub write_timeout: Duration,
+    /// Requests under way per connection.
+    pub requests_per_connection_max: usize,
+    /// Pulls that wait for messages, per connection.
+    pub polls_per_connection_max: usize,
+    /// Bytes of requests under way per connection.
+    pub connection_bytes: usize,
+    /// Bytes of requests under way, over all connections.
+    pub inbound_bytes: usize,
+    /// Groups that one connection may have producers of, and as many that it may have consumers of.
+    pub groups_per_connection_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 16_384,
+            open_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(120),
+            drain_timeout: Duration::from_secs(10),
+            frame_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            requests_per_connection_max: 1024,
+            polls_per_connection_max: 4096,
+            connection_bytes: 32 << 20,
+            inbound_bytes: 256 << 20,
+            groups_per_connection_max: 1024,
+        }
+    }
+}

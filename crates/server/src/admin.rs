@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use martlet_broker::{Broker, GroupStatus};
 use martlet_grpc::GrpcServer;
+use martlet_remoting::RemotingServer;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,6 +30,25 @@ pub enum Phase {
     Draining = 2,
 }
 
+/// What clients connect to.
+pub struct Fronts {
+    /// The gRPC port.
+    pub grpc: GrpcServer,
+    /// The ports of TCP clients, unless they are switched off.
+    pub remoting: Option<RemotingServer>,
+}
+
+impl Fronts {
+    /// Drains all of them at the same time. Blocks until then.
+    pub fn shutdown(self) {
+        let Self { grpc, remoting } = self;
+        std::thread::scope(|scope| {
+            scope.spawn(|| remoting.map(RemotingServer::shutdown));
+            grpc.shutdown();
+        });
+    }
+}
+
 /// What the admin port knows. Cheap to clone.
 #[derive(Clone)]
 pub struct Admin {
@@ -40,25 +60,25 @@ struct Inner {
     phase: AtomicU8,
     started: Instant,
     groups: Mutex<(Option<Instant>, Vec<GroupStatus>)>,
-    front: Mutex<Option<GrpcServer>>,
+    fronts: Mutex<Option<Fronts>>,
 }
 
 impl Admin {
     /// About this broker, which is starting.
     pub fn new(broker: Broker, started: Instant) -> Self {
         let phase = AtomicU8::new(Phase::Starting as u8);
-        Self { inner: Arc::new(Inner { broker, phase, started, groups: Mutex::default(), front: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { broker, phase, started, groups: Mutex::default(), fronts: Mutex::default() }) }
     }
 
-    /// The gRPC port is there: clients are served.
-    pub fn serving(&self, front: GrpcServer) {
-        *self.inner.front.lock().unwrap_or_else(PoisonError::into_inner) = Some(front);
+    /// Clients are served.
+    pub fn serving(&self, fronts: Fronts) {
+        *self.inner.fronts.lock().unwrap_or_else(PoisonError::into_inner) = Some(fronts);
         self.enter(Phase::Serving);
     }
 
-    /// Gives the gRPC port back, to be shut down.
-    pub fn take_front(&self) -> Option<GrpcServer> {
-        self.inner.front.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Gives the clients' ports back, to be shut down.
+    pub fn take_fronts(&self) -> Option<Fronts> {
+        self.inner.fronts.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The process goes on to another phase.
@@ -107,6 +127,11 @@ async fn overview() -> &'static str {
 async fn metrics_text(State(admin): State<Admin>) -> Response {
     let groups = admin.groups().await;
     let broker = &admin.inner.broker;
+    let (grpc, remoting) = {
+        let fronts = admin.inner.fronts.lock().unwrap_or_else(PoisonError::into_inner);
+        let remoting = fronts.as_ref().and_then(|fronts| fronts.remoting.as_ref());
+        (fronts.as_ref().map(|fronts| fronts.grpc.figures()), remoting.map(RemotingServer::figures))
+    };
     let snapshot = Snapshot {
         cluster: broker.cluster_name().to_owned(),
         broker: broker.broker_name().to_owned(),
@@ -114,10 +139,8 @@ async fn metrics_text(State(admin): State<Admin>) -> Response {
         topics: broker.topics().len(),
         group_count: broker.groups().len(),
         groups,
-        grpc: {
-            let front = admin.inner.front.lock().unwrap_or_else(PoisonError::into_inner);
-            front.as_ref().map(|front| front.figures())
-        },
+        grpc,
+        remoting,
         uptime_seconds: admin.inner.started.elapsed().as_secs_f64(),
     };
     match metrics::text(snapshot) {

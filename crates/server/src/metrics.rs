@@ -8,8 +8,9 @@
 mod process;
 
 use martlet_broker::{ClientRole, Figures, GroupStatus, disagreements};
-use martlet_grpc::GrpcFigures;
+use martlet_grpc::{GrpcFigures, RpcLatency};
 use martlet_model::HistogramFigures;
+use martlet_remoting::RemotingFigures;
 use martlet_store::Shortage;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -36,6 +37,8 @@ pub struct Snapshot {
     pub group_count: usize,
     /// Figures of the gRPC port, once it is there.
     pub grpc: Option<GrpcFigures>,
+    /// Figures of the ports of TCP clients, if there are such.
+    pub remoting: Option<RemotingFigures>,
     /// Seconds since the process started.
     pub uptime_seconds: f64,
 }
@@ -96,6 +99,9 @@ impl Collector for Snapshot {
         self.shard(&mut families);
         if let Some(grpc) = &self.grpc {
             Self::grpc(grpc, &mut families);
+        }
+        if let Some(remoting) = &self.remoting {
+            Self::remoting(remoting, &mut families);
         }
         process::add(&mut families, self.uptime_seconds);
         for (name, help) in &families.order {
@@ -224,17 +230,18 @@ impl Snapshot {
         let (used, limit) = grpc.outbound;
         families.gauge("martlet_outbound_budget_used_bytes", "Bytes of answers waiting for slow readers", used as f64);
         families.gauge("martlet_outbound_budget_bytes", "Most bytes of answers waiting for slow readers", limit as f64);
-        for series in &grpc.latencies {
-            let labels = vec![
-                ("protocol_type", "grpc".to_owned()),
-                ("request_code", series.call.to_owned()),
-                ("response_code", series.code.to_lowercase()),
-                ("is_long_polling", series.long_polling.to_string()),
-                ("result", series.result.to_owned()),
-            ];
-            let value = Value::Histogram(series.millis.clone());
-            families.add("rocketmq_rpc_latency", "How long calls took, in milliseconds", labels, value);
-        }
+        latencies("grpc", &grpc.latencies, families);
+    }
+
+    fn remoting(remoting: &RemotingFigures, families: &mut Families) {
+        let help = "Connections of TCP clients at this moment";
+        families.gauge("martlet_remoting_connections", help, remoting.connections as f64);
+        let (used, limit) = remoting.inbound;
+        let help = "Bytes of requests of TCP clients that are held";
+        families.gauge("martlet_remoting_inbound_budget_used_bytes", help, used as f64);
+        let help = "Most bytes of requests of TCP clients that may be held";
+        families.gauge("martlet_remoting_inbound_budget_bytes", help, limit as f64);
+        latencies("remoting", &remoting.latencies, families);
     }
 
     fn bucket(&self, families: &mut Families) {
@@ -387,6 +394,21 @@ impl Snapshot {
             let labels = vec![("reason", (*reason).to_owned())];
             families.add("martlet_refusals", "Requests refused", labels, Value::Counter(*count as f64));
         }
+    }
+}
+
+/// How long the calls of a protocol took.
+fn latencies(protocol: &str, latencies: &[RpcLatency], families: &mut Families) {
+    for series in latencies {
+        let labels = vec![
+            ("protocol_type", protocol.to_owned()),
+            ("request_code", series.call.to_owned()),
+            ("response_code", series.code.to_lowercase()),
+            ("is_long_polling", series.long_polling.to_string()),
+            ("result", series.result.to_owned()),
+        ];
+        let value = Value::Histogram(series.millis.clone());
+        families.add("rocketmq_rpc_latency", "How long calls took, in milliseconds", labels, value);
     }
 }
 

@@ -1,11 +1,13 @@
 //! The life of a broker process: open, listen, say so, wait for a signal, drain, stop.
 
-use crate::admin::{Admin, Phase};
+use crate::admin::{Admin, Fronts, Phase};
 use crate::config::{Advertise, Config, Durability};
 use crate::duration::show_bytes;
 use martlet_broker::{Broker, BrokerOptions, BucketPlace, OpenError, OpenReport};
-use martlet_grpc::{GrpcOptions, GrpcServer, TlsOptions};
+use martlet_grpc::{GrpcOptions, TlsOptions};
+use martlet_remoting::{RemotingOptions, RemotingServer};
 use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -57,6 +59,9 @@ pub enum RunError {
     /// The gRPC front cannot start.
     #[error(transparent)]
     Front(#[from] martlet_grpc::ServeError),
+    /// The front for TCP clients cannot start.
+    #[error(transparent)]
+    Remoting(#[from] martlet_remoting::ServeError),
     /// The system refused something basic.
     #[error("{what}: {error}")]
     System {
@@ -169,15 +174,16 @@ fn serve(
         }
         error => RunError::Front(error),
     })?;
-    let grpc_address = front.local_addr();
-    admin.serving(front);
-    say(&announcement(config, folder, report, grpc_address, admin_address, started.elapsed()));
+    let remoting = serve_remoting(config, folder, broker)?;
+    let addresses = Listening::of(front.local_addr(), admin_address, remoting.as_ref());
+    admin.serving(Fronts { grpc: front, remoting });
+    say(&announcement(config, folder, report, &addresses, started.elapsed()));
 
     runtime.block_on(async {
         wait(&mut terminate, &mut interrupt).await;
         admin.enter(Phase::Draining);
         say("Stopping: no new requests; those under way are finished (a second signal stops at once)\n");
-        let result = drain(config, admin.take_front(), broker, &mut terminate, &mut interrupt).await;
+        let result = drain(config, admin.take_fronts(), broker, &mut terminate, &mut interrupt).await;
         drop(stop_admin);
         // Scrapes are short; one that hangs does not hold up the end.
         let _ = tokio::time::timeout(Duration::from_secs(1), admin_task).await;
@@ -196,7 +202,7 @@ async fn wait(terminate: &mut Signal, interrupt: &mut Signal) {
 
 async fn drain(
     config: &Config,
-    front: Option<GrpcServer>,
+    fronts: Option<Fronts>,
     broker: &Broker,
     terminate: &mut Signal,
     interrupt: &mut Signal,
@@ -206,8 +212,8 @@ async fn drain(
     let broker = broker.clone();
     // A thread of its own, not of the runtime: it may be left behind when the time is over.
     let closing = std::thread::Builder::new().name("martlet-close".into()).spawn(move || {
-        if let Some(front) = front {
-            front.shutdown();
+        if let Some(fronts) = fronts {
+            fronts.shutdown();
         }
         broker.close();
         let _ = done.send(());
@@ -220,18 +226,57 @@ async fn drain(
     }
 }
 
-fn grpc_options(config: &Config, folder: &Path) -> GrpcOptions {
-    let advertise = match config.grpc_advertised() {
-        Advertise::AsDialled => None,
-        Advertise::Host { host, port } => Some((host.clone(), port.unwrap_or(config.grpc_listen.0.port()))),
-    };
-    let tls = match (&config.tls_cert, &config.tls_key) {
-        (Some(certificate), Some(key)) => TlsOptions::Files { certificate: certificate.clone(), key: key.clone() },
-        _ => TlsOptions::SelfSigned {
-            folder: folder.join("tls"),
-            names: advertise.iter().map(|(host, _)| host.clone()).collect(),
+/// The front for TCP clients, unless it is switched off.
+fn serve_remoting(config: &Config, folder: &Path, broker: &Broker) -> Result<Option<RemotingServer>, RunError> {
+    let (nameserver, listen) = (config.nameserver_listen, config.remoting_listen);
+    if nameserver.is_none() && listen.is_none() {
+        return Ok(None);
+    }
+    let options = RemotingOptions {
+        nameserver_listen: nameserver.map(|listen| listen.0),
+        listen: listen.map(|listen| listen.0),
+        // Port 0 stands for the one that is listened on.
+        advertise: advertised(&config.remoting_advertised(), 0),
+        tls: tls_options(config, folder),
+        workers: config.workers,
+        limits: martlet_remoting::Limits {
+            drain_timeout: Duration::from_secs(config.drain_seconds.into()),
+            ..Default::default()
         },
     };
+    let front = martlet_remoting::serve(broker.clone(), options).map_err(|error| match error {
+        martlet_remoting::ServeError::Listen { address, is_nameserver, source } => RunError::Listen {
+            address: address.to_string(),
+            key: if is_nameserver { "nameserver_listen" } else { "remoting_listen" },
+            error: source,
+        },
+        error => RunError::Remoting(error),
+    })?;
+    Ok(Some(front))
+}
+
+/// Host and port that clients are told, with this port if none is set.
+fn advertised(advertise: &Advertise, port_listened_on: u16) -> Option<(String, u16)> {
+    match advertise {
+        Advertise::AsDialled => None,
+        Advertise::Host { host, port } => Some((host.clone(), port.unwrap_or(port_listened_on))),
+    }
+}
+
+fn tls_options(config: &Config, folder: &Path) -> TlsOptions {
+    match (&config.tls_cert, &config.tls_key) {
+        (Some(certificate), Some(key)) => TlsOptions::Files { certificate: certificate.clone(), key: key.clone() },
+        _ => {
+            let hosts = [config.grpc_advertised().clone(), config.remoting_advertised()];
+            let names = hosts.iter().filter_map(|host| advertised(host, 0)).map(|(host, _)| host).collect();
+            TlsOptions::SelfSigned { folder: folder.join("tls"), names }
+        }
+    }
+}
+
+fn grpc_options(config: &Config, folder: &Path) -> GrpcOptions {
+    let advertise = advertised(config.grpc_advertised(), config.grpc_listen.0.port());
+    let tls = tls_options(config, folder);
     let mut options = GrpcOptions::new(config.grpc_listen.0, tls);
     options.advertise = advertise;
     options.workers = config.workers;
@@ -239,15 +284,36 @@ fn grpc_options(config: &Config, folder: &Path) -> GrpcOptions {
     options
 }
 
+/// Where the process is reached.
+struct Listening {
+    grpc: SocketAddr,
+    admin: SocketAddr,
+    nameserver: Option<SocketAddr>,
+    remoting: Option<SocketAddr>,
+    alias: Option<SocketAddr>,
+}
+
+impl Listening {
+    fn of(grpc: SocketAddr, admin: SocketAddr, remoting: Option<&RemotingServer>) -> Self {
+        Self {
+            grpc,
+            admin,
+            nameserver: remoting.and_then(RemotingServer::nameserver_addr),
+            remoting: remoting.map(RemotingServer::local_addr),
+            alias: remoting.and_then(RemotingServer::alias_addr),
+        }
+    }
+}
+
 /// What people see when the broker is ready.
 fn announcement(
     config: &Config,
     folder: &Path,
     report: &OpenReport,
-    grpc: std::net::SocketAddr,
-    admin: std::net::SocketAddr,
+    listening: &Listening,
     elapsed: Duration,
 ) -> String {
+    let (grpc, admin) = (listening.grpc, listening.admin);
     let mut lines = Vec::new();
     let recovery = &report.recovery;
     if let Some(torn) = &recovery.torn {
@@ -273,6 +339,13 @@ fn announcement(
     };
     lines.push(String::new());
     lines.push(format!("  clients (gRPC)      {grpc}   TLS and plaintext; {dial}"));
+    if let Some(remoting) = listening.remoting {
+        let alias = listening.alias.map_or(String::new(), |alias| format!(", {}", alias.port()));
+        let nameserver = listening.nameserver.map_or("no name server".into(), |at| format!("name server {at}"));
+        lines.push(format!(
+            "  clients (TCP)       {nameserver}, broker {remoting}{alias}   4.x and 5.x, TLS and plaintext"
+        ));
+    }
     lines.push(format!("  metrics and health  http://{admin}/metrics, /healthz, /readyz"));
     let contents = if recovery.created {
         "new".to_owned()
@@ -295,7 +368,7 @@ fn announcement(
         }
     });
     lines.push(format!("  automatic creation  {}", automatic(config)));
-    lines.extend(warnings(grpc, admin));
+    lines.extend(warnings(listening));
     lines.push(String::new());
     lines.push(format!("Ready after {} ms. Stop with Ctrl-C.", elapsed.as_millis()));
     let mut text = lines.join("\n");
@@ -304,10 +377,16 @@ fn announcement(
 }
 
 /// Said when others than this machine can reach a listener without access control.
-fn warnings(grpc: std::net::SocketAddr, admin: std::net::SocketAddr) -> Vec<String> {
+fn warnings(listening: &Listening) -> Vec<String> {
     let mut dangers = Vec::new();
-    if !grpc.ip().is_loopback() {
-        dangers.push(format!("Whoever can reach {grpc} can read, send and delete everything."));
+    let admin = listening.admin;
+    let clients = [Some(listening.grpc), listening.nameserver, listening.remoting, listening.alias];
+    let mut open: Vec<String> =
+        clients.into_iter().flatten().filter(|at| !at.ip().is_loopback()).map(|at| at.to_string()).collect();
+    open.dedup();
+    if !open.is_empty() {
+        let all = open.join(" or ");
+        dangers.push(format!("Whoever can reach {all} can read, send and delete everything."));
     }
     if !admin.ip().is_loopback() {
         dangers.push(format!("Whoever can reach {admin} can see names of topics and groups, and figures."));
@@ -320,6 +399,7 @@ fn warnings(grpc: std::net::SocketAddr, admin: std::net::SocketAddr) -> Vec<Stri
     lines.extend(dangers.iter().map(|danger| warning(&format!("         {danger}"))));
     lines.push(warning("         Keep it inside a trusted network, or listen on this machine only:"));
     lines.push(warning("         --grpc-listen localhost:8081 --admin-listen localhost:8082"));
+    lines.push(warning("         --nameserver-listen localhost:9876 --remoting-listen localhost:10911 (or off)"));
     lines
 }
 

@@ -7,7 +7,7 @@ use crate::queue::Queue;
 use crate::shard::Shard;
 use crate::topic::Topic;
 use bytes::Bytes;
-use martlet_model::names::DEAD_LETTER_PREFIX;
+use martlet_model::names::{DEAD_LETTER_PREFIX, RETRY_PREFIX};
 use martlet_model::{GroupId, QueueId, QueueOffset, TopicId};
 use martlet_store::Op;
 use std::collections::BTreeSet;
@@ -54,12 +54,22 @@ impl<T> Shard<T> {
 
     /// `%DLQ%group` exists as soon as something looks for it.
     pub(crate) fn make_dead_letter_topic(&mut self, group: GroupId) {
-        let id = TopicId::dead_letters_of(group);
+        self.make_topic_of(group, TopicId::dead_letters_of(group), DEAD_LETTER_PREFIX);
+    }
+
+    /// So does `%RETRY%group`, of groups that do not consume lite topics.
+    pub(crate) fn make_retry_topic(&mut self, group: GroupId) {
+        if self.lite_group(group).is_none() {
+            self.make_topic_of(group, TopicId::retries_of(group), RETRY_PREFIX);
+        }
+    }
+
+    fn make_topic_of(&mut self, group: GroupId, id: TopicId, prefix: &str) {
         if self.topics.contains_key(&id) {
             return;
         }
         if let Some(facts) = self.groups.get(&group) {
-            let name: Arc<str> = format!("{DEAD_LETTER_PREFIX}{}", facts.name).into();
+            let name: Arc<str> = format!("{prefix}{}", facts.name).into();
             self.put_topic(TopicFacts {
                 id,
                 name,
@@ -95,6 +105,7 @@ impl<T> Shard<T> {
         self.ops.push(Op::Remove { key: keys::topic(id) });
         for &queue in &topic.queues {
             self.topic_of.remove(&queue);
+            self.owners.forget_all(|key| key.1 == queue);
             self.queues.remove(&queue);
             self.set_expiry(queue, None);
             self.ops.push(Op::Forget { queue });
@@ -122,7 +133,7 @@ impl<T> Shard<T> {
     pub(crate) fn keep_only(&mut self, topics: &BTreeSet<TopicId>, groups: &BTreeSet<GroupId>) {
         let gone: Vec<GroupId> = self.groups.keys().filter(|id| !groups.contains(id)).copied().collect();
         gone.into_iter().for_each(|group| self.drop_group(group));
-        let is_gone = |id: &TopicId| match id.dead_letter_group() {
+        let is_gone = |id: &TopicId| match id.group_it_belongs_to() {
             Some(group) => !groups.contains(&group),
             None => !topics.contains(id),
         };
@@ -153,8 +164,11 @@ impl<T> Shard<T> {
             self.note_lite_group(id, None);
             self.lite.wild.remove(&id);
             self.lite.backlogs.forget(id);
+            self.owners.forget_all(|key| key.0 == id);
             self.refuse_polls(|key| key.1 == id, &Refused::GroupGone);
+            self.refuse_pulls(id);
             self.drop_topic(TopicId::dead_letters_of(id));
+            self.drop_topic(TopicId::retries_of(id));
         }
     }
 

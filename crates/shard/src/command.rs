@@ -198,6 +198,57 @@ pub struct ReceiveCommand {
     pub client_id: Option<Arc<str>>,
 }
 
+/// A queue-based member pulls.
+#[derive(Clone, Debug)]
+pub struct PullCommand {
+    /// Names the pull for [`Command::CancelPoll`].
+    pub poll: PollId,
+    /// The member's client id.
+    pub client: Arc<str>,
+    /// Its group.
+    pub group: GroupId,
+    /// The topic.
+    pub topic: TopicId,
+    /// Number of the queue within it.
+    pub index: u32,
+    /// The first place of interest.
+    pub from: QueueOffset,
+    /// Most places; at least 1, cut down to 1,024.
+    pub most: u32,
+    /// When to answer with nothing.
+    pub until: UnixMillis,
+}
+
+/// What a pull came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullStatus {
+    /// There is something to read.
+    Found,
+    /// Nothing came.
+    NothingNew,
+    /// There is nothing for the member up to the place where it is to go on.
+    NoMatch,
+    /// The place is not the queue's, or the group was moved: the member is to go on somewhere else.
+    Moved,
+}
+
+/// What a queue-based member is to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulled {
+    /// The queue.
+    pub queue: QueueId,
+    /// What the pull came to.
+    pub status: PullStatus,
+    /// Where to go on.
+    pub next: QueueOffset,
+    /// First readable offset.
+    pub min: QueueOffset,
+    /// Next offset, as far as messages may be read.
+    pub max: QueueOffset,
+    /// What to read, in order.
+    pub places: Vec<std::ops::Range<QueueOffset>>,
+}
+
 /// What a client says of its lite subscriptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LiteAction {
@@ -503,6 +554,95 @@ pub enum Command<T> {
         until: UnixMillis,
         /// For the reply.
         token: T,
+    },
+    /// A queue-based member pulls; answered by [`Output::Pulled`].
+    Pull {
+        /// The pull.
+        pull: PullCommand,
+        /// For the reply.
+        token: T,
+    },
+    /// A queue-based member was told to go on before the place its last pull named. No reply.
+    PullTold {
+        /// Its group.
+        group: GroupId,
+        /// The topic, and the number of the queue within it.
+        place: (TopicId, u32),
+        /// Its client id.
+        client: Arc<str>,
+        /// Where it goes on.
+        next: QueueOffset,
+    },
+    /// Which topic a queue belongs to; answered by [`Output::PlaceOf`].
+    PlaceOf {
+        /// The queue.
+        queue: QueueId,
+        /// For the reply.
+        token: T,
+    },
+    /// How far a queue-based member is in a queue; answered by [`Output::Committed`].
+    CommitOffset {
+        /// The group.
+        group: GroupId,
+        /// The topic.
+        topic: TopicId,
+        /// Number of the queue within it.
+        index: u32,
+        /// Everything below is consumed.
+        offset: QueueOffset,
+        /// The member's client id; `None`: an administrator says so, and it counts unless a member has the queue.
+        client: Option<Arc<str>>,
+        /// For the reply.
+        token: T,
+    },
+    /// Where a group is in a queue; answered by [`Output::StoredOffset`].
+    StoredOffset {
+        /// The group.
+        group: GroupId,
+        /// The topic.
+        topic: TopicId,
+        /// Number of the queue within it.
+        index: u32,
+        /// The member that will pull from there: the queue is kept for it for a while.
+        client: Option<Arc<str>>,
+        /// For the reply.
+        token: T,
+    },
+    /// A queue-based member locks queues for 60 s, or renews that; answered by [`Output::Locked`] with those that it has.
+    LockQueues {
+        /// Its group.
+        group: GroupId,
+        /// Its client id.
+        client: Arc<str>,
+        /// Topics, and numbers of queues within them.
+        queues: Vec<(TopicId, u32)>,
+        /// For the reply.
+        token: T,
+    },
+    /// A queue-based member unlocks queues; answered by [`Output::Done`].
+    UnlockQueues {
+        /// Its group.
+        group: GroupId,
+        /// Its client id.
+        client: Arc<str>,
+        /// Topics, and numbers of queues within them.
+        queues: Vec<(TopicId, u32)>,
+        /// For the reply.
+        token: T,
+    },
+    /// The queues of a group that any member has locked; answered by [`Output::Locked`].
+    DescribeLocks {
+        /// The group.
+        group: GroupId,
+        /// For the reply.
+        token: T,
+    },
+    /// A queue-based member has left the group: its queues are free. No reply.
+    MemberGone {
+        /// The group.
+        group: GroupId,
+        /// Its client id.
+        client: Arc<str>,
     },
     /// Drops the oldest messages of all queues until about so many bytes are free to reclaim.
     DropOldest {
@@ -837,9 +977,28 @@ pub enum Output {
     Reached {
         /// The queue.
         queue: QueueId,
+        /// First readable offset.
+        min: QueueOffset,
         /// Messages below it may be read.
         max: QueueOffset,
     },
+    /// The topic of a queue, and the queue's number within it.
+    PlaceOf(Option<(TopicId, u32)>),
+    /// What to read.
+    Pulled(Pulled),
+    /// Whether the commit counted.
+    Committed(bool),
+    /// Where the group is in the queue, and the queue's bounds.
+    StoredOffset {
+        /// Where queue-based members go on; `None`: the group has not been there.
+        stored: Option<QueueOffset>,
+        /// First readable offset.
+        min: QueueOffset,
+        /// Next offset, as far as messages may be read.
+        max: QueueOffset,
+    },
+    /// Locked queues: topics, and numbers within them.
+    Locked(Vec<(TopicId, u32)>),
     /// Not carried out.
     Refused(Refused),
 }

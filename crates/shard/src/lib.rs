@@ -16,7 +16,8 @@
 //!
 //! Layout: [`command`] is the vocabulary; `keys` and `codec` say what lies in the store; `queue` and `progress` are the
 //! entities, `resident` which of them are in memory, `ordered` and `parked` what ordered groups add; `send`, `delay`,
-//! `transactions`, `receive`, `sequence`, `settle`, `subscriptions`, `catalog`, `retention`, `reset`, `pull` decide; `lite`,
+//! `transactions`, `receive`, `sequence`, `settle`, `subscriptions`, `catalog`, `retention`, `reset`, `pull` decide; `owners` and `queue_based` serve
+//! members that pull queues; `lite`,
 //! `lite_registry`, `lite_subscriptions`, `lite_receive`, `lite_wildcard`, `lite_backlog` and `lite_expiry` are lite topics;
 //! `dedup` and `dedup_open` know what was sent before; `timers` and `schedule` keep what is due by itself, `halves` the half
 //! messages; `turn` is the loop around them.
@@ -42,11 +43,13 @@ mod lite_subscriptions;
 mod lite_wildcard;
 mod load;
 mod ordered;
+mod owners;
 mod parked;
 mod priority;
 mod progress;
 mod pull;
 mod queue;
+mod queue_based;
 mod receive;
 mod reset;
 mod resident;
@@ -66,8 +69,9 @@ pub use clock::{ClockNotice, ShardClock};
 pub use command::{
     ClientNumber, Command, Counters, DeadLetterPlace, DeadLetters, EndError, GroupFacts, Half, HalfPlace, HandOut,
     Incoming, LATENESS_MILLIS, LiteAction, LiteGroup, LiteNotice, LiteParent, LiteStart, LiteSync, Output, Placed,
-    PollId, ProgressFigures, QueueFigures, RecallError, ReceiveCommand, Refused, ResendError, ResetTarget, Scheduled,
-    SettleError, SubscriptionFigures, TimerAt, TopicFacts, TransactionCheck, Waiting,
+    PollId, ProgressFigures, PullCommand, PullStatus, Pulled, QueueFigures, RecallError, ReceiveCommand, Refused,
+    ResendError, ResetTarget, Scheduled, SettleError, SubscriptionFigures, TimerAt, TopicFacts, TransactionCheck,
+    Waiting,
 };
 pub use halves::{HalfFound, halves};
 pub use lite::lite_topic_of;

@@ -91,6 +91,8 @@ pub enum Load {
     Consumers(QueueId),
     /// Lite topics that a group may not have settled, from this key on.
     LiteBacklog(GroupId, Option<Bytes>),
+    /// Whether a group has been in a queue.
+    HasProgress(GroupId, QueueId),
     /// How a transaction stands.
     Half {
         /// Its half message.
@@ -130,6 +132,8 @@ pub enum Loaded {
         /// Where to begin without a frontier.
         start: QueueOffset,
     },
+    /// For [`Load::HasProgress`].
+    HasProgress(bool),
     /// For [`Load::Message`]; `None` if it was trimmed.
     Message(Option<StoredMessage>),
     /// For [`Load::Filter`]: offsets that match, with a bit per filter.
@@ -284,6 +288,10 @@ pub async fn execute<R: Reader>(reader: &R, load: &Load) -> Result<Loaded, ReadE
             Loaded::LiteBacklog(found.iter().filter_map(|(key, _)| queue(key)).collect(), next)
         }
         Load::Consumers(queue) => Loaded::Consumers(consumers(reader, *queue).await?),
+        Load::HasProgress(group, queue) => {
+            let frontier = reader.get(&keys::frontier(*group, *queue)).await?;
+            Loaded::HasProgress(frontier.is_some_and(|frontier| frontier.image.is_some()))
+        }
         Load::Half { place, with_message } => Loaded::Half(halves::find(reader, *place, *with_message).await?),
     })
 }

@@ -89,6 +89,8 @@ pub struct Progress {
     touched: BTreeSet<u64>,
     frontier_dirty: bool,
     untouched: bool,
+    /// Just made, and nothing has come of it yet.
+    new: bool,
     /// Keys of stored pages and parked messages that a reset made void; removed with the next batch.
     void: Vec<Bytes>,
     /// Waiting slots with a live delivery, and slots that were never handed out.
@@ -125,6 +127,7 @@ impl Progress {
             touched: BTreeSet::new(),
             frontier_dirty: false,
             untouched: false,
+            new: false,
             void: Vec::new(),
             in_flight: 0,
             never_handed_out: 0,
@@ -358,6 +361,7 @@ impl Progress {
     pub fn mark_created(&mut self) {
         self.frontier_dirty = true;
         self.untouched = true;
+        self.new = true;
     }
 
     /// Whether this is the group's first contact with the queue: what retention took before is no loss of its own.
@@ -368,6 +372,32 @@ impl Progress {
     /// From now on, it is.
     pub fn mark_met(&mut self) {
         self.untouched = false;
+    }
+
+    /// Whether the group has just arrived here, and may still begin elsewhere.
+    pub fn is_new(&self) -> bool {
+        self.new
+    }
+
+    /// From now on it may not.
+    pub fn mark_begun(&mut self) {
+        self.new = false;
+    }
+
+    /// What was never handed out below this place is settled; open slots stay. One write, however far it goes.
+    pub fn pass_to(&mut self, below: QueueOffset) {
+        self.next = self.next.max(below);
+        self.frontier_dirty = true;
+        self.untouched = false;
+        self.new = false;
+        self.touched.extend(self.pages.range(..below.0 / PAGE + 1).map(|(&number, _)| number));
+    }
+
+    /// The first place from `from` on that is in flight, waits for its retry, or is on its way to the dead letters.
+    pub fn first_held(&self, from: QueueOffset) -> Option<QueueOffset> {
+        let is_held =
+            |(offset, slot): &(&u64, &Slot)| self.moving.contains(offset) || self.due.contains(&(slot.until, **offset));
+        self.slots.range(from.0..).find(is_held).map(|(&offset, _)| QueueOffset(offset))
     }
 
     /// Everything below is settled, whatever it was: retention has taken it. One write, however far it goes. Gives back how
@@ -387,6 +417,7 @@ impl Progress {
     /// Applies a change and notes it for the batch.
     pub fn apply(&mut self, change: &SlotChange) {
         self.untouched = false;
+        self.new = false;
         self.apply_in_memory(change);
         let (first, count) = match *change {
             SlotChange::Run { first, count, .. } | SlotChange::Close { first, count } => (first.0, count),

@@ -9,9 +9,9 @@
 //! - Only what is durable counts as being there.
 //! - Waits count towards the limit of polls.
 
-use crate::command::{Output, PollId, Refused};
-use crate::shard::{Shard, When};
-use martlet_model::{QueueId, QueueOffset, TopicId, UnixMillis};
+use crate::command::{Output, PollId, PullCommand, Refused};
+use crate::shard::{Shard, When, Work};
+use martlet_model::{GroupId, QueueId, QueueOffset, TopicId, UnixMillis};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One that waits.
@@ -21,6 +21,8 @@ struct Wait<T> {
     from: QueueOffset,
     until: UnixMillis,
     token: T,
+    /// A queue-based member's pull, which goes on when the wait is over.
+    pull: Option<PullCommand>,
 }
 
 /// Those that wait, by number, by the end of their time, and by queue.
@@ -91,21 +93,51 @@ impl<T> Shard<T> {
             return self.reply(token, Output::Refused(Refused::OffsetOutOfRange { index, offset: from, min, max }));
         }
         if durable > from || until <= self.now {
-            return self.replies.push((token, Output::Reached { queue: id, max: durable }, When::Now));
+            return self.replies.push((token, Output::Reached { queue: id, min, max: durable }, When::Now));
         }
         if self.polls_waiting() >= self.options.polls_max {
             return self.refuse_now(token, Refused::PollsFull { limit: self.options.polls_max });
         }
-        self.waits.put(poll, Wait { topic, queue: id, from, until, token });
+        self.waits.put(poll, Wait { topic, queue: id, from, until, token, pull: None });
+    }
+
+    /// A pull that has found nothing waits.
+    pub(crate) fn wait_to_pull(&mut self, queue: QueueId, pull: PullCommand, from: QueueOffset, token: T) {
+        if self.polls_waiting() >= self.options.polls_max {
+            return self.refuse_now(token, Refused::PollsFull { limit: self.options.polls_max });
+        }
+        let (poll, topic, until) = (pull.poll, pull.topic, pull.until);
+        self.waits.put(poll, Wait { topic, queue, from, until, token, pull: Some(pull) });
+    }
+
+    /// Takes out the pulls of a group that wait at a queue.
+    pub(crate) fn take_pulls(&mut self, queue: QueueId, group: GroupId) -> Vec<(PullCommand, T)> {
+        let is_its_own = |wait: &Wait<T>| wait.pull.as_ref().is_some_and(|pull| pull.group == group);
+        let mut polls = self.waits.of_queue(queue);
+        polls.retain(|poll| self.waits.waiting.get(poll).is_some_and(is_its_own));
+        let taken = polls.into_iter().filter_map(|poll| self.waits.take(poll));
+        taken.filter_map(|wait| Some((wait.pull?, wait.token))).collect()
+    }
+
+    /// A wait is over: the queue reaches as far as this.
+    fn end_wait(&mut self, wait: Wait<T>, max: QueueOffset) {
+        match wait.pull {
+            Some(pull) => self.handle(Work::PullAgain { pull, token: wait.token }),
+            None => {
+                let queue = wait.queue;
+                let min = self.queues.get(&queue).map_or(max, |queue| queue.min);
+                self.replies.push((wait.token, Output::Reached { queue, min, max }, When::Now));
+            }
+        }
     }
 
     /// Everything of a queue below this place is durable now.
     pub(crate) fn reached(&mut self, queue: QueueId, max: QueueOffset) {
         for poll in self.waits.of_queue(queue) {
             if self.waits.waiting.get(&poll).is_some_and(|wait| wait.from < max)
-                && let Some(Wait { token, .. }) = self.waits.take(poll)
+                && let Some(wait) = self.waits.take(poll)
             {
-                self.replies.push((token, Output::Reached { queue, max }, When::Now));
+                self.end_wait(wait, max);
             }
         }
     }
@@ -113,8 +145,21 @@ impl<T> Shard<T> {
     /// Ends the waits whose time is over.
     pub(crate) fn end_waits(&mut self) {
         while let Some(&(_, poll)) = self.waits.ends.first().filter(|(until, _)| *until <= self.now) {
-            let Some(Wait { queue, from, token, .. }) = self.waits.take(poll) else { return };
-            self.replies.push((token, Output::Reached { queue, max: from }, When::Now));
+            let Some(wait) = self.waits.take(poll) else { return };
+            let from = wait.from;
+            self.end_wait(wait, from);
+        }
+    }
+
+    /// The group is gone.
+    pub(crate) fn refuse_pulls(&mut self, group: GroupId) {
+        let of_group = |wait: &Wait<T>| wait.pull.as_ref().is_some_and(|pull| pull.group == group);
+        let polls: Vec<PollId> =
+            self.waits.waiting.iter().filter(|(_, wait)| of_group(wait)).map(|(&poll, _)| poll).collect();
+        for poll in polls {
+            if let Some(wait) = self.waits.take(poll) {
+                self.reply(wait.token, Output::Refused(Refused::GroupGone));
+            }
         }
     }
 

@@ -116,6 +116,9 @@ impl<T> Shard<T> {
         let (Some(queue), Some(progress)) = (self.queues.get(&queue), self.progress.get(&(group, queue))) else {
             return 0;
         };
+        if self.is_owned(group, queue.id) {
+            return 0;
+        }
         let untouched = queue.durable.0.saturating_sub(progress.next().0.max(queue.min.0));
         let room = self.options.open_slots_max.saturating_sub(progress.open_slots()) as u64;
         progress.available() + untouched.min(room)
@@ -146,7 +149,10 @@ impl<T> Shard<T> {
         let by = if by_priority { 0 } else { start % queues.len() };
         queues.rotate_left(by);
         queues.retain(|&queue| self.queues.contains_key(&queue) && self.progress.contains_key(&(group, queue)));
+        queues.retain(|&queue| !self.is_owned(group, queue));
         for &queue in &queues {
+            self.pass_by_owner(group, queue);
+            self.progress.get_mut(&(group, queue)).into_iter().for_each(|progress| progress.mark_begun());
             self.clamp(group, queue);
         }
         self.keep_filter_live((topic, group), bit);

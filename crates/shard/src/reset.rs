@@ -69,6 +69,9 @@ impl<T> Shard<T> {
             }
             moved.push((index, from, if is_commit { progress.committed() } else { to }));
             self.note_changed(group, id);
+            if !is_commit {
+                self.note_moved(group, id, to);
+            }
         }
         self.stirred.insert((topic, group));
         self.reply(token, Output::Reset(moved));

@@ -99,6 +99,11 @@ pub(crate) enum Purpose<T> {
         parent: TopicId,
     },
     Half(HalfPlace),
+    StoredOffset {
+        place: (GroupId, TopicId, u32),
+        client: Option<Arc<str>>,
+        token: T,
+    },
 }
 
 impl<T> Shard<T> {
@@ -129,8 +134,10 @@ impl<T> Shard<T> {
                 if self.topics.get(topic).is_some_and(|topic| topic.facts.by_priority) {
                     touched.extend(self.queues_in_turn(*topic).iter().copied().map(Entity::Queue));
                 } else if let Some(topic) = self.topics.get(topic) {
-                    let groups = messages.iter().filter_map(|message| message.message_group);
-                    touched.extend(groups.filter_map(|group| topic.queue_for(group)).map(Entity::Queue));
+                    let own = messages.iter().filter_map(|message| {
+                        topic.chosen(&message.record).or_else(|| topic.queue_for(message.message_group?))
+                    });
+                    touched.extend(own.map(Entity::Queue));
                     touched.extend(topic.send_queue().map(Entity::Queue));
                 }
             }
@@ -180,6 +187,16 @@ impl<T> Shard<T> {
             Work::Command(Command::Resend { place, .. }) => {
                 touched.extend(self.queue_at(place.topic, place.index).map(Entity::Queue));
             }
+            Work::Command(Command::StoredOffset { topic, index, .. }) => {
+                touched.extend(self.queue_at(*topic, *index).map(Entity::Queue));
+            }
+            Work::Command(Command::Pull { pull, .. }) | Work::PullAgain { pull, .. } => {
+                touched.extend(self.touched_by_pull(pull.group, pull.topic, pull.index));
+            }
+            Work::Command(Command::CommitOffset { group, topic, index, .. })
+            | Work::StoredOffset { place: (group, topic, index), .. } => {
+                touched.extend(self.touched_by_pull(*group, *topic, *index));
+            }
             Work::Command(Command::Reset { group, topic, targets, .. }) => {
                 let queues = self.reset_queues(*topic, targets);
                 touched.extend(queues.iter().flat_map(|&id| [Entity::Queue(id), Entity::Progress(*group, id)]));
@@ -202,6 +219,11 @@ impl<T> Shard<T> {
 
     pub(crate) fn queue_at(&self, topic: TopicId, index: u32) -> Option<QueueId> {
         self.topics.get(&topic)?.queues.get(index as usize).copied()
+    }
+
+    fn touched_by_pull(&self, group: GroupId, topic: TopicId, index: u32) -> Vec<Entity> {
+        let queue = self.queue_at(topic, index);
+        queue.map_or_else(Vec::new, |id| vec![Entity::Queue(id), Entity::Progress(group, id)])
     }
 
     fn touched_by_poll(&self, topic: TopicId, group: GroupId) -> impl Iterator<Item = Entity> {
@@ -395,6 +417,14 @@ impl<T> Shard<T> {
                 let reason = result.err().map_or_else(String::new, |error| error.to_string());
                 self.half_unknown(place, &reason);
             }
+            (Purpose::StoredOffset { place, client, token }, Ok(Loaded::HasProgress(found))) => match found {
+                true => self.handle(Work::StoredOffset { place, client, token }),
+                false => self.stored_offset_found(place, client, false, token),
+            },
+            (Purpose::StoredOffset { token, .. }, result) => {
+                let reason = result.err().map_or_else(String::new, |error| error.to_string());
+                self.reply(token, Output::Refused(Refused::ReadFailed(reason)));
+            }
             (Purpose::Recall { topic, at }, Ok(Loaded::Timer { there, message })) => {
                 self.recall_loaded(topic, at, Ok((there, message)));
             }
@@ -483,6 +513,7 @@ impl<T> Shard<T> {
         let is_it = |work: &mut Work<T>| match work {
             Work::Command(Command::Receive { receive, .. }) => receive.poll == poll,
             Work::Command(Command::AwaitOffset { poll: waiting, .. }) => *waiting == poll,
+            Work::Command(Command::Pull { pull, .. }) | Work::PullAgain { pull, .. } => pull.poll == poll,
             _ => false,
         };
         for works in self.awaiting.values_mut() {
@@ -523,8 +554,13 @@ impl<T> Shard<T> {
                 | Command::Unresolved { token, .. }
                 | Command::Resend { token, .. }
                 | Command::AwaitOffset { token, .. }
+                | Command::Pull { token, .. }
+                | Command::CommitOffset { token, .. }
+                | Command::StoredOffset { token, .. }
                 | Command::Reset { token, .. },
             )
+            | Work::PullAgain { token, .. }
+            | Work::StoredOffset { token, .. }
             | Work::DescribeGroup { token, .. } => Some(token),
             Work::Command(_) => None,
         };

@@ -19,8 +19,8 @@ impl<T> Shard<T> {
         }
     }
 
-    /// Appends messages: by priority to its queue, of a message group to its queue, all others to one queue, the topic's
-    /// next in turn.
+    /// Appends messages: by priority to its queue, to the queue its sender chose, of a message group to its queue, all others
+    /// to one queue, the topic's next in turn.
     pub(crate) fn send(&mut self, topic: TopicId, messages: Vec<Incoming>, deadline: Option<UnixMillis>, token: T) {
         if deadline.is_some_and(|deadline| deadline < self.now) {
             return self.refuse_now(token, Refused::DeadlinePassed);
@@ -37,15 +37,19 @@ impl<T> Shard<T> {
         let Some(queue) = entry.send_queue() else {
             return self.reply(token, Output::Refused(Refused::NotWritable));
         };
+        let mut in_turn = false;
         let queues: Vec<QueueId> = messages
             .iter()
             .map(|message| match entry.facts.by_priority {
                 true => entry.level(priority_of(&message.record)),
-                false => message.message_group.and_then(|group| entry.queue_for(group)),
+                false => entry.chosen(&message.record).or_else(|| entry.queue_for(message.message_group?)),
             })
-            .map(|own| own.unwrap_or(queue))
+            .map(|own| {
+                in_turn |= own.is_none();
+                own.unwrap_or(queue)
+            })
             .collect();
-        if messages.iter().any(|message| message.message_group.is_none()) {
+        if in_turn {
             entry.next_send = entry.next_send.wrapping_add(1);
         }
         let appended = queues.into_iter().zip(messages);

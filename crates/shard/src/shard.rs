@@ -9,6 +9,7 @@ use crate::halves::{HalfBuckets, HalfFound};
 use crate::keys;
 use crate::lite::{LOOKS_MAX as LITE_LOOKS_MAX, Lite};
 use crate::load::{LiteFound, Load, LoadId, scan_all};
+use crate::owners::Owners;
 use crate::priority::Levels;
 use crate::progress::{Progress, SlotChange};
 use crate::pull::Waits;
@@ -138,6 +139,17 @@ pub(crate) enum Work<T> {
         parent: TopicId,
         groups: Vec<GroupId>,
     },
+    /// A pull that waited goes on.
+    PullAgain {
+        pull: PullCommand,
+        token: T,
+    },
+    /// A group's progress in a queue is resident: say where it is.
+    StoredOffset {
+        place: (GroupId, TopicId, u32),
+        client: Option<Arc<str>>,
+        token: T,
+    },
     /// Do what is to be done with a half message; queues of its topic are resident now.
     Half {
         place: HalfPlace,
@@ -191,6 +203,7 @@ pub struct Shard<T> {
     pub(crate) poll_places: BTreeMap<PollId, (TopicId, GroupId)>,
     pub(crate) poll_ends: BTreeSet<(UnixMillis, PollId)>,
     pub(crate) waits: Waits<T>,
+    pub(crate) owners: Owners,
     /// Polls whose time is over and that are answered after these reads.
     overdue: BTreeMap<PollId, Vec<LoadId>>,
     /// Groups and topics whose polls may be served now.
@@ -321,6 +334,7 @@ impl<T> Shard<T> {
             poll_places: BTreeMap::new(),
             poll_ends: BTreeSet::new(),
             waits: Waits::default(),
+            owners: Owners::default(),
             overdue: BTreeMap::new(),
             stirred: BTreeSet::new(),
             awaiting: BTreeMap::new(),
@@ -419,6 +433,8 @@ impl<T> Shard<T> {
             Work::LiteSubscribe { sync, found, token } => self.subscribe_lite_at(&sync, &found, token),
             Work::LiteExpire { at, groups, .. } => self.expire_lite(at, &groups),
             Work::Half { place, found } => self.work_on_half(place, *found),
+            Work::PullAgain { pull, token } => self.pull(pull, true, token),
+            Work::StoredOffset { place, client, token } => self.stored_offset_found(place, client, true, token),
         }
     }
 
@@ -486,6 +502,33 @@ impl<T> Shard<T> {
             Command::AwaitOffset { poll, topic, index, from, until, token } => {
                 self.await_offset(poll, (topic, index), from, until, token);
             }
+            Command::Pull { pull, token } => self.pull(pull, false, token),
+            Command::PullTold { group, place: (topic, index), client, next } => {
+                self.pull_told(group, (topic, index), &client, next);
+            }
+            Command::PlaceOf { queue, token } => {
+                let place = self.topic_of.get(&queue).copied().zip(self.index_of(queue));
+                self.reply(token, Output::PlaceOf(place));
+            }
+            Command::CommitOffset { group, topic, index, offset, client, token } => {
+                self.commit_offset(group, (topic, index), offset, client.as_deref(), token);
+            }
+            Command::StoredOffset { group, topic, index, client, token } => {
+                self.stored_offset((group, topic, index), client, token);
+            }
+            Command::LockQueues { group, client, queues, token } => {
+                let locked = self.lock_queues(group, &client, &queues);
+                self.reply(token, Output::Locked(locked));
+            }
+            Command::UnlockQueues { group, client, queues, token } => {
+                self.unlock_queues(group, &client, &queues);
+                self.reply(token, Output::Done);
+            }
+            Command::DescribeLocks { group, token } => {
+                let locked = self.locked_queues(group);
+                self.reply(token, Output::Locked(locked));
+            }
+            Command::MemberGone { group, client } => self.member_gone(group, &client),
             Command::DropOldest { bytes } => self.drop_oldest(bytes),
             Command::Loaded { id, result } => self.loaded(id, result),
         }
@@ -556,6 +599,7 @@ impl<T> Shard<T> {
     pub(crate) fn tick(&mut self, pause_deletion: bool) {
         self.deletion_paused = pause_deletion;
         self.lapse_due();
+        self.end_owners();
         // A poll whose time is over still gets what is there.
         self.serve_stirred();
         while let Some(&(at, poll)) = self.poll_ends.first() {
@@ -662,7 +706,8 @@ impl<T> Shard<T> {
         // While deletion pauses, look now and then whether it goes on.
         let expiry = expiry.map(|at| if self.deletion_paused { at.max(self.now.plus(PAUSED_MILLIS)) } else { at });
         let lease = self.lite.leases.first().map(|entry| entry.0);
-        [due, poll, expiry, lease, self.next_timer(), self.waits.first_end()].into_iter().flatten().min()
+        let owner = self.owners.first_end();
+        [due, poll, expiry, lease, owner, self.next_timer(), self.waits.first_end()].into_iter().flatten().min()
     }
 
     pub(crate) fn has_changes(&self) -> bool {

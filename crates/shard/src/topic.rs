@@ -2,7 +2,7 @@
 
 use crate::command::TopicFacts;
 use crate::priority::priority_of;
-use martlet_model::QueueId;
+use martlet_model::{QueueId, record};
 
 pub(crate) struct Topic {
     pub facts: TopicFacts,
@@ -34,12 +34,19 @@ impl Topic {
         self.queues.get(self.facts.write_queues.checked_sub(1)?.min(priority) as usize).copied()
     }
 
+    /// The queue that a record's sender chose, if messages can be sent to it.
+    pub fn chosen(&self, record: &[u8]) -> Option<QueueId> {
+        let index = record::chosen_queue(record).filter(|&index| index < self.facts.write_queues)?;
+        self.queues.get(index as usize).copied()
+    }
+
     /// Where this record goes, of this message group or the next one without a group.
     pub fn queue_for_message(&self, group: Option<u64>, record: &[u8]) -> Option<QueueId> {
         if self.facts.by_priority {
             return self.level(priority_of(record));
         }
-        group.and_then(|group| self.queue_for(group)).or_else(|| self.send_queue())
+        let own = self.chosen(record).or_else(|| self.queue_for(group?));
+        own.or_else(|| self.send_queue())
     }
 
     /// The queues messages are received from.

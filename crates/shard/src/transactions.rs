@@ -267,8 +267,11 @@ impl<T> Shard<T> {
         let terms = crate::delay::terms_of(topic, &record);
         let message_group = message_group_of(&record);
         let message = Incoming { record, terms, message_group, lite_topic: None };
-        let group_queue = self.topics.get(&topic).and_then(|topic| topic.queue_for(message_group?));
-        match group_queue {
+        let own_queue = self
+            .topics
+            .get(&topic)
+            .and_then(|topic| topic.chosen(&message.record).or_else(|| topic.queue_for(message_group?)));
+        match own_queue {
             Some(queue) => self.append(queue, message).is_some(),
             None => self.append_in_turn(topic, message).is_some(),
         }

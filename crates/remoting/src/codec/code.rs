@@ -84,6 +84,88 @@ pub mod request {
     pub const RECALL_MESSAGE: i32 = 370;
     /// Queues that a member should read.
     pub const QUERY_ASSIGNMENT: i32 = 400;
+    /// Settings of all topics.
+    pub const GET_ALL_TOPIC_CONFIG: i32 = 21;
+    /// Settings of the broker.
+    pub const GET_BROKER_CONFIG: i32 = 26;
+    /// Figures of the broker.
+    pub const GET_BROKER_RUNTIME_INFO: i32 = 28;
+    /// Settings of all groups.
+    pub const GET_ALL_SUBSCRIPTIONGROUP_CONFIG: i32 = 201;
+    /// Connections with a producer of a group.
+    pub const GET_PRODUCER_CONNECTION_LIST: i32 = 204;
+    /// Topics of a cluster.
+    pub const GET_TOPICS_BY_CLUSTER: i32 = 224;
+    /// Groups that consume a topic.
+    pub const QUERY_TOPIC_CONSUME_BY_WHO: i32 = 300;
+    /// Topics that are not users' own.
+    pub const GET_SYSTEM_TOPIC_LIST_FROM_BROKER: i32 = 305;
+    /// All producers.
+    pub const GET_ALL_PRODUCER_INFO: i32 = 328;
+    /// Settings of a group.
+    pub const GET_SUBSCRIPTIONGROUP_CONFIG: i32 = 352;
+
+    /// What metrics call the codes, the frequent ones first.
+    pub const NAMES: [(i32, &str); 51] = [
+        (SEND_MESSAGE_V2, "send_message_v2"),
+        (PULL_MESSAGE, "pull_message"),
+        (LITE_PULL_MESSAGE, "lite_pull_message"),
+        (SEND_MESSAGE, "send_message"),
+        (SEND_BATCH_MESSAGE, "send_batch_message"),
+        (UPDATE_CONSUMER_OFFSET, "update_consumer_offset"),
+        (HEART_BEAT, "heart_beat"),
+        (GET_ROUTEINFO_BY_TOPIC, "get_routeinfo_by_topic"),
+        (END_TRANSACTION, "end_transaction"),
+        (QUERY_MESSAGE, "query_message"),
+        (QUERY_CONSUMER_OFFSET, "query_consumer_offset"),
+        (UPDATE_AND_CREATE_TOPIC, "update_and_create_topic"),
+        (SEARCH_OFFSET_BY_TIMESTAMP, "search_offset_by_timestamp"),
+        (GET_MAX_OFFSET, "get_max_offset"),
+        (GET_MIN_OFFSET, "get_min_offset"),
+        (GET_EARLIEST_MSG_STORETIME, "get_earliest_msg_storetime"),
+        (VIEW_MESSAGE_BY_ID, "view_message_by_id"),
+        (UNREGISTER_CLIENT, "unregister_client"),
+        (CONSUMER_SEND_MSG_BACK, "consumer_send_msg_back"),
+        (GET_CONSUMER_LIST_BY_GROUP, "get_consumer_list_by_group"),
+        (CHECK_TRANSACTION_STATE, "check_transaction_state"),
+        (NOTIFY_CONSUMER_IDS_CHANGED, "notify_consumer_ids_changed"),
+        (LOCK_BATCH_MQ, "lock_batch_mq"),
+        (UNLOCK_BATCH_MQ, "unlock_batch_mq"),
+        (CHECK_CLIENT_CONFIG, "check_client_config"),
+        (PUT_KV_CONFIG, "put_kv_config"),
+        (GET_KV_CONFIG, "get_kv_config"),
+        (DELETE_KV_CONFIG, "delete_kv_config"),
+        (GET_BROKER_CLUSTER_INFO, "get_broker_cluster_info"),
+        (UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, "update_and_create_subscriptiongroup"),
+        (GET_TOPIC_STATS_INFO, "get_topic_stats_info"),
+        (GET_CONSUMER_CONNECTION_LIST, "get_consumer_connection_list"),
+        (GET_ALL_TOPIC_LIST_FROM_NAMESERVER, "get_all_topic_list_from_nameserver"),
+        (DELETE_SUBSCRIPTIONGROUP, "delete_subscriptiongroup"),
+        (GET_CONSUME_STATS, "get_consume_stats"),
+        (DELETE_TOPIC_IN_BROKER, "delete_topic_in_broker"),
+        (DELETE_TOPIC_IN_NAMESRV, "delete_topic_in_namesrv"),
+        (INVOKE_BROKER_TO_RESET_OFFSET, "invoke_broker_to_reset_offset"),
+        (GET_TOPIC_CONFIG, "get_topic_config"),
+        (RECALL_MESSAGE, "recall_message"),
+        (QUERY_ASSIGNMENT, "query_assignment"),
+        (GET_ALL_TOPIC_CONFIG, "get_all_topic_config"),
+        (GET_BROKER_CONFIG, "get_broker_config"),
+        (GET_BROKER_RUNTIME_INFO, "get_broker_runtime_info"),
+        (GET_ALL_SUBSCRIPTIONGROUP_CONFIG, "get_all_subscriptiongroup_config"),
+        (GET_PRODUCER_CONNECTION_LIST, "get_producer_connection_list"),
+        (GET_TOPICS_BY_CLUSTER, "get_topics_by_cluster"),
+        (QUERY_TOPIC_CONSUME_BY_WHO, "query_topic_consume_by_who"),
+        (GET_SYSTEM_TOPIC_LIST_FROM_BROKER, "get_system_topic_list_from_broker"),
+        (GET_ALL_PRODUCER_INFO, "get_all_producer_info"),
+        (GET_SUBSCRIPTIONGROUP_CONFIG, "get_subscriptiongroup_config"),
+    ];
+    /// What metrics call all other codes.
+    pub const OTHER: &str = "other";
+
+    /// What metrics call a code.
+    pub fn name(code: i32) -> &'static str {
+        NAMES.iter().find(|(known, _)| *known == code).map_or(OTHER, |(_, name)| name)
+    }
 }
 
 /// Codes of answers.
@@ -116,6 +198,8 @@ pub mod response {
     pub const SUBSCRIPTION_PARSE_FAILED: i32 = 23;
     /// No member of the group has subscribed to this.
     pub const SUBSCRIPTION_NOT_EXIST: i32 = 24;
+    /// A newer heartbeat is to come.
+    pub const SUBSCRIPTION_NOT_LATEST: i32 = 25;
     /// No such group.
     pub const SUBSCRIPTION_GROUP_NOT_EXIST: i32 = 26;
     /// A field is wrong.
@@ -124,6 +208,32 @@ pub mod response {
     pub const CONSUMER_NOT_ONLINE: i32 = 206;
     /// What is asked for is not possible any more.
     pub const ILLEGAL_OPERATION: i32 = 604;
+
+    /// What metrics call a code.
+    pub fn name(code: i32) -> &'static str {
+        match code {
+            SUCCESS => "success",
+            SYSTEM_ERROR => "system_error",
+            SYSTEM_BUSY => "system_busy",
+            REQUEST_CODE_NOT_SUPPORTED => "request_code_not_supported",
+            MESSAGE_ILLEGAL => "message_illegal",
+            SERVICE_NOT_AVAILABLE => "service_not_available",
+            NO_PERMISSION => "no_permission",
+            TOPIC_NOT_EXIST => "topic_not_exist",
+            PULL_NOT_FOUND => "pull_not_found",
+            PULL_RETRY_IMMEDIATELY => "pull_retry_immediately",
+            PULL_OFFSET_MOVED => "pull_offset_moved",
+            QUERY_NOT_FOUND => "query_not_found",
+            SUBSCRIPTION_PARSE_FAILED => "subscription_parse_failed",
+            SUBSCRIPTION_NOT_EXIST => "subscription_not_exist",
+            SUBSCRIPTION_NOT_LATEST => "subscription_not_latest",
+            SUBSCRIPTION_GROUP_NOT_EXIST => "subscription_group_not_exist",
+            INVALID_PARAMETER => "invalid_parameter",
+            CONSUMER_NOT_ONLINE => "consumer_not_online",
+            ILLEGAL_OPERATION => "illegal_operation",
+            _ => "other",
+        }
+    }
 }
 
 /// The code a client means: binary headers hold 16 bits, which cut off the codes from 200,000 on.

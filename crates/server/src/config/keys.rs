@@ -48,6 +48,10 @@ fn number(text: &str, range: RangeInclusive<u32>) -> Option<u32> {
     text.replace('_', "").parse().ok().filter(|number| range.contains(number))
 }
 
+fn listen_or_off(text: &str) -> Option<Option<Listen>> {
+    if text == "off" { Some(None) } else { Listen::parse(text).map(Some) }
+}
+
 fn flag(text: &str) -> Option<bool> {
     match text {
         "true" => Some(true),
@@ -75,6 +79,7 @@ fn path(text: &str) -> Option<std::path::PathBuf> {
 }
 
 const ADDRESS: &str = "IP:PORT, localhost:PORT, or a PORT on all interfaces";
+const ADDRESS_OR_OFF: &str = "IP:PORT, localhost:PORT, a PORT on all interfaces, or off";
 const DIAL: &str = "HOST or HOST:PORT, with a name or an IP address";
 const NAME: &str = "1 to 64 letters, digits, '_', '-' and '.'";
 const BOOL: &str = "true or false";
@@ -118,6 +123,28 @@ pub const KEYS: &[Key] = &[
         set: |config, text| put(&mut config.grpc_listen, Listen::parse(text)),
     },
     Key {
+        name: "nameserver_listen",
+        section: "Where things are",
+        placeholder: "ADDRESS",
+        default: "0.0.0.0:9876",
+        meaning: "Where 4.x and 5.x TCP clients, mqadmin and dashboards expect the name server, with TLS or plaintext.",
+        cost: "As for grpc_listen. This port takes whatever remoting_listen takes, too; off if no such client is to come.",
+        accepts: ADDRESS_OR_OFF,
+        reference: "listenPort (name server)",
+        set: |config, text| put(&mut config.nameserver_listen, listen_or_off(text)),
+    },
+    Key {
+        name: "remoting_listen",
+        section: "Where things are",
+        placeholder: "ADDRESS",
+        default: "0.0.0.0:10911",
+        meaning: "Where TCP clients expect the broker, with TLS or plaintext; two ports below it, too, for old clients that go there.",
+        cost: "As for grpc_listen. Off, the name server's port is told to clients for this one.",
+        accepts: ADDRESS_OR_OFF,
+        reference: "listenPort (broker)",
+        set: |config, text| put(&mut config.remoting_listen, listen_or_off(text)),
+    },
+    Key {
         name: "admin_listen",
         section: "Where things are",
         placeholder: "ADDRESS",
@@ -133,7 +160,7 @@ pub const KEYS: &[Key] = &[
         section: "Where things are",
         placeholder: "HOST[:PORT]",
         default: "",
-        meaning: "What clients are told to dial, on every listener.",
+        meaning: "What clients are told to dial, on every listener; the port is that of the gRPC listener.",
         cost: "Unset, clients are told the address they came by, which works behind Docker and NAT as it is. Set it \
                when their first connection goes through something that their later ones should not.",
         accepts: DIAL,
@@ -150,6 +177,18 @@ pub const KEYS: &[Key] = &[
         accepts: DIAL,
         reference: "localServeAddr (proxy)",
         set: |config, text| put(&mut config.grpc_advertise, Advertise::parse(text)),
+    },
+    Key {
+        name: "remoting_advertise",
+        section: "Where things are",
+        placeholder: "HOST[:PORT]",
+        default: "",
+        meaning: "What TCP clients are told to dial, if it differs from advertise. A name is looked up at the start: ids of messages \
+                  carry its address.",
+        cost: "For a load balancer or a port mapping of this listener alone.",
+        accepts: DIAL,
+        reference: "brokerIP1",
+        set: |config, text| put(&mut config.remoting_advertise, Advertise::parse(text)),
     },
     Key {
         name: "broker_name",

@@ -40,9 +40,12 @@ pub struct Config {
     pub broker_name: String,
     pub cluster_name: String,
     pub grpc_listen: Listen,
+    pub nameserver_listen: Option<Listen>,
+    pub remoting_listen: Option<Listen>,
     pub admin_listen: Listen,
     pub advertise: Advertise,
     pub grpc_advertise: Advertise,
+    pub remoting_advertise: Advertise,
     pub tls_cert: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
     pub auto_create_topics: bool,
@@ -75,9 +78,12 @@ impl Default for Config {
             broker_name: "broker-a".into(),
             cluster_name: "DefaultCluster".into(),
             grpc_listen: Listen::any(8081),
+            nameserver_listen: Some(Listen::any(9876)),
+            remoting_listen: Some(Listen::any(10911)),
             admin_listen: Listen::any(8082),
             advertise: Advertise::AsDialled,
             grpc_advertise: Advertise::AsDialled,
+            remoting_advertise: Advertise::AsDialled,
             tls_cert: None,
             tls_key: None,
             auto_create_topics: true,
@@ -106,6 +112,14 @@ impl Config {
         match &self.grpc_advertise {
             Advertise::AsDialled => &self.advertise,
             own => own,
+        }
+    }
+
+    /// What TCP clients are told to dial: their own, or the host of the common one, whose port is another listener's.
+    pub fn remoting_advertised(&self) -> Advertise {
+        match (&self.remoting_advertise, &self.advertise) {
+            (Advertise::AsDialled, Advertise::Host { host, .. }) => Advertise::Host { host: host.clone(), port: None },
+            (own, _) => own.clone(),
         }
     }
 }

@@ -78,6 +78,7 @@ fn snapshot() -> Snapshot {
             disagreement: None,
         }],
         group_count: 1,
+        remoting: Some(RemotingFigures { connections: 3, inbound: (1, 2), latencies: Vec::new() }),
         grpc: Some(GrpcFigures {
             connections: 3,
             polls: 2,

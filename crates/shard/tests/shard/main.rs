@@ -21,6 +21,7 @@ mod ordered;
 mod ordered_faults;
 mod priority;
 mod pull;
+mod queue_based;
 mod refusals;
 mod renewal;
 mod resend;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 pub mod lite;
+pub mod queues;
 
 pub const START: UnixMillis = UnixMillis(1_800_000_000_000);
 const SHARD: u32 = 7;

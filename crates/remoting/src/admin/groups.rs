@@ -1,0 +1,200 @@
+//! Groups: made, changed, deleted, described; who is connected.
+
+use super::{data_version, invalid, queue_json};
+use crate::answer::{Answer, Denied};
+use crate::codec::code::response;
+use crate::codec::fields::Fields;
+use crate::codec::json::Json;
+use crate::front::Front;
+use martlet_broker::{GroupSettings, GroupStatus, Refusal};
+use martlet_model::group::DeliveryOrder;
+use martlet_model::{Filter, GroupConfig, RetryBackoff};
+
+/// What clients know as the version of 5.0.0; clients of other protocols have none of these numbers.
+const OTHER_CLIENTS_VERSION: i32 = 413;
+
+fn group_json(group: &GroupConfig) -> Json {
+    let policy = match &group.retry.backoff {
+        RetryBackoff::Customized(waits) => Json::object([
+            ("customizedRetryPolicy", Json::object([("next", Json::list(waits.iter().copied()))])),
+            ("type", "CUSTOMIZED".into()),
+        ]),
+        RetryBackoff::Exponential { initial_millis, max_millis, multiplier } => Json::object([
+            (
+                "exponentialRetryPolicy",
+                Json::object([
+                    ("initial", (*initial_millis).into()),
+                    ("max", (*max_millis).into()),
+                    ("multiplier", (multiplier.round() as i64).into()),
+                ]),
+            ),
+            ("type", "EXPONENTIAL".into()),
+        ]),
+    };
+    Json::object([
+        ("attributes", Json::Object(Vec::new())),
+        ("brokerId", 0.into()),
+        ("consumeBroadcastEnable", true.into()),
+        ("consumeEnable", true.into()),
+        ("consumeFromMinEnable", true.into()),
+        ("consumeMessageOrderly", (group.order == DeliveryOrder::Fifo).into()),
+        ("consumeTimeoutMinute", 15.into()),
+        ("groupName", group.name.as_str().into()),
+        ("groupRetryPolicy", policy),
+        ("groupSysFlag", 0.into()),
+        ("notifyConsumerIdsChangedEnable", true.into()),
+        ("retryMaxTimes", group.retry.max_attempts.saturating_sub(1).into()),
+        ("retryQueueNums", 1.into()),
+        ("whichBrokerWhenConsumeSlowly", 1.into()),
+    ])
+}
+
+impl Front {
+    /// Creates or changes a group.
+    pub(crate) async fn update_group(&self, body: &[u8]) -> Result<Answer, Denied> {
+        let said = Json::parse(body, "body")?;
+        let name = said.text("groupName").ok_or_else(|| invalid("field groupName is missing"))?;
+        if said.text("consumeEnable") == Some("false") {
+            return Err(invalid("consumeEnable false is not something that this broker can do"));
+        }
+        if matches!(said.get("attributes"), Some(Json::Object(entries)) if !entries.is_empty()) {
+            return Err(invalid("attributes of groups are set with martlet group create"));
+        }
+        let max_attempts = match said.int("retryMaxTimes") {
+            None => None,
+            // No limit, to these clients.
+            Some(-1) => Some(10_000),
+            Some(times) => match u32::try_from(times) {
+                Ok(times) => Some(times.saturating_add(1)),
+                Err(_) => return Err(invalid(format!("retryMaxTimes {times} is neither -1 nor from 0 on"))),
+            },
+        };
+        let settings = GroupSettings { max_attempts, backoff: backoff(&said)?, ..GroupSettings::default() };
+        match self.broker.known_group(name) {
+            Some(_) => self.broker.update_group(name, settings).await?,
+            None => {
+                let order = said.is_true("consumeMessageOrderly").then_some(DeliveryOrder::Fifo);
+                self.broker.create_group(name, GroupSettings { order, ..settings }).await?
+            }
+        };
+        Ok(Answer::done())
+    }
+
+    /// Deletes a group and its progress.
+    pub(crate) async fn delete_group(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
+        self.broker.delete_group(fields.text("groupName")?).await?;
+        Ok(Answer::done())
+    }
+
+    /// Settings of all groups.
+    pub(crate) fn group_configs(&self) -> Answer {
+        let groups = self.broker.groups();
+        let table = groups.iter().map(|group| (Json::from(group.name.as_str()), group_json(group))).collect();
+        let count = groups.len();
+        Answer::json(&Json::object([
+            ("dataVersion", data_version()),
+            ("forbiddenTable", Json::Object(Vec::new())),
+            ("subscriptionGroupTable", Json::Object(table)),
+        ]))
+        .with("totalGroupNum", count)
+    }
+
+    /// Settings of a group.
+    pub(crate) fn group_config(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
+        let name = fields.text("group")?;
+        let group = self.broker.known_group(name);
+        let group = group.ok_or_else(|| Denied::from(Refusal::GroupNotFound { group: name.to_owned() }))?;
+        Ok(Answer::json(&group_json(&group)))
+    }
+
+    /// How far a group is.
+    pub(crate) async fn consume_stats(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
+        let name = fields.text("consumerGroup")?;
+        let topic = fields.optional("topic").filter(|topic| !topic.is_empty());
+        let status = match self.broker.group_status(name).await {
+            Ok(status) => status,
+            // Nothing is known of it: what tools take for that is an empty table.
+            Err(Refusal::GroupNotFound { .. }) => {
+                return Ok(Answer::json(&Json::object([("offsetTable", Json::Object(Vec::new()))])));
+            }
+            Err(other) => return Err(other.into()),
+        };
+        let shown = status.progress.iter().filter(|progress| topic.is_none_or(|topic| progress.topic == topic));
+        let table = shown.map(|progress| {
+            let handed_out = progress.max_offset.0.saturating_sub(progress.ready);
+            let oldest = match progress.lag_millis {
+                0 => 0,
+                lag => crate::send::now().plus(-lag).0,
+            };
+            let figures = Json::object([
+                ("brokerOffset", progress.max_offset.0.into()),
+                ("consumerOffset", progress.committed.0.into()),
+                ("lastTimestamp", oldest.into()),
+                ("pullOffset", handed_out.max(progress.committed.0).into()),
+            ]);
+            (queue_json(&progress.topic, self.broker.broker_name(), progress.queue), figures)
+        });
+        let table = Json::Object(table.collect());
+        Ok(Answer::json(&Json::object([("consumeTps", Json::Number("0.0".into())), ("offsetTable", table)])))
+    }
+
+    /// Connected consumers of a group and what they subscribe to.
+    pub(crate) async fn consumer_connections(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
+        let name = fields.text("consumerGroup")?;
+        let status = self.broker.group_status(name).await;
+        let offline = || {
+            let remark = format!("consumer group {name} has no connected consumer");
+            Denied::new(response::CONSUMER_NOT_ONLINE, remark)
+        };
+        let status: GroupStatus = match status {
+            Ok(status) if !status.clients.is_empty() => status,
+            Ok(_) | Err(Refusal::GroupNotFound { .. }) => return Err(offline()),
+            Err(other) => return Err(other.into()),
+        };
+        let connections = status.clients.iter().map(|client| {
+            Json::object([
+                ("clientAddr", client.remote.as_str().into()),
+                ("clientId", (&*client.client_id).into()),
+                ("language", client.language.as_str().into()),
+                ("version", client.version.parse().unwrap_or(OTHER_CLIENTS_VERSION).into()),
+            ])
+        });
+        let subscriptions = status.subscriptions.iter().map(|subscription| {
+            let kind = if matches!(*subscription.filter, Filter::Sql(_)) { "SQL92" } else { "TAG" };
+            let shown = Json::object([
+                ("classFilterMode", false.into()),
+                ("expressionType", kind.into()),
+                ("subString", subscription.filter.to_string().into()),
+                ("subVersion", subscription.seen.0.into()),
+                ("topic", subscription.topic.as_str().into()),
+            ]);
+            (Json::from(subscription.topic.as_str()), shown)
+        });
+        Ok(Answer::json(&Json::object([
+            ("connectionSet", Json::List(connections.collect())),
+            ("consumeFromWhere", "CONSUME_FROM_FIRST_OFFSET".into()),
+            ("consumeType", "CONSUME_PASSIVELY".into()),
+            ("messageModel", "CLUSTERING".into()),
+            ("subscriptionTable", Json::Object(subscriptions.collect())),
+        ])))
+    }
+}
+
+/// Waits between deliveries.
+fn backoff(said: &Json) -> Result<Option<RetryBackoff>, Denied> {
+    let Some(policy) = said.get("groupRetryPolicy") else { return Ok(None) };
+    if let Some(custom) = policy.get("customizedRetryPolicy") {
+        let waits: Option<Vec<i64>> = custom.items("next").iter().map(|wait| wait.scalar()?.parse().ok()).collect();
+        let waits = waits.filter(|waits| !waits.is_empty());
+        return match waits {
+            Some(waits) => Ok(Some(RetryBackoff::Customized(waits))),
+            None => Err(invalid("customizedRetryPolicy.next is not a list of milliseconds")),
+        };
+    }
+    let Some(exponential) = policy.get("exponentialRetryPolicy") else { return Ok(None) };
+    let number = |field: &'static str| {
+        exponential.int(field).ok_or_else(|| invalid(format!("exponentialRetryPolicy.{field} is not a number")))
+    };
+    let (initial_millis, max_millis, multiplier) = (number("initial")?, number("max")?, number("multiplier")?);
+    Ok(Some(RetryBackoff::Exponential { initial_millis, max_millis, multiplier: multiplier as f64 }))
+}

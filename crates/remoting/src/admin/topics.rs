@@ -1,0 +1,182 @@
+//! Topics: made, changed, deleted, described.
+
+use super::{data_version, invalid, queue_json};
+use crate::answer::{Answer, Denied};
+use crate::codec::fields::Fields;
+use crate::codec::json::Json;
+use crate::front::Front;
+use crate::route::permission_bits;
+use martlet_broker::{Refusal, TopicSettings};
+use martlet_model::{Permission, TopicConfig, TopicType, names};
+
+/// Name of the attribute that says what a topic takes.
+const MESSAGE_TYPE: &str = "message.type";
+
+/// What attributes say, such as `+message.type=FIFO,+lite.topic.expiration=60`.
+fn attributes(text: &str, settings: &mut TopicSettings) -> Result<(), Denied> {
+    for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+        let shown: String = entry.chars().take(128).collect();
+        let Some((name, value)) = entry.strip_prefix('+').and_then(|entry| entry.split_once('=')) else {
+            return Err(invalid(format!("attributes has {shown:?}, which is not +name=value")));
+        };
+        match (name, value) {
+            (MESSAGE_TYPE, value) => {
+                let known = TopicType::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(value));
+                settings.kind = match (known, value) {
+                    (None, "UNSPECIFIED") => None,
+                    (None, _) => {
+                        return Err(invalid(format!("attribute {MESSAGE_TYPE} is {value:?}, which is no type")));
+                    }
+                    (known, _) => known,
+                };
+            }
+            ("lite.topic.expiration", value) => {
+                let minutes = value.parse().map_err(|_| invalid(format!("attribute {name} is not a number")))?;
+                settings.lite_expire_minutes = Some(minutes);
+            }
+            // What holds here anyway.
+            ("cleanup.policy", "DELETE") | ("queue.type", "SimpleCQ") | ("reserve.time", "-1") => {}
+            _ => return Err(invalid(format!("attributes has {shown:?}, which this broker does not have"))),
+        }
+    }
+    Ok(())
+}
+
+fn permission(bits: i32) -> Result<Permission, Denied> {
+    match bits & 6 {
+        6 => Ok(Permission::ReadWrite),
+        4 => Ok(Permission::Read),
+        2 => Ok(Permission::Write),
+        _ if (0..16).contains(&bits) => Ok(Permission::None),
+        _ => Err(invalid(format!("perm {bits} is not from 0 to 15"))),
+    }
+}
+
+fn topic_json(topic: &TopicConfig) -> Json {
+    let kind = topic.kind.name().to_uppercase();
+    Json::object([
+        ("attributes", Json::object([(MESSAGE_TYPE, kind.into())])),
+        ("order", (topic.kind == TopicType::Fifo).into()),
+        ("perm", permission_bits(topic.permission).into()),
+        ("readQueueNums", topic.read_queues.into()),
+        ("topicFilterType", "SINGLE_TAG".into()),
+        ("topicName", topic.name.as_str().into()),
+        ("topicSysFlag", 0.into()),
+        ("writeQueueNums", topic.write_queues.into()),
+    ])
+}
+
+impl Front {
+    /// Creates or changes a topic.
+    pub(crate) async fn update_topic(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
+        let name = fields.text("topic")?;
+        names::check_topic(name)?;
+        let (read, write) = (fields.i32("readQueueNums")?, fields.i32("writeQueueNums")?);
+        let count =
+            |field: &str, count: i32| u32::try_from(count).map_err(|_| invalid(format!("{field} {count} is negative")));
+        let mut settings = TopicSettings {
+            queues: Some(count("writeQueueNums", write)?),
+            read_queues: Some(count("readQueueNums", read)?),
+            permission: Some(permission(fields.i32("perm")?)?),
+            ..TopicSettings::default()
+        };
+        attributes(fields.optional("attributes").unwrap_or(""), &mut settings)?;
+        match (self.broker.known_topic(name), settings.kind) {
+            (Some(known), kind) => {
+                // What a topic takes stays as it was made.
+                if kind.is_some_and(|kind| kind != known.kind) {
+                    let remark = format!(
+                        "attribute {MESSAGE_TYPE} of topic {name} is {}, and cannot be changed",
+                        known.kind.name()
+                    );
+                    return Err(invalid(remark));
+                }
+                self.broker.update_topic(name, TopicSettings { kind: None, ..settings }).await?
+            }
+            (None, Some(_)) => self.broker.create_topic(name, settings).await?,
+            (None, None) => self.broker.create_untyped_topic(name, settings).await?,
+        };
+        Ok(Answer::done())
+    }
+
+    /// Deletes a topic with its messages.
+    pub(crate) async fn delete_topic(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
+        self.broker.delete_topic(fields.text("topic")?).await?;
+        Ok(Answer::done())
+    }
+
+    /// The name server has no topics of its own: there is nothing to delete.
+    pub(crate) fn delete_route(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
+        fields.text("topic")?;
+        Ok(Answer::done())
+    }
+
+    fn existing(&self, name: &str) -> Result<std::sync::Arc<TopicConfig>, Denied> {
+        self.broker.known_topic(name).ok_or_else(|| Refusal::TopicNotFound { topic: name.to_owned() }.into())
+    }
+
+    /// Settings of a topic. Those of a group's retries are what they are.
+    pub(crate) fn topic_config(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
+        let name = fields.text("topic")?;
+        if let Some(retries) = self.retry_topic(name) {
+            return Ok(Answer::json(&topic_json(&retries)));
+        }
+        Ok(Answer::json(&topic_json(&*self.existing(name)?)))
+    }
+
+    /// The retry topic of a group that exists.
+    fn retry_topic(&self, name: &str) -> Option<TopicConfig> {
+        let group = self.broker.known_group(name.strip_prefix(names::RETRY_PREFIX)?)?;
+        let dead_letters = self.broker.known_topic(&format!("{}{}", names::DEAD_LETTER_PREFIX, group.name))?;
+        Some(TopicConfig { name: name.to_owned(), ..(*dead_letters).clone() })
+    }
+
+    /// Settings of all topics.
+    pub(crate) fn topic_configs(&self) -> Answer {
+        let topics = self.broker.topics();
+        let table = topics.iter().map(|topic| (Json::from(topic.name.as_str()), topic_json(topic))).collect();
+        let count = topics.len();
+        Answer::json(&Json::object([
+            ("dataVersion", data_version()),
+            ("mappingDataVersion", data_version()),
+            ("topicConfigTable", Json::Object(table)),
+        ]))
+        .with("totalTopicNum", count)
+    }
+
+    /// Bounds of a topic's queues.
+    pub(crate) async fn topic_stats(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
+        let name = fields.text("topic")?;
+        if self.retry_topic(name).is_some() && self.broker.known_topic(name).is_none() {
+            return Ok(Answer::json(&Json::object([("offsetTable", Json::Object(Vec::new()))])));
+        }
+        let status = self.broker.topic_status(name).await?;
+        let table = status.queues.iter().map(|queue| {
+            let bounds = Json::object([
+                ("lastUpdateTimestamp", queue.last_store_time.map_or(0, |time| time.0).into()),
+                ("maxOffset", queue.max_offset.0.into()),
+                ("minOffset", queue.min_offset.0.into()),
+            ]);
+            (queue_json(name, self.broker.broker_name(), queue.queue), bounds)
+        });
+        let table = Json::Object(table.collect());
+        Ok(Answer::json(&Json::object([("offsetTable", table), ("topicPutTps", Json::Number("0.0".into()))])))
+    }
+
+    /// Groups that consume a topic, now or before.
+    pub(crate) async fn consumed_by(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
+        let topic = fields.text("topic")?;
+        self.existing(topic)?;
+        let mut groups = Vec::new();
+        for group in self.broker.groups() {
+            // One that is deleted meanwhile is none.
+            let Ok(status) = self.broker.group_status(&group.name).await else { continue };
+            let consumes = status.progress.iter().any(|progress| progress.topic == topic)
+                || status.subscriptions.iter().any(|subscription| subscription.topic == topic);
+            if consumes {
+                groups.push(group.name.clone());
+            }
+        }
+        Ok(Answer::json(&Json::object([("groupList", Json::list(groups))])))
+    }
+}

@@ -1,0 +1,120 @@
+//! What requests are answered, and the one table from refusals to codes.
+
+use crate::codec::DecodeError;
+use crate::codec::code::response;
+use crate::codec::fields::FieldError;
+use crate::codec::json::Json;
+use bytes::Bytes;
+use martlet_broker::{Refusal, ReplyBudget};
+use martlet_model::names::NameError;
+
+/// An answer to a request.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    /// One of [`response`].
+    pub code: i32,
+    /// For people.
+    pub remark: Option<String>,
+    /// Fields by name.
+    pub fields: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
+    /// What messages in it take of the broker's bytes; kept until they are written.
+    pub budget: Option<ReplyBudget>,
+}
+
+impl Answer {
+    /// Done, and nothing to say.
+    pub fn done() -> Self {
+        Self::default()
+    }
+
+    /// Done, with a body in JSON.
+    pub fn json(body: &Json) -> Self {
+        Self { body: Bytes::from(body.to_string()), ..Self::default() }
+    }
+
+    /// Adds a field.
+    pub fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.fields.push((name.to_owned(), value.to_string()));
+        self
+    }
+}
+
+/// A request that is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{remark}")]
+pub(crate) struct Denied {
+    /// One of [`response`].
+    pub code: i32,
+    /// Names field, value and limit.
+    pub remark: String,
+}
+
+impl Denied {
+    pub fn new(code: i32, remark: impl Into<String>) -> Self {
+        Self { code, remark: remark.into() }
+    }
+
+    /// A message that breaks a rule.
+    pub fn illegal(remark: impl Into<String>) -> Self {
+        Self::new(response::MESSAGE_ILLEGAL, remark)
+    }
+
+    /// The reason's name in metrics.
+    pub fn reason(&self) -> &'static str {
+        response::name(self.code)
+    }
+}
+
+impl From<Denied> for Answer {
+    fn from(denied: Denied) -> Self {
+        Self { code: denied.code, remark: Some(denied.remark), ..Self::default() }
+    }
+}
+
+impl From<FieldError> for Denied {
+    fn from(error: FieldError) -> Self {
+        Self::new(response::INVALID_PARAMETER, error.to_string())
+    }
+}
+
+impl From<DecodeError> for Denied {
+    fn from(error: DecodeError) -> Self {
+        Self::new(response::INVALID_PARAMETER, error.to_string())
+    }
+}
+
+impl From<NameError> for Denied {
+    fn from(error: NameError) -> Self {
+        Self::new(response::INVALID_PARAMETER, error.to_string())
+    }
+}
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(code(&refusal), refusal.to_string())
+    }
+}
+
+/// The code that a client is told for a refusal. Producers try another queue or broker on 1, 2, 14, 16 and 17, and give up
+/// on all others, so what will fail again has one of those.
+fn code(refusal: &Refusal) -> i32 {
+    match refusal {
+        Refusal::TopicNotFound { .. } => response::TOPIC_NOT_EXIST,
+        Refusal::GroupNotFound { .. } => response::SUBSCRIPTION_GROUP_NOT_EXIST,
+        Refusal::NotWritable { .. } | Refusal::NotReadable { .. } => response::NO_PERMISSION,
+        Refusal::MessageTypeConflict { .. } => response::MESSAGE_ILLEGAL,
+        Refusal::Filter(_) => response::SUBSCRIPTION_PARSE_FAILED,
+        Refusal::Busy { .. } | Refusal::StoreBehind { .. } => response::SYSTEM_BUSY,
+        Refusal::DiskFull { .. } | Refusal::ShardStopped { .. } | Refusal::ShuttingDown => {
+            response::SERVICE_NOT_AVAILABLE
+        }
+        Refusal::ProducerHandle { .. } | Refusal::NotWaiting { .. } => response::ILLEGAL_OPERATION,
+        Refusal::Name(_) | Refusal::Setting { .. } | Refusal::OffsetOutOfRange { .. } | Refusal::Exists { .. } => {
+            response::INVALID_PARAMETER
+        }
+        Refusal::NotSupported { .. } => response::REQUEST_CODE_NOT_SUPPORTED,
+        _ => response::SYSTEM_ERROR,
+    }
+}

@@ -1,0 +1,193 @@
+//! What all connections share, and which code goes where.
+
+use crate::Limits;
+use crate::answer::{Answer, Denied};
+use crate::codec::code::{request, response};
+use crate::codec::fields::Fields;
+use crate::codec::header::Header;
+use crate::connection::Link;
+use crate::producers::Producers;
+use bytes::Bytes;
+use martlet_broker::Broker;
+use martlet_net::budget::Budget;
+use martlet_net::latency::{Latencies, RpcLatency};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use tokio::sync::watch;
+
+/// Where clients are told to go.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    /// Host and address, if they are not told the one they came by.
+    advertised: Option<(String, SocketAddr)>,
+    /// Port of the broker on this machine.
+    port: u16,
+}
+
+impl Addresses {
+    pub fn new(advertised: Option<(String, SocketAddr)>, port: u16) -> Self {
+        let with_port = |(host, mut address): (String, SocketAddr)| {
+            if address.port() == 0 {
+                address.set_port(port);
+            }
+            (host, address)
+        };
+        Self { advertised: advertised.map(with_port), port }
+    }
+
+    /// The broker's address for this client, as ids of messages carry it.
+    pub fn store_host(&self, link: &Link) -> SocketAddr {
+        match &self.advertised {
+            Some((_, address)) => *address,
+            None => SocketAddr::new(link.local.ip().to_canonical(), self.port),
+        }
+    }
+
+    /// The same, as routes say it.
+    pub fn broker(&self, link: &Link) -> String {
+        match &self.advertised {
+            Some((host, address)) if host.parse::<std::net::IpAddr>().is_err() => {
+                format!("{host}:{}", address.port())
+            }
+            _ => self.store_host(link).to_string(),
+        }
+    }
+}
+
+/// What all connections share.
+pub(crate) struct Front {
+    pub broker: Broker,
+    pub addresses: Addresses,
+    pub limits: Limits,
+    pub inbound: Budget,
+    pub producers: Producers,
+    pub connections: Arc<AtomicUsize>,
+    pub next_link: AtomicU64,
+    pub latencies: Latencies,
+    /// Connections by number, for what is sent to clients unasked.
+    links: Mutex<BTreeMap<u64, Arc<Link>>>,
+    pub started: Instant,
+    stop: watch::Receiver<bool>,
+}
+
+impl Front {
+    pub fn new(broker: Broker, addresses: Addresses, limits: Limits, stop: watch::Receiver<bool>) -> Self {
+        // The largest frame must fit.
+        let inbound = Budget::new(limits.inbound_bytes.max(crate::codec::frame::FRAME_BYTES_MAX + 4));
+        let names: Vec<&'static str> = request::NAMES.iter().map(|(_, name)| *name).chain([request::OTHER]).collect();
+        Self {
+            broker,
+            addresses,
+            limits,
+            inbound,
+            producers: Producers::default(),
+            connections: Arc::default(),
+            next_link: AtomicU64::new(1),
+            latencies: Latencies::of(&names),
+            links: Mutex::default(),
+            started: Instant::now(),
+            stop,
+        }
+    }
+
+    /// Becomes true when the front shuts down.
+    pub fn stopped(&self) -> watch::Receiver<bool> {
+        self.stop.clone()
+    }
+
+    /// A connection has begun.
+    pub fn link_made(&self, link: &Arc<Link>) {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).insert(link.number, link.clone());
+    }
+
+    /// A connection by its number.
+    pub fn link(&self, number: u64) -> Option<Arc<Link>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
+    }
+
+    /// A connection has ended.
+    pub fn link_gone(&self, link: &Arc<Link>) {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(&link.number);
+        self.broker.connection_closed(link.number);
+        for client in self.producers.link_gone(link.number) {
+            self.broker.client_gone(&client);
+        }
+    }
+
+    /// Carries out one request.
+    pub async fn carry_out(&self, link: &Arc<Link>, header: &Header, body: Bytes) -> Result<Answer, Denied> {
+        let fields = Fields::of(header);
+        match header.code {
+            request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE => {
+                self.send(link, header.code, &fields, body).await
+            }
+            request::END_TRANSACTION => self.end_transaction(&fields).await,
+            request::RECALL_MESSAGE => self.recall(&fields).await,
+            request::GET_ROUTEINFO_BY_TOPIC => self.route(link, header, &fields),
+            request::GET_BROKER_CLUSTER_INFO => Ok(self.cluster(link, header)),
+            request::GET_ALL_TOPIC_LIST_FROM_NAMESERVER => Ok(self.topic_list()),
+            request::GET_KV_CONFIG => self.kv_config(&fields),
+            request::PULL_MESSAGE | request::LITE_PULL_MESSAGE => self.pull(link, &fields).await,
+            request::UPDATE_CONSUMER_OFFSET => self.move_group(link, &fields).await,
+            request::QUERY_CONSUMER_OFFSET => self.group_offset(link, &fields).await,
+            request::GET_CONSUMER_LIST_BY_GROUP => self.member_list(&fields),
+            request::LOCK_BATCH_MQ => self.lock_queues(&body, true).await,
+            request::UNLOCK_BATCH_MQ => self.lock_queues(&body, false).await,
+            request::CHECK_CLIENT_CONFIG => self.check_client(&body),
+            request::HEART_BEAT => self.heartbeat(link, header, &body).await,
+            request::UNREGISTER_CLIENT => self.unregister(link, &fields),
+            // Boxed, so that sends do not carry the size of these.
+            _ => Box::pin(self.administer(link, header, &fields, body)).await,
+        }
+    }
+
+    /// Carries out what tools ask.
+    async fn administer(
+        &self,
+        link: &Arc<Link>,
+        header: &Header,
+        fields: &Fields<'_>,
+        body: Bytes,
+    ) -> Result<Answer, Denied> {
+        match header.code {
+            request::QUERY_MESSAGE => self.query_messages(link, fields).await,
+            request::VIEW_MESSAGE_BY_ID => self.view_message(link, fields).await,
+            request::GET_MAX_OFFSET => self.max_offset(fields).await,
+            request::GET_MIN_OFFSET => self.min_offset(fields).await,
+            request::SEARCH_OFFSET_BY_TIMESTAMP => self.offset_by_time(fields).await,
+            request::GET_EARLIEST_MSG_STORETIME => self.earliest_time(fields).await,
+            request::UPDATE_AND_CREATE_TOPIC => self.update_topic(fields).await,
+            request::DELETE_TOPIC_IN_BROKER => self.delete_topic(fields).await,
+            request::DELETE_TOPIC_IN_NAMESRV => self.delete_route(fields),
+            request::GET_TOPIC_CONFIG => self.topic_config(fields),
+            request::GET_ALL_TOPIC_CONFIG => Ok(self.topic_configs()),
+            request::GET_TOPIC_STATS_INFO => self.topic_stats(fields).await,
+            request::GET_TOPICS_BY_CLUSTER => Ok(self.topic_list()),
+            request::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => Ok(self.system_topic_list()),
+            request::QUERY_TOPIC_CONSUME_BY_WHO => self.consumed_by(fields).await,
+            request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => self.update_group(&body).await,
+            request::DELETE_SUBSCRIPTIONGROUP => self.delete_group(fields).await,
+            request::GET_SUBSCRIPTIONGROUP_CONFIG => self.group_config(fields),
+            request::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => Ok(self.group_configs()),
+            request::GET_CONSUME_STATS => self.consume_stats(fields).await,
+            request::GET_CONSUMER_CONNECTION_LIST => self.consumer_connections(fields).await,
+            request::GET_PRODUCER_CONNECTION_LIST => self.producer_connections(fields),
+            request::GET_ALL_PRODUCER_INFO => Ok(self.all_producers()),
+            request::GET_BROKER_RUNTIME_INFO => Ok(self.runtime_info()),
+            request::GET_BROKER_CONFIG => Ok(self.broker_config()),
+            other => {
+                let remark = format!("request code {other} is not supported");
+                Err(Denied::new(response::REQUEST_CODE_NOT_SUPPORTED, remark))
+            }
+        }
+    }
+}
+
+/// All series of latencies.
+pub(crate) fn figures(latencies: &Latencies) -> Vec<RpcLatency> {
+    let waits = |call: &str| matches!(call, "pull_message" | "lite_pull_message");
+    latencies.figures(response::name, waits)
+}

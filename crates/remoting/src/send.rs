@@ -1,0 +1,241 @@
+//! Sends, and recalls of what was sent.
+
+use crate::answer::{Answer, Denied};
+use crate::codec::code::{request, response};
+use crate::codec::fields::{FieldError, Fields};
+use crate::codec::ids;
+use crate::codec::message::decode_batch;
+use crate::connection::Link;
+use crate::front::Front;
+use crate::message_in::{self, Accepted, Request};
+use crate::message_out::REGION;
+use crate::route::CREATING_TOPIC;
+use base64::Engine as _;
+use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use martlet_broker::{Refusal, SendRequest, SentMessage, TopicSettings};
+use martlet_model::{TopicConfig, TopicType, UnixMillis, limits, names};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Messages of a batch. Our own limit: 4 MiB hold so many of 256 bytes.
+const BATCH_MESSAGES_MAX: usize = 16_384;
+/// Longest producer group, in bytes.
+const GROUP_BYTES_MAX: usize = 255;
+/// First word of a recall handle.
+const HANDLE_VERSION: &str = "v1";
+
+/// What a send says besides its messages.
+#[derive(Debug)]
+struct Head<'a> {
+    group: &'a str,
+    topic: &'a str,
+    default_topic: &'a str,
+    default_queues: i32,
+    queue: i32,
+    sys_flag: i32,
+    born: i64,
+    flag: i32,
+    properties: &'a str,
+    is_batch: bool,
+}
+
+impl<'a> Head<'a> {
+    /// With fields of long names.
+    fn long(fields: &Fields<'a>) -> Result<Self, FieldError> {
+        Ok(Self {
+            group: fields.text("producerGroup")?,
+            topic: fields.text("topic")?,
+            default_topic: fields.text("defaultTopic")?,
+            default_queues: fields.i32("defaultTopicQueueNums")?,
+            queue: fields.i32("queueId")?,
+            sys_flag: fields.i32("sysFlag")?,
+            born: fields.i64("bornTimestamp")?,
+            flag: fields.i32("flag")?,
+            properties: fields.optional("properties").unwrap_or(""),
+            is_batch: fields.flag("batch"),
+        })
+    }
+
+    /// With fields of one letter.
+    fn short(fields: &Fields<'a>) -> Result<Self, FieldError> {
+        Ok(Self {
+            group: fields.text("a")?,
+            topic: fields.text("b")?,
+            default_topic: fields.text("c")?,
+            default_queues: fields.i32("d")?,
+            queue: fields.i32("e")?,
+            sys_flag: fields.i32("f")?,
+            born: fields.i64("g")?,
+            flag: fields.i32("h")?,
+            properties: fields.optional("i").unwrap_or(""),
+            is_batch: fields.flag("m"),
+        })
+    }
+}
+
+impl Front {
+    /// Stores messages; answers once they are durable.
+    pub(crate) async fn send(
+        &self,
+        link: &Arc<Link>,
+        code: i32,
+        fields: &Fields<'_>,
+        body: Bytes,
+    ) -> Result<Answer, Denied> {
+        let mut head = match code {
+            request::SEND_MESSAGE => Head::long(fields)?,
+            _ => Head::short(fields)?,
+        };
+        head.is_batch |= code == request::SEND_BATCH_MESSAGE;
+        if head.group.len() > GROUP_BYTES_MAX {
+            let remark = format!("producer group has {} bytes, the limit is {GROUP_BYTES_MAX}", head.group.len());
+            return Err(Denied::illegal(remark));
+        }
+        names::check_topic(head.topic).map_err(|error| Denied::illegal(error.to_string()))?;
+        let topic = self.topic_to_send_to(&head).await?;
+        let queue = queue_of(&head, &topic)?;
+        let now = now();
+        let request = Request {
+            now,
+            peer: &link.peer,
+            kind: topic.kind,
+            queue,
+            sys_flag: head.sys_flag,
+            born: head.born,
+            is_batch: head.is_batch,
+            delay_max: self.broker.options().delay_max_millis,
+            names_bytes: self.broker.cluster_name().len(),
+        };
+        let new_id = || new_unique_key(self.addresses.store_host(link), now);
+        let mut accepted = Vec::new();
+        if head.is_batch {
+            if body.len() > limits::BODY_BYTES_MAX {
+                let (bytes, max) = (body.len(), limits::BODY_BYTES_MAX);
+                return Err(Denied::illegal(format!("the batch has {bytes} bytes, the limit is {max}")));
+            }
+            let batch = decode_batch(&body, BATCH_MESSAGES_MAX).map_err(|error| Denied::illegal(error.to_string()))?;
+            if batch.is_empty() {
+                return Err(Denied::illegal("the batch has no message"));
+            }
+            for one in &batch {
+                accepted.push(message_in::accept(&request, &one.properties, one.flag, &one.body, new_id)?);
+            }
+        } else {
+            accepted.push(message_in::accept(&request, head.properties, head.flag, &body, new_id)?);
+        }
+        drop(body);
+        let id = accepted.first().map(|first| first.message.message_id.clone()).unwrap_or_default();
+        let timer = accepted.first().filter(|first| first.has_timer).and_then(|first| first.message.deliver_at);
+        let messages = accepted.into_iter().map(|Accepted { message, .. }| message).collect();
+        let sent = self.broker.send(SendRequest { topic: head.topic.to_owned(), messages, deadline: None }).await?;
+        self.sent(link, &topic, queue, &sent, id, timer).await
+    }
+
+    /// The topic of a send; made if it is missing and its sender may have it made. It takes what these clients send, of
+    /// whatever type: they know no types of topics.
+    async fn topic_to_send_to(&self, head: &Head<'_>) -> Result<Arc<TopicConfig>, Denied> {
+        if let Some(topic) = self.broker.known_topic(head.topic) {
+            return Ok(topic);
+        }
+        if head.default_topic != CREATING_TOPIC {
+            return Err(Refusal::TopicNotFound { topic: head.topic.to_owned() }.into());
+        }
+        let asked = u32::try_from(head.default_queues).unwrap_or(0);
+        let queues = Some(asked.clamp(1, limits::TOPIC_QUEUES_DEFAULT));
+        let settings = TopicSettings { kind: Some(TopicType::Mixed), queues, ..TopicSettings::default() };
+        let topic = self.broker.topic_or(head.topic, &settings).await?;
+        tracing::info!(topic = head.topic, queues = topic.write_queues, "a send has created a topic");
+        Ok(topic)
+    }
+
+    /// What a sender is told.
+    async fn sent(
+        &self,
+        link: &Link,
+        topic: &TopicConfig,
+        chosen: Option<u32>,
+        sent: &[SentMessage],
+        id: String,
+        timer: Option<UnixMillis>,
+    ) -> Result<Answer, Denied> {
+        let host = self.addresses.store_host(link);
+        let mut offset_ids = String::with_capacity(33 * sent.len());
+        for (n, one) in sent.iter().enumerate() {
+            if n > 0 {
+                offset_ids.push(',');
+            }
+            offset_ids.push_str(&ids::offset_id(host, self.broker.physical_offset(topic, one).await?));
+        }
+        let first = sent.first().cloned().unwrap_or_default();
+        // What waits is in none of the topic's queues yet; clients want the one it was meant for.
+        let queue = if first.waits_at.is_some() { chosen.unwrap_or(0) } else { first.queue };
+        let handle = timer.zip(first.recall_handle.as_ref()).map(|(at, handle)| {
+            let text = format!("{HANDLE_VERSION} {} {} {} {handle}", topic.name, self.broker.broker_name(), at.0);
+            URL_SAFE.encode(text)
+        });
+        let mut answer = Answer::done()
+            .with("msgId", offset_ids)
+            .with("queueId", queue)
+            .with("queueOffset", first.offset)
+            .with("transactionId", id)
+            .with("MSG_REGION", REGION)
+            .with("TRACE_ON", true);
+        if let Some(handle) = handle {
+            answer = answer.with("recallHandle", handle);
+        }
+        Ok(answer)
+    }
+
+    /// Stops a message that waits for its time.
+    pub(crate) async fn recall(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
+        let topic = fields.text("topic")?;
+        let text = fields.text("recallHandle")?;
+        names::check_topic(topic)?;
+        let bad = |what: &str| Denied::new(response::ILLEGAL_OPERATION, format!("field recallHandle {what}"));
+        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| bad("is not base64"))?;
+        let handle = String::from_utf8(bytes).map_err(|_| bad("is not one that this broker gives out"))?;
+        let parts: Vec<&str> = handle.split(' ').collect();
+        let [HANDLE_VERSION, named, broker, _, inner] = parts[..] else {
+            return Err(bad("is not one that this broker gives out"));
+        };
+        if named != topic {
+            return Err(bad("was given out for another topic"));
+        }
+        if broker != self.broker.broker_name() {
+            return Err(bad("was given out by another broker"));
+        }
+        let id = self.broker.recall(topic, inner).await?;
+        Ok(Answer::done().with("msgId", id))
+    }
+}
+
+/// The queue that a send names; `None`: the broker's choice.
+fn queue_of(head: &Head<'_>, topic: &TopicConfig) -> Result<Option<u32>, Denied> {
+    let count = topic.read_queues.max(topic.write_queues);
+    match u32::try_from(head.queue) {
+        Err(_) => Ok(None),
+        Ok(queue) if queue < count => Ok(Some(queue)),
+        Ok(queue) => {
+            let remark = format!("queueId {queue} is not one of topic {}, which has {count} queues", topic.name);
+            Err(Denied::new(response::INVALID_PARAMETER, remark))
+        }
+    }
+}
+
+pub(crate) fn now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// An id for a message that came without one: as clients make theirs, of address, process, time and a counter.
+fn new_unique_key(host: std::net::SocketAddr, now: UnixMillis) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let ip = match host.ip() {
+        std::net::IpAddr::V4(ip) => u32::from(ip),
+        std::net::IpAddr::V6(ip) => u128::from(ip) as u32,
+    };
+    let (process, count) = (std::process::id() as u16, NEXT.fetch_add(1, Ordering::Relaxed));
+    format!("{ip:08X}{process:04X}{:012X}{count:08X}", now.0 as u64 & 0xffff_ffff_ffff)
+}

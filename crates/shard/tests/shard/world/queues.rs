@@ -1,0 +1,109 @@
+//! Queue-based members: clients that pull queues and commit offsets.
+
+use super::World;
+use martlet_model::{QueueOffset, TopicId};
+use martlet_shard::{Command, Output, PollId, PullCommand, PullStatus, Pulled, Refused};
+use std::sync::Arc;
+
+/// What a pull brought: its status, where to go on, and the places to read.
+pub type Answer = (PullStatus, u64, Vec<u64>);
+
+/// A member of a group, pulling one queue.
+#[derive(Clone)]
+pub struct Puller {
+    pub group: &'static str,
+    pub topic: TopicId,
+    pub queue: u32,
+    pub client: Arc<str>,
+}
+
+impl World {
+    /// A member of a group that pulls queue 0 of a topic.
+    pub fn puller(&self, group: &'static str, topic: &str, client: &str) -> Puller {
+        Puller { group, topic: self.topic_id(topic), queue: 0, client: client.into() }
+    }
+
+    /// Pulls at most 32 places, without waiting.
+    pub fn pull(&mut self, member: &Puller, from: u64) -> Answer {
+        self.try_pull(member, from).unwrap()
+    }
+
+    pub fn try_pull(&mut self, member: &Puller, from: u64) -> Result<Answer, Refused> {
+        let token = self.begin_pull(member, from, 0);
+        self.settle();
+        match self.answer_to(token) {
+            Some(Output::Pulled(pulled)) => Ok(answer(&pulled)),
+            Some(Output::Refused(refused)) => Err(refused),
+            other => panic!("a pull was answered with {other:?}"),
+        }
+    }
+
+    /// A pull that waits; see [`World::pulled`].
+    pub fn begin_pull(&mut self, member: &Puller, from: u64, wait_secs: i64) -> u64 {
+        let (group, until) = (self.group_id(member.group), self.now.plus(wait_secs * 1_000));
+        let (topic, index, client) = (member.topic, member.queue, member.client.clone());
+        self.begin(|token| {
+            let (poll, from) = (PollId(1 << 40 | token), QueueOffset(from));
+            let pull = PullCommand { poll, client, group, topic, index, from, most: 32, until };
+            Command::Pull { pull, token }
+        })
+    }
+
+    /// The answer to a pull, if it was answered.
+    pub fn pulled(&mut self, token: u64) -> Option<Answer> {
+        match self.answer_to(token)? {
+            Output::Pulled(pulled) => Some(answer(&pulled)),
+            other => panic!("a pull was answered with {other:?}"),
+        }
+    }
+
+    /// Whether the commit counted.
+    pub fn commit(&mut self, member: &Puller, offset: u64) -> bool {
+        match self.commit_as(member, Some(member.client.clone()), offset) {
+            Output::Committed(counted) => counted,
+            other => panic!("a commit was answered with {other:?}"),
+        }
+    }
+
+    pub fn commit_as(&mut self, member: &Puller, client: Option<Arc<str>>, offset: u64) -> Output {
+        let (group, topic, index) = (self.group_id(member.group), member.topic, member.queue);
+        let offset = QueueOffset(offset);
+        self.ask(|token| Command::CommitOffset { group, topic, index, offset, client, token })
+    }
+
+    /// Where the group is, as a member asks before its first pull.
+    pub fn stored(&mut self, member: &Puller) -> Option<u64> {
+        let (group, topic, index) = (self.group_id(member.group), member.topic, member.queue);
+        let client = Some(member.client.clone());
+        match self.ask(|token| Command::StoredOffset { group, topic, index, client, token }) {
+            Output::StoredOffset { stored, .. } => stored.map(|stored| stored.0),
+            other => panic!("a question for an offset was answered with {other:?}"),
+        }
+    }
+
+    /// Locks the member's queue; whether it has it.
+    pub fn lock(&mut self, member: &Puller) -> bool {
+        let (group, client, queue) = (self.group_id(member.group), member.client.clone(), (member.topic, member.queue));
+        match self.ask(|token| Command::LockQueues { group, client, queues: vec![queue], token }) {
+            Output::Locked(locked) => locked == [queue],
+            other => panic!("a lock was answered with {other:?}"),
+        }
+    }
+
+    pub fn unlock(&mut self, member: &Puller) {
+        let (group, client, queue) = (self.group_id(member.group), member.client.clone(), (member.topic, member.queue));
+        let unlock = |token| Command::UnlockQueues { group, client, queues: vec![queue], token };
+        assert_eq!(self.ask(unlock), Output::Done);
+    }
+
+    pub fn member_gone(&mut self, member: &Puller) {
+        let (group, client) = (self.group_id(member.group), member.client.clone());
+        self.turn([Command::MemberGone { group, client }]);
+        self.settle();
+    }
+}
+
+fn answer(pulled: &Pulled) -> Answer {
+    let places = pulled.places.iter().flat_map(|places| places.start.0..places.end.0).collect();
+    (pulled.status, pulled.next.0, places)
+}
