@@ -169,6 +169,8 @@ impl Front {
             request::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => Ok(self.system_topic_list()),
             request::QUERY_TOPIC_CONSUME_BY_WHO => self.consumed_by(fields).await,
             request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => self.update_group(&body).await,
+            request::QUERY_ASSIGNMENT => self.assignment(&body),
+            request::INVOKE_BROKER_TO_RESET_OFFSET => self.reset(fields).await,
             request::DELETE_SUBSCRIPTIONGROUP => self.delete_group(fields).await,
             request::GET_SUBSCRIPTIONGROUP_CONFIG => self.group_config(fields),
             request::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => Ok(self.group_configs()),
