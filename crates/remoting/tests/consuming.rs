@@ -1,5 +1,7 @@
 //! Members of groups, pulls, offsets and locks.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use martlet_remoting::codec::code::{request, response};

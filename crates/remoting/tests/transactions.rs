@@ -1,5 +1,7 @@
 //! Half messages, their ends, and checks.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use martlet_model::PhysicalOffset;
