@@ -164,6 +164,8 @@ impl Frames {
                 Field::DeadLetterMessageId(id) => dead_id = dead_id.or(Some(id)),
                 Field::LiteTopic(lite) => text(system, 21, lite),
                 Field::Priority(priority) => number(system, 22, i64::from(priority) as u64),
+                // Only of references, which are read for what they name.
+                Field::RetryOf(_) => {}
             }
         }
         number(system, 5, encoding as u64);

@@ -10,6 +10,7 @@
 //! Varints are LEB128. Fields of unknown kind are skipped, so that an older broker can read what a newer one wrote.
 //! Store time, queue and offset are not in the record: the log knows them.
 
+use crate::ids::{QueueId, QueueOffset, TopicId};
 use crate::topic::MessageType;
 use bytes::Bytes;
 
@@ -49,6 +50,21 @@ pub enum Field<'a> {
     LiteTopic(&'a str),
     /// Priority (15).
     Priority(i32),
+    /// The record is a reference to a message that is to be delivered again (16): topic, queue, offset, attempts as varints.
+    RetryOf(RetryOf),
+}
+
+/// A message that is to be delivered again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryOf {
+    /// Its topic.
+    pub topic: TopicId,
+    /// Its queue.
+    pub queue: QueueId,
+    /// Its place there.
+    pub offset: QueueOffset,
+    /// How often it was delivered.
+    pub attempts: u32,
 }
 
 /// A record that cannot be read.
@@ -109,6 +125,11 @@ impl RecordWriter {
             Field::DeadLetterMessageId(text) => self.text(13, text),
             Field::LiteTopic(text) => self.text(14, text),
             Field::Priority(priority) => self.number(15, i64::from(priority)),
+            Field::RetryOf(RetryOf { topic, queue, offset, attempts }) => {
+                let numbers = [u64::from(topic.0), queue.0, offset.0, u64::from(attempts)];
+                self.head(16, numbers.iter().map(|&number| varint_len_u64(number)).sum());
+                numbers.iter().for_each(|&number| put_varint(&mut self.bytes, number));
+            }
         }
         self
     }
@@ -332,6 +353,17 @@ fn decode(kind: u8, content: &[u8]) -> Option<Option<Field<'_>>> {
         13 => Field::DeadLetterMessageId(text()?),
         14 => Field::LiteTopic(text()?),
         15 => Field::Priority(i32::try_from(number()?).ok()?),
+        16 => {
+            let mut at = 0;
+            let mut next = || take_varint(content, &mut at);
+            let (topic, queue, offset, attempts) = (next()?, next()?, next()?, next()?);
+            Field::RetryOf(RetryOf {
+                topic: TopicId(u32::try_from(topic).ok()?),
+                queue: QueueId(queue),
+                offset: QueueOffset(offset),
+                attempts: u32::try_from(attempts).ok()?,
+            })
+        }
         _ => return Some(None),
     }))
 }
