@@ -210,9 +210,9 @@ fn each_member_of_a_broadcasting_group_gets_everything() -> Result<()> {
     })
 }
 
-/// A message that a listener fails on comes again, with a higher attempt and as itself, and nothing is committed past it.
+/// Retries come with a higher attempt, over TCP and over gRPC alike, and after the last one the message is a dead letter.
 #[test]
-fn failed_messages_come_again() -> Result<()> {
+fn failed_messages_come_again_and_end_as_dead_letters() -> Result<()> {
     with_each(|program| {
         let broker = Broker::start()?;
         let (topic, group) = (unique("retried"), unique("members"));
@@ -225,6 +225,19 @@ fn failed_messages_come_again() -> Result<()> {
             assert_eq!((body(&received).as_str(), received.attempt), ("twice failed", attempt));
             assert_eq!((received.tag.as_deref(), received.topic.as_deref()), (Some("t"), Some(topic.as_str())));
         }
+        broker.await_no_backlog(&group, PATIENCE_SECS)?;
+        consumer.finish()?;
+
+        let group = unique("members");
+        let arguments =
+            ["push", "--group", &group, "--fail-all", "--delay-level", "1", "--max-reconsume", "1", "--filter", "dead"];
+        let mut consumer = Agent::ready(program, &broker, &topic, false, &arguments)?;
+        broker.send(&topic, "dead", &["--tag", "dead"])?;
+        for attempt in 1..=2 {
+            assert_eq!(consumer.received()?.attempt, attempt);
+        }
+        let dead = broker.receive(&format!("%DLQ%{group}"), &unique("undertakers"), 1)?;
+        assert_eq!(dead[0]["body"], "dead");
         broker.await_no_backlog(&group, PATIENCE_SECS)?;
         consumer.finish()
     })

@@ -33,6 +33,7 @@ mod producers;
 mod pull;
 mod route;
 mod send;
+mod send_back;
 mod server;
 mod transactions;
 

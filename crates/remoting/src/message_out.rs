@@ -67,7 +67,8 @@ pub(crate) fn encode(out: &mut BytesMut, record: &Bytes, facts: &Facts<'_>) -> R
             Field::MessageGroup(group) => properties::put(&mut text, "__SHARDINGKEY", group),
             Field::DeliveryTimestamp(millis) => due = Some(millis),
             // Clients of this protocol find it among the system properties.
-            Field::TraceContext(_) | Field::Queue(_) => {}
+            // References are read for what they name.
+            Field::TraceContext(_) | Field::Queue(_) | Field::RetryOf(_) => {}
             Field::Compressed => compressed = true,
             Field::MessageType(found) => message_type = found,
             // A dead letter of a dead letter carries two origins; the one written last is in front.
