@@ -98,6 +98,12 @@ pub struct Received {
     pub at_us: u64,
     /// What a push listener returned: `success` or `failure`.
     pub result: Option<String>,
+    /// Its topic; told by TCP clients.
+    #[serde(default)]
+    pub topic: Option<String>,
+    /// Number of its queue; told by TCP clients.
+    #[serde(default)]
+    pub queue: Option<u32>,
 }
 
 impl Received {

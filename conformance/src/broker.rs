@@ -152,6 +152,18 @@ impl Broker {
         }
     }
 
+    /// Sends a message with the command line, over gRPC.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn send(&self, topic: &str, body: &str, flags: &[&str]) -> Result<()> {
+        let binary = match &self.own {
+            Some(own) => own.binary.clone(),
+            None => binary()?,
+        };
+        run(martlet(&binary).args(["send", topic, body, "--endpoint", &self.endpoint]).args(flags))
+    }
+
     /// The certificate the broker made for itself, in PEM.
     pub fn certificate(&self) -> Option<PathBuf> {
         match &self.own {

@@ -431,8 +431,9 @@ impl Broker {
     /// A group, its progress and its consumers.
     pub async fn group_status(&self, name: &str) -> Result<GroupStatus, Refusal> {
         let config = self.known_group(name).ok_or_else(|| Refusal::GroupNotFound { group: name.to_owned() })?;
-        let names: BTreeMap<TopicId, String> =
+        let mut names: BTreeMap<TopicId, String> =
             self.inner.catalog.snapshot().topics().map(|topic| (topic.id, topic.name.clone())).collect();
+        names.insert(TopicId::retries_of(config.id), format!("{RETRY_PREFIX}{name}"));
         match self.ask(|token| Command::DescribeGroup { group: config.id, token }).await? {
             Output::Progress(figures, dead_letters) => {
                 let mut progress = Vec::with_capacity(figures.len());

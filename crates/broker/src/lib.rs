@@ -49,7 +49,8 @@ pub use find::{FOUND_MAX, FindCursor, FindRequest, Found, FoundMessage, PeekFrom
 pub use lite::{LITE_LIST_MAX, LiteSyncRequest, LiteTopicList, LiteTopicStatus};
 pub use martlet_bucket::{Class, Counts, Location, Scheme};
 pub use martlet_shard::{
-    HalfPlace, LATENESS_MILLIS, LiteAction, LiteLook, LiteNotice, LiteProgress, LiteStart, PullStatus, TransactionCheck,
+    HalfPlace, LATENESS_MILLIS, LiteAction, LiteLook, LiteNotice, LiteProgress, LiteStart, PullStatus, SendBackDelay,
+    TransactionCheck,
 };
 pub use members::{
     CLIENT_ID_BYTES_MAX, ConsumeFrom, MEMBER_SUBSCRIPTIONS_MAX, MemberInfo, MemberKind, MemberSubscription,
@@ -59,7 +60,7 @@ pub use messages::ReplyBudget;
 pub use options::{BrokerOptions, BucketPlace, OpenError, OpenReport};
 pub use progress::{ResetQueue, ResetTo};
 pub use pull::{OffsetOf, PullRequest, Pulled};
-pub use queue_pull::{PullMode, PulledMessage, QueuePull, QueuePulled, StoredOffset};
+pub use queue_pull::{PullMode, PulledMessage, QueuePull, QueuePulled, SendBack, StoredOffset};
 pub use refusal::Refusal;
 pub use requests::*;
 pub use stats::{Figures, GroupCount, TopicCount};

@@ -483,6 +483,12 @@ impl Broker {
                 limit: limit as u64,
             },
             Output::Refused(Refused::ReadFailed(reason)) => Refusal::ReadFailed { reason },
+            Output::Refused(Refused::InOrder) => {
+                Refusal::NotSentBack { reason: format!("consumer group {group} is ordered") }
+            }
+            Output::Refused(Refused::OpenSlotsFull { limit }) => {
+                Refusal::Busy { what: "number of open messages of the consumer group in the queue", limit }
+            }
             Output::Refused(Refused::LiteTopicsFull { limit }) => {
                 Refusal::LiteTopicsFull { topic: topic.to_owned(), limit }
             }

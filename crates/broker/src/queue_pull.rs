@@ -6,10 +6,11 @@ use crate::lite::check_move;
 use crate::messages::PollGuard;
 use crate::{Broker, Refusal, ReplyBudget};
 use bytes::Bytes;
+use martlet_model::record::{self, Field, RetryOf};
 use martlet_model::{
     Filter, GroupConfig, PhysicalOffset, QueueId, QueueOffset, TopicConfig, TopicId, UnixMillis, limits,
 };
-use martlet_shard::{Command, Output, PollId, PullCommand, PullStatus, Pulled};
+use martlet_shard::{Command, Output, PollId, PullCommand, PullStatus, Pulled, SendBackCommand, SendBackDelay};
 use martlet_store::{Reader, StoredMessage};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -94,6 +95,19 @@ pub struct QueuePulled {
     pub messages: Vec<PulledMessage>,
     /// Their share of the byte budget: to be kept until they have been written.
     pub budget: ReplyBudget,
+}
+
+/// A message that is sent back.
+#[derive(Clone, Debug)]
+pub struct SendBack {
+    /// Consumer group name.
+    pub group: String,
+    /// The message, as it was pulled: of a retry, its place in the retry topic.
+    pub physical: PhysicalOffset,
+    /// When it is due again.
+    pub delay: SendBackDelay,
+    /// How often it may be delivered again in all, if the client allows fewer times than the group.
+    pub max_reconsume_times: Option<u32>,
 }
 
 /// Where a group is in a queue.
@@ -251,16 +265,20 @@ impl Broker {
                 // Places that repair dropped are passed over.
                 at = found.last().map_or(places.end, |last| last.offset.next());
                 for stored in found {
-                    if !request.filter.matches(&stored.record) {
+                    let offset = stored.offset;
+                    let Some(message) = self.pulled_message(&name, request.queue, pulled.queue, stored).await? else {
+                        continue;
+                    };
+                    if !request.filter.matches(&message.record) {
                         continue;
                     }
-                    let with_it = bytes + stored.record.len();
+                    let with_it = bytes + message.record.len();
                     if messages.len() >= most || !messages.is_empty() && with_it > most_bytes {
-                        next = stored.offset;
+                        next = offset;
                         break 'places;
                     }
                     bytes = with_it;
-                    messages.push(self.pulled_message(&name, request.queue, pulled.queue, stored));
+                    messages.push(message);
                 }
             }
         }
@@ -271,8 +289,15 @@ impl Broker {
         Ok((next, messages))
     }
 
-    fn pulled_message(&self, topic: &Arc<str>, index: u32, queue: QueueId, stored: StoredMessage) -> PulledMessage {
-        PulledMessage {
+    /// The message that was stored there, or that it names; `None` if that is not there any more.
+    async fn pulled_message(
+        &self,
+        topic: &Arc<str>,
+        index: u32,
+        queue: QueueId,
+        stored: StoredMessage,
+    ) -> Result<Option<PulledMessage>, Refusal> {
+        let mut message = PulledMessage {
             topic: topic.clone(),
             queue: index,
             offset: stored.offset,
@@ -282,6 +307,34 @@ impl Broker {
             reconsume_times: 0,
             retry_topic: None,
             origin: None,
+        };
+        let reference = record::find(&message.record, |field| match field {
+            Field::RetryOf(reference) => Some(reference),
+            _ => None,
+        });
+        let Some(RetryOf { topic, queue, offset, attempts }) = reference else { return Ok(Some(message)) };
+        let (name, original) = (self.name_of(topic), self.read_one(queue, offset).await?);
+        let (Some(name), Some(original)) = (name, original) else { return Ok(None) };
+        message.store_time = original.store_time;
+        message.record = original.record;
+        message.reconsume_times = attempts;
+        message.retry_topic = Some(name.into());
+        message.origin = PhysicalOffset::of(queue, offset);
+        Ok(Some(message))
+    }
+
+    /// A member has failed on a message, which is to be delivered again; or, after its last attempt, becomes a dead letter.
+    /// Returns once that is durable.
+    pub async fn send_back(&self, request: SendBack) -> Result<(), Refusal> {
+        let name = &request.group;
+        let group = self.known_group(name).ok_or_else(|| Refusal::GroupNotFound { group: name.clone() })?;
+        let (queue, offset) = request.physical.place().ok_or_else(|| not_there(request.physical))?;
+        let attempts_max = request.max_reconsume_times.map(|times| times.saturating_add(1));
+        let back = SendBackCommand { group: group.id, queue, offset, delay: request.delay, attempts_max };
+        match self.ask(|token| Command::SendBack { back, token }).await? {
+            Output::Settled(Ok(())) => Ok(()),
+            Output::Settled(Err(_)) => Err(not_there(request.physical)),
+            other => Err(self.unexpected(other, "", &group.name)),
         }
     }
 
@@ -424,6 +477,10 @@ impl Broker {
 fn check_queue(topic: &TopicConfig, queue: u32, queues: u32) -> Result<(), Refusal> {
     debug_assert!(queues <= topic.read_queues.max(topic.write_queues));
     if queue < queues { Ok(()) } else { Err(no_such_queue(queue)) }
+}
+
+fn not_there(physical: PhysicalOffset) -> Refusal {
+    Refusal::NotSentBack { reason: format!("physical offset {} names no message that is there", physical.0) }
 }
 
 fn no_such_queue(queue: u32) -> Refusal {

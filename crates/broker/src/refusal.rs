@@ -96,6 +96,12 @@ pub enum Refusal {
         /// What happened to it.
         reason: String,
     },
+    /// The message is not taken back for another delivery.
+    #[error("message is not taken back: {reason}")]
+    NotSentBack {
+        /// Why.
+        reason: String,
+    },
     /// The message to be recalled does not wait any more.
     #[error("message is not recalled: {reason}")]
     NotWaiting {

@@ -4,7 +4,7 @@
 
 use martlet_broker::*;
 use martlet_model::record::{self, Field, RecordWriter};
-use martlet_model::{Filter, MessageType};
+use martlet_model::{Filter, MessageType, QueueOffset};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -228,5 +228,125 @@ async fn small_replies_take_small_shares_of_the_budget_and_a_large_surprise_stil
     assert!(used > 3 << 20 && used <= 4 << 20, "{used}");
     drop((held, large));
     assert_eq!(broker.figures().reply_bytes.0, 0, "all of it is given back");
+    broker.close();
+}
+
+fn id_of(record: &[u8]) -> String {
+    record::text_of(record, 1).unwrap().to_owned()
+}
+
+fn queue_member(client_id: &str, connection: u64) -> QueueMember {
+    let subscription =
+        |topic: &str| MemberSubscription { topic: topic.into(), filter: Arc::new(Filter::ALL), version: 1 };
+    QueueMember {
+        client_id: client_id.into(),
+        connection,
+        group: "billing".into(),
+        model: MessageModel::Clustering,
+        from: ConsumeFrom::Last,
+        subscriptions: vec![subscription("orders"), subscription("%RETRY%billing")],
+        language: "JAVA".into(),
+        version: "5.5.0".into(),
+        remote: "127.0.0.1:1".into(),
+    }
+}
+
+fn queue_pull(topic: &str, queue: u32, offset: u64, wait_millis: i64) -> QueuePull {
+    QueuePull {
+        group: "billing".into(),
+        topic: topic.into(),
+        queue,
+        offset,
+        max_messages: 32,
+        max_bytes: 1 << 20,
+        filter: Arc::new(Filter::ALL),
+        wait_millis,
+        mode: PullMode::Member,
+        client_id: "a".into(),
+    }
+}
+
+#[tokio::test]
+async fn queue_based_members_pull_commit_send_back_and_leave_the_rest_to_message_based_ones() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(&dir);
+    let mut changes = broker.member_changes();
+    assert!(broker.register_member(queue_member("a", 7)).await.unwrap());
+    assert!(!broker.register_member(queue_member("a", 7)).await.unwrap(), "nothing new");
+    assert_eq!(changes.recv().await.unwrap(), "billing");
+    assert_eq!(broker.members("billing").len(), 1);
+    assert_eq!(broker.member_subscription("billing", "%RETRY%billing").unwrap().version, 1);
+
+    let sent = send(&broker, "orders", vec![message("1", "a", b"one"), message("2", "b", b"two")]).await;
+    let queue = sent[0].queue;
+    let offset = broker.queue_offset("billing", "orders", queue, Some("a")).await.unwrap();
+    assert_eq!(offset, StoredOffset::NotFound { min: QueueOffset(0), max: QueueOffset(2) });
+    let mut tagged = queue_pull("orders", queue, 0, 0);
+    tagged.filter = Arc::new(Filter::tags("b").unwrap());
+    let pulled = broker.pull_queue(tagged).await.unwrap();
+    assert_eq!((pulled.status, pulled.next.0, pulled.messages.len()), (PullStatus::Found, 2, 1));
+    let two = pulled.messages[0].clone();
+    assert_eq!(record::body(&two.record).unwrap(), &b"two"[..]);
+    let physical = two.physical.unwrap();
+    assert_eq!(broker.physical_place(physical).await.unwrap().unwrap(), ("orders".into(), queue, QueueOffset(1)));
+    assert_eq!(physical.place().unwrap().0, broker.queue_id("orders", queue).await.unwrap());
+
+    let retries = broker.pull_queue(queue_pull("%RETRY%billing", 0, 0, 0)).await.unwrap();
+    assert_eq!((retries.status, retries.next.0), (PullStatus::NothingNew, 0));
+    let back =
+        SendBack { group: "billing".into(), physical, delay: SendBackDelay::Millis(50), max_reconsume_times: Some(16) };
+    broker.send_back(back).await.unwrap();
+    assert!(broker.commit_queue_offset("billing", "orders", queue, 2, Some("a")).await.unwrap());
+    assert!(!broker.commit_queue_offset("billing", "orders", queue, 2, Some("b")).await.unwrap());
+    let pulled = broker.pull_queue(queue_pull("%RETRY%billing", 0, 0, 10_000)).await.unwrap();
+    let retry = &pulled.messages[0];
+    assert_eq!((retry.record.clone(), retry.reconsume_times, retry.origin), (two.record, 1, Some(physical)));
+    assert_eq!(retry.retry_topic.as_deref(), Some("orders"));
+    assert_eq!((&*retry.topic, retry.offset.0), ("%RETRY%billing", 0));
+
+    // It leaves without having committed the retry.
+    let waiting = {
+        let broker = broker.clone();
+        tokio::spawn(async move { broker.receive(poll("orders", "billing", "*", 10_000)).await.unwrap().messages })
+    };
+    broker.connection_closed(7);
+    let got = waiting.await.unwrap();
+    assert_eq!(
+        got.iter().map(|message| (id_of(&message.record), message.attempt)).collect::<Vec<_>>(),
+        [("2".into(), 2)]
+    );
+    assert!(broker.members("billing").iter().all(|member| member.kind == MemberKind::MessageBased));
+    assert!(matches!(
+        broker.receive(poll("%RETRY%billing", "billing", "*", 0)).await,
+        Err(Refusal::TopicNotFound { .. })
+    ));
+    broker.close();
+}
+
+#[tokio::test]
+async fn who_only_looks_changes_nothing_and_a_full_reply_goes_on_where_it_ended() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(&dir);
+    broker.topic("orders").await.unwrap();
+    let sent = send(&broker, "orders", (0..5).map(|n| message(&n.to_string(), "a", &[0; 1000])).collect()).await;
+    let queue = sent[0].queue;
+    let look = QueuePull { mode: PullMode::Look, group: "nobody".into(), ..queue_pull("orders", queue, 1, 0) };
+    let seen = broker.pull_queue(look.clone()).await.unwrap();
+    assert_eq!((seen.status, seen.next.0, seen.messages.len()), (PullStatus::Found, 5, 4));
+    let beyond = broker.pull_queue(QueuePull { offset: 9, ..look }).await.unwrap();
+    assert_eq!((beyond.status, beyond.next.0), (PullStatus::Moved, 5));
+    assert!(broker.known_group("nobody").is_none());
+
+    let small = |offset| QueuePull { max_bytes: 2_500, ..queue_pull("orders", queue, offset, 0) };
+    let pulled = broker.pull_queue(small(0)).await.unwrap();
+    assert_eq!((pulled.next.0, pulled.messages.len()), (2, 2));
+    assert!(broker.commit_queue_offset("billing", "orders", queue, 2, Some("a")).await.unwrap());
+    let pulled = broker.pull_queue(small(2)).await.unwrap();
+    assert_eq!((pulled.next.0, pulled.messages[0].offset.0), (4, 2));
+    let locked = broker.lock_queues("billing", "a", &[("orders".into(), queue), ("none".into(), 0)]).await.unwrap();
+    assert_eq!(locked, [("orders".to_owned(), queue)]);
+    assert!(broker.holds_locks("billing").await.unwrap());
+    broker.unlock_queues("billing", "a", &locked).await.unwrap();
+    assert!(!broker.holds_locks("billing").await.unwrap());
     broker.close();
 }

@@ -27,7 +27,9 @@ pub fn code(refusal: &Refusal) -> Code {
         | Refusal::HandleSuperseded => Code::InvalidReceiptHandle,
         Refusal::ProducerHandle { .. } => Code::BadRequest,
         // The one of the codes for "there is none" that clients know for a message.
-        Refusal::NotWaiting { .. } | Refusal::TransactionGone { .. } => Code::MessageNotFound,
+        Refusal::NotWaiting { .. } | Refusal::TransactionGone { .. } | Refusal::NotSentBack { .. } => {
+            Code::MessageNotFound
+        }
         Refusal::TransactionId { .. } => Code::InvalidTransactionId,
         Refusal::Busy { .. } | Refusal::DiskFull { .. } | Refusal::StoreBehind { .. } => Code::TooManyRequests,
         Refusal::OutcomeUnknown => Code::ProxyTimeout,

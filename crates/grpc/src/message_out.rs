@@ -166,6 +166,8 @@ impl Frames {
                 Field::Priority(priority) => number(system, 22, i64::from(priority) as u64),
                 // Has no place in this protocol.
                 Field::Queue(_) | Field::Flag(_) | Field::SysFlag(_) | Field::SystemProperty(..) => {}
+                // Only of references, which are read for what they name.
+                Field::RetryOf(_) => {}
             }
         }
         number(system, 5, encoding as u64);

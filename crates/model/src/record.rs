@@ -10,6 +10,7 @@
 //! Varints are LEB128. Fields of unknown kind are skipped, so that an older broker can read what a newer one wrote.
 //! Store time, queue and offset are not in the record: the log knows them.
 
+use crate::ids::{QueueId, QueueOffset, TopicId};
 use crate::topic::MessageType;
 use bytes::Bytes;
 
@@ -58,6 +59,21 @@ pub enum Field<'a> {
     SysFlag(i32),
     /// One system property of the remoting protocol that no other field says: as [`Field::Property`] (19); repeated.
     SystemProperty(&'a str, &'a str),
+    /// The record is a reference to a message that is to be delivered again (20): topic, queue, offset, attempts as varints.
+    RetryOf(RetryOf),
+}
+
+/// A message that is to be delivered again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryOf {
+    /// Its topic.
+    pub topic: TopicId,
+    /// Its queue.
+    pub queue: QueueId,
+    /// Its place there.
+    pub offset: QueueOffset,
+    /// How often it was delivered.
+    pub attempts: u32,
 }
 
 /// A record that cannot be read.
@@ -116,6 +132,11 @@ impl RecordWriter {
             Field::Flag(flag) => self.number(17, i64::from(flag)),
             Field::SysFlag(flags) => self.number(18, i64::from(flags)),
             Field::SystemProperty(key, value) => self.pair(19, key, value),
+            Field::RetryOf(RetryOf { topic, queue, offset, attempts }) => {
+                let numbers = [u64::from(topic.0), queue.0, offset.0, u64::from(attempts)];
+                self.head(20, numbers.iter().map(|&number| varint_len_u64(number)).sum());
+                numbers.iter().for_each(|&number| put_varint(&mut self.bytes, number));
+            }
         }
         self
     }
@@ -367,6 +388,17 @@ fn decode(kind: u8, content: &[u8]) -> Option<Option<Field<'_>>> {
         19 => {
             let (key, value) = pair()?;
             Field::SystemProperty(key, value)
+        }
+        20 => {
+            let mut at = 0;
+            let mut next = || take_varint(content, &mut at);
+            let (topic, queue, offset, attempts) = (next()?, next()?, next()?, next()?);
+            Field::RetryOf(RetryOf {
+                topic: TopicId(u32::try_from(topic).ok()?),
+                queue: QueueId(queue),
+                offset: QueueOffset(offset),
+                attempts: u32::try_from(attempts).ok()?,
+            })
         }
         _ => return Some(None),
     }))

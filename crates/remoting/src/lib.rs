@@ -8,6 +8,7 @@
 //! - `answer`: what requests are answered, and the one table from refusals to codes.
 //! - `route`: topics, queues and addresses. `send`, `message_in`: messages on their way in. `message_out`: on their way out.
 //! - `admin`: what `mqadmin` and dashboards ask.
+//! - `gzip`: bodies that gRPC clients have compressed.
 //! - `members`: consumers and their groups. `pull`: messages of queues, and offsets of groups.
 //! - `producers`: who can be asked about transactions. `clients`: heartbeats. `transactions`: ends and checks.
 //!
@@ -24,6 +25,7 @@ mod clients;
 pub mod codec;
 mod connection;
 mod front;
+mod gzip;
 mod members;
 mod message_in;
 mod message_out;
@@ -31,6 +33,7 @@ mod producers;
 mod pull;
 mod route;
 mod send;
+mod send_back;
 mod server;
 mod transactions;
 

@@ -44,6 +44,13 @@ fn subscription(said: &Json) -> Result<MemberSubscription, Denied> {
     })
 }
 
+/// The share of one of so many members, counted from 0.
+fn share(queues: usize, members: usize, place: usize) -> std::ops::Range<usize> {
+    let (each, more) = (queues / members.max(1), queues % members.max(1));
+    let start = place * each + place.min(more);
+    start..start + each + usize::from(place < more)
+}
+
 impl Front {
     /// What a heartbeat says of one group that its client consumes with.
     pub(crate) async fn consumer_heard(
@@ -107,6 +114,36 @@ impl Front {
         Ok(Answer::json(&Json::object([("consumerIdList", Json::List(ids.collect()))])))
     }
 
+    /// The queues of a topic that a member should read: each member gets as many as the others, or one more, side by side.
+    pub(crate) fn assignment(&self, body: &[u8]) -> Result<Answer, Denied> {
+        let said = Json::parse(body, "body")?;
+        let text = |field: &str| {
+            let missing = || Denied::new(response::INVALID_PARAMETER, format!("field {field} is missing"));
+            said.text(field).ok_or_else(missing)
+        };
+        let (topic, group, client) = (text("topic")?, text("consumerGroup")?, text("clientId")?);
+        let known = self.broker.known_topic(topic);
+        let known = known.ok_or_else(|| Denied::from(Refusal::TopicNotFound { topic: topic.to_owned() }))?;
+        let queues = known.read_queues as usize;
+        let range = if matches!(said.text("messageModel"), Some("BROADCASTING" | "0")) {
+            0..queues
+        } else {
+            let members = self.broker.members(group);
+            // Without an answer the client keeps what it has, and asks again.
+            let place = members.iter().position(|member| &*member.client_id == client).ok_or_else(|| {
+                let remark = format!("the client is not a member of consumer group {group}");
+                Denied::new(response::SYSTEM_ERROR, remark)
+            })?;
+            share(queues, members.len(), place)
+        };
+        let broker = self.broker.broker_name();
+        let assigned = range.map(|queue| {
+            let queue = crate::admin::queue_json(topic, broker, queue as u32);
+            Json::object([("messageQueue", queue), ("mode", "PULL".into())])
+        });
+        Ok(Answer::json(&Json::object([("messageQueueAssignments", Json::List(assigned.collect()))])))
+    }
+
     /// Whether a subscription is a legal one.
     pub(crate) fn check_client(&self, body: &[u8]) -> Result<Answer, Denied> {
         let said = Json::parse(body, "body")?;
@@ -167,5 +204,30 @@ impl Front {
             // Who does not read learns of it when it asks by itself.
             link.tell(request::NOTIFY_CONSUMER_IDS_CHANGED, fields, Bytes::new());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_even_and_leave_no_queue_out() {
+        for (queues, members) in [(0, 1), (4, 1), (4, 3), (3, 4), (1024, 7)] {
+            let shares: Vec<_> = (0..members).map(|place| share(queues, members, place)).collect();
+            let all: Vec<usize> = shares.iter().cloned().flatten().collect();
+            assert_eq!(all, (0..queues).collect::<Vec<_>>());
+            let sizes = shares.iter().map(|share| share.len());
+            assert!(sizes.clone().max() <= sizes.min().map(|least| least + 1), "{queues} {members}");
+        }
+    }
+
+    #[test]
+    fn tags_are_read_as_clients_write_them() {
+        for all in ["", " ", "*", "||"] {
+            assert!(filter(Some("TAG"), all).unwrap().is_all(), "{all:?}");
+        }
+        assert_eq!(filter(None, "a||b || ").unwrap(), Filter::tags("a||b").unwrap());
+        assert!(filter(Some("SQL92"), "a >").is_err());
     }
 }

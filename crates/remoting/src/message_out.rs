@@ -67,7 +67,8 @@ pub(crate) fn encode(out: &mut BytesMut, record: &Bytes, facts: &Facts<'_>) -> R
             Field::MessageGroup(group) => properties::put(&mut text, "__SHARDINGKEY", group),
             Field::DeliveryTimestamp(millis) => due = Some(millis),
             // Clients of this protocol find it among the system properties.
-            Field::TraceContext(_) | Field::Queue(_) => {}
+            // References are read for what they name.
+            Field::TraceContext(_) | Field::Queue(_) | Field::RetryOf(_) => {}
             Field::Compressed => compressed = true,
             Field::MessageType(found) => message_type = found,
             // A dead letter of a dead letter carries two origins; the one written last is in front.
@@ -79,7 +80,10 @@ pub(crate) fn encode(out: &mut BytesMut, record: &Bytes, facts: &Facts<'_>) -> R
             Field::SysFlag(found) => sys_flag = Some(found),
         }
     }
-    let body = &record[fields.body_start()..];
+    let stored_body = &record[fields.body_start()..];
+    // What this protocol's clients have compressed says how; of others, only gzip is what these cannot read.
+    let zlib = if compressed && sys_flag.is_none() { crate::gzip::as_zlib(stored_body) } else { None };
+    let body = zlib.as_deref().unwrap_or(stored_body);
     let mut sys_flag = sys_flag.unwrap_or(if compressed { sys::COMPRESSED | compression(body) } else { 0 });
     if message_type == MessageType::Transaction {
         sys_flag |= if facts.is_half { sys::PREPARED } else { sys::COMMITTED };

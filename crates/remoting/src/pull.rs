@@ -3,14 +3,17 @@
 use crate::answer::{Answer, Denied};
 use crate::codec::code::response;
 use crate::codec::fields::Fields;
+use crate::codec::json::Json;
 use crate::connection::Link;
 use crate::front::Front;
 use crate::members::filter;
 use crate::message_out::{self, Facts};
 use bytes::BytesMut;
-use martlet_broker::{MessageModel, OffsetOf, PullMode, PullStatus, QueuePull, QueuePulled, Refusal, StoredOffset};
+use martlet_broker::{
+    MessageModel, OffsetOf, PullMode, PullStatus, QueuePull, QueuePulled, Refusal, ResetTo, StoredOffset,
+};
 use martlet_model::names::{self, RETRY_PREFIX};
-use martlet_model::{Filter, limits};
+use martlet_model::{Filter, QueueOffset, UnixMillis, limits};
 use std::sync::Arc;
 
 /// Bits of the system flags of a pull.
@@ -158,6 +161,41 @@ impl Front {
                 Err(Denied::new(response::QUERY_NOT_FOUND, remark))
             }
         }
+    }
+
+    /// An administrator moves a group in a topic: to a time, or in one queue to a place. Unless that is forced, only back.
+    pub(crate) async fn reset(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
+        let (group, topic) = (fields.text("group")?, fields.text("topic")?);
+        let time = fields.i64("timestamp")?;
+        let (queue, offset) = (fields.i32_or("queueId", -1)?, fields.i64_or("offset", -1)?);
+        let forced = fields.flag("isForce");
+        let status = self.broker.topic_status(topic).await?;
+        let mut table = Vec::new();
+        for bounds in status.queues {
+            if queue >= 0 && queue.unsigned_abs() != bounds.queue {
+                continue;
+            }
+            let to = match (u64::try_from(offset), time) {
+                (Ok(offset), _) if queue >= 0 => offset,
+                // To these clients that is the end.
+                (_, ..0) => bounds.max_offset.0,
+                (_, time) => self.broker.offset_of(topic, bounds.queue, OffsetOf::Time(UnixMillis(time))).await?.0,
+            };
+            let stored = self.broker.queue_offset(group, topic, bounds.queue, None).await?;
+            if !forced && matches!(stored, StoredOffset::Found(stored) if stored.0 < to) {
+                continue;
+            }
+            let to = ResetTo::Offset(QueueOffset(to));
+            for moved in self.broker.reset_offset(group, topic, Some(bounds.queue), to).await? {
+                let queue = crate::admin::queue_json(topic, self.broker.broker_name(), moved.queue);
+                table.push((queue, moved.to.0.into()));
+            }
+        }
+        if queue >= 0 && table.is_empty() && forced {
+            let remark = format!("queueId {queue} is not one of topic {topic}");
+            return Err(Denied::new(response::INVALID_PARAMETER, remark));
+        }
+        Ok(Answer::json(&Json::object([("offsetTable", Json::Object(table))])))
     }
 
     /// A group moves in a queue.

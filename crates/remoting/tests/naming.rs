@@ -109,8 +109,10 @@ async fn a_connection_without_anything_to_do_is_closed() {
     assert!(client.read().await.is_none());
 }
 
+type Pairs = Vec<(&'static str, &'static str)>;
+
 /// Codes with fields that are right for them.
-fn calls() -> Vec<(i32, Vec<(&'static str, &'static str)>, &'static [u8])> {
+fn calls() -> Vec<(i32, Pairs, &'static [u8])> {
     let long = vec![
         ("producerGroup", "p"),
         ("topic", "t"),

@@ -11,7 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use world::{World, denied, field, property_text, send_fields};
 
 fn now_millis() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn batch(messages: &[(&str, &str)]) -> Vec<u8> {

@@ -1,5 +1,7 @@
 //! Half messages, their ends, and checks.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use martlet_model::PhysicalOffset;
@@ -71,7 +73,7 @@ async fn a_producer_of_the_group_is_asked() {
     let check = checks.recv().await.unwrap();
     let (message, _) = world.broker.read_check(&check).await.unwrap().unwrap();
     assert!(world.broker.check_by_group(&check, &message));
-    let asked = client.read().await.unwrap();
+    let asked = client.notice().await;
     assert_eq!((asked.header.code, asked.header.is_one_way()), (request::CHECK_TRANSACTION_STATE, true));
     assert_eq!(field(&asked, "tranStateTableOffset"), place.0);
     assert_eq!((field(&asked, "commitLogOffset"), field(&asked, "msgId")), (place.1.as_str(), "asked"));

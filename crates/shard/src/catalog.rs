@@ -165,6 +165,7 @@ impl<T> Shard<T> {
             self.lite.wild.remove(&id);
             self.lite.backlogs.forget(id);
             self.owners.forget_all(|key| key.0 == id);
+            self.handing_back.forget(id);
             self.refuse_polls(|key| key.1 == id, &Refused::GroupGone);
             self.refuse_pulls(id);
             self.drop_topic(TopicId::dead_letters_of(id));

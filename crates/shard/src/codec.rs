@@ -426,6 +426,7 @@ pub fn decode_subscription(bytes: &[u8]) -> Result<(Filter, UnixMillis), CodecEr
 /// | 3 | settled run | first, count |
 /// | 4 | frontier | next |
 /// | 5 | slot of a message group, never handed out | offset, hash of the group (8 bytes, big-endian) |
+/// | 6 | run of slots that were never handed out | first, count |
 pub fn put_change(bytes: &mut Vec<u8>, page_start: u64, change: &SlotChange) {
     match *change {
         SlotChange::Run { first, count, delivery, until } => {
@@ -450,6 +451,11 @@ pub fn put_change(bytes: &mut Vec<u8>, page_start: u64, change: &SlotChange) {
         SlotChange::Next { next } => {
             bytes.push(4);
             put_varint(bytes, next.0 - page_start);
+        }
+        SlotChange::Open { first, count } => {
+            bytes.push(6);
+            put_varint(bytes, first.0 - page_start);
+            put_varint(bytes, count);
         }
         SlotChange::Enter { offset, key } => {
             bytes.push(5);
@@ -485,6 +491,7 @@ pub fn take_changes(bytes: &[u8], page_start: u64) -> Result<Vec<SlotChange>, Co
                 offset: place(from.u64()?)?,
                 key: u64::from_be_bytes(from.bytes(8)?.try_into().map_err(|_| CodecError { what })?),
             },
+            [6] => SlotChange::Open { first: place(from.u64()?)?, count: from.u64()? },
             _ => return Err(CodecError { what }),
         });
     }

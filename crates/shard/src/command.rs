@@ -219,6 +219,32 @@ pub struct PullCommand {
     pub until: UnixMillis,
 }
 
+/// When a message that is sent back is due again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendBackDelay {
+    /// As the group's policy says.
+    Policy,
+    /// After so many milliseconds.
+    Millis(i64),
+    /// Never: it becomes a dead letter at once.
+    DeadLetter,
+}
+
+/// A queue-based member has failed on a message.
+#[derive(Clone, Copy, Debug)]
+pub struct SendBackCommand {
+    /// Its group.
+    pub group: GroupId,
+    /// The queue it was pulled from: a topic's, or the group's retry queue.
+    pub queue: QueueId,
+    /// The place there.
+    pub offset: QueueOffset,
+    /// When it is due again.
+    pub delay: SendBackDelay,
+    /// Deliveries in all, if the member allows fewer than the group.
+    pub attempts_max: Option<u32>,
+}
+
 /// What a pull came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PullStatus {
@@ -644,6 +670,13 @@ pub enum Command<T> {
         /// Its client id.
         client: Arc<str>,
     },
+    /// A queue-based member has failed on a message, which is to be delivered again; answered by [`Output::Settled`].
+    SendBack {
+        /// What and when.
+        back: SendBackCommand,
+        /// For the reply.
+        token: T,
+    },
     /// Drops the oldest messages of all queues until about so many bytes are free to reclaim.
     DropOldest {
         /// Bytes.
@@ -864,6 +897,15 @@ pub enum Refused {
     /// The group does not consume lite topics of this parent.
     #[error("the consumer group does not consume lite topics of this topic")]
     NotLite,
+    /// Messages of an ordered group are not sent back: others would overtake them.
+    #[error("the consumer group is ordered and takes no message back")]
+    InOrder,
+    /// Too many messages of a queue are open.
+    #[error("the consumer group has {limit} open messages in the queue already")]
+    OpenSlotsFull {
+        /// The limit.
+        limit: u64,
+    },
     /// A queue has no such place.
     #[error("offset {} of queue {index} is not from {} to {}", offset.0, min.0, max.0)]
     OffsetOutOfRange {
@@ -955,7 +997,7 @@ pub enum Output {
     Acked(Vec<Result<(), SettleError>>),
     /// The new handle.
     Changed(Result<ReceiptHandle, SettleError>),
-    /// Moved or discarded.
+    /// Moved or discarded; or taken back.
     Settled(Result<(), SettleError>),
     /// Carried out.
     Done,

@@ -16,7 +16,7 @@
 //!
 //! Layout: [`command`] is the vocabulary; `keys` and `codec` say what lies in the store; `queue` and `progress` are the
 //! entities, `resident` which of them are in memory, `ordered` and `parked` what ordered groups add; `send`, `delay`,
-//! `transactions`, `receive`, `sequence`, `settle`, `subscriptions`, `catalog`, `retention`, `reset`, `pull` decide; `owners` and `queue_based` serve
+//! `transactions`, `receive`, `sequence`, `settle`, `subscriptions`, `catalog`, `retention`, `reset`, `pull` decide; `owners`, `queue_based` and `retries` serve
 //! members that pull queues; `lite`,
 //! `lite_registry`, `lite_subscriptions`, `lite_receive`, `lite_wildcard`, `lite_backlog` and `lite_expiry` are lite topics;
 //! `dedup` and `dedup_open` know what was sent before; `timers` and `schedule` keep what is due by itself, `halves` the half
@@ -54,6 +54,7 @@ mod receive;
 mod reset;
 mod resident;
 mod retention;
+mod retries;
 mod schedule;
 mod send;
 mod sequence;
@@ -70,8 +71,8 @@ pub use command::{
     ClientNumber, Command, Counters, DeadLetterPlace, DeadLetters, EndError, GroupFacts, Half, HalfPlace, HandOut,
     Incoming, LATENESS_MILLIS, LiteAction, LiteGroup, LiteNotice, LiteParent, LiteStart, LiteSync, Output, Placed,
     PollId, ProgressFigures, PullCommand, PullStatus, Pulled, QueueFigures, RecallError, ReceiveCommand, Refused,
-    ResendError, ResetTarget, Scheduled, SettleError, SubscriptionFigures, TimerAt, TopicFacts, TransactionCheck,
-    Waiting,
+    ResendError, ResetTarget, Scheduled, SendBackCommand, SendBackDelay, SettleError, SubscriptionFigures, TimerAt,
+    TopicFacts, TransactionCheck, Waiting,
 };
 pub use halves::{HalfFound, halves};
 pub use lite::lite_topic_of;

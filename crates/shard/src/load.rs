@@ -11,6 +11,7 @@ use crate::progress::Progress;
 use crate::schedule::{self, TimersOf};
 use crate::timers::Timer;
 use bytes::Bytes;
+use martlet_model::record::{self, Field, RetryOf};
 use martlet_model::{Filter, GroupId, QueueId, QueueOffset, TopicId, UnixMillis};
 use martlet_store::{KeyState, ReadError, Reader, StoredMessage};
 use std::ops::Range;
@@ -91,6 +92,8 @@ pub enum Load {
     Consumers(QueueId),
     /// Lite topics that a group may not have settled, from this key on.
     LiteBacklog(GroupId, Option<Bytes>),
+    /// What references in these places of a retry queue name.
+    References(QueueId, Vec<Range<QueueOffset>>),
     /// Whether a group has been in a queue.
     HasProgress(GroupId, QueueId),
     /// How a transaction stands.
@@ -132,6 +135,8 @@ pub enum Loaded {
         /// Where to begin without a frontier.
         start: QueueOffset,
     },
+    /// For [`Load::References`]; `None`: a whole message. Without what is not there.
+    References(Vec<(QueueOffset, Option<RetryOf>)>),
     /// For [`Load::HasProgress`].
     HasProgress(bool),
     /// For [`Load::Message`]; `None` if it was trimmed.
@@ -288,12 +293,41 @@ pub async fn execute<R: Reader>(reader: &R, load: &Load) -> Result<Loaded, ReadE
             Loaded::LiteBacklog(found.iter().filter_map(|(key, _)| queue(key)).collect(), next)
         }
         Load::Consumers(queue) => Loaded::Consumers(consumers(reader, *queue).await?),
+        Load::References(queue, places) => {
+            let mut found = Vec::new();
+            for range in places {
+                for message in all_of(reader, *queue, range.clone()).await? {
+                    let reference = record::find(&message.record, |field| match field {
+                        Field::RetryOf(reference) => Some(reference),
+                        _ => None,
+                    });
+                    found.push((message.offset, reference));
+                }
+            }
+            Loaded::References(found)
+        }
         Load::HasProgress(group, queue) => {
             let frontier = reader.get(&keys::frontier(*group, *queue)).await?;
             Loaded::HasProgress(frontier.is_some_and(|frontier| frontier.image.is_some()))
         }
         Load::Half { place, with_message } => Loaded::Half(halves::find(reader, *place, *with_message).await?),
     })
+}
+
+/// All messages of a range.
+async fn all_of<R: Reader>(
+    reader: &R,
+    queue: QueueId,
+    range: Range<QueueOffset>,
+) -> Result<Vec<StoredMessage>, ReadError> {
+    let (mut all, mut at) = (Vec::new(), range.start);
+    while at < range.end {
+        let found = reader.messages(queue, at..range.end, AT_ONCE, AT_ONCE_BYTES).await?;
+        let Some(last) = found.last() else { break };
+        at = last.offset.next();
+        all.extend(found);
+    }
+    Ok(all)
 }
 
 fn lite_queue_of(state: &KeyState) -> Option<QueueId> {

@@ -35,8 +35,12 @@ pub(crate) struct Owner {
     locked: UnixMillis,
     /// Where its first pull began; `None` before that. What is visible below was not pulled by it.
     pub start: Option<QueueOffset>,
+    /// Where its last pull began.
+    pub from: QueueOffset,
     /// Where it was told to go on.
     pub told: QueueOffset,
+    /// How far it has said it is.
+    pub committed: QueueOffset,
     /// Below this it reads again what was settled: it went back.
     pub again_below: QueueOffset,
     /// Where a reset has moved the group; the member does not know yet.
@@ -44,6 +48,11 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
+    /// Whether a pull from here goes back, and does not just ask once more for what it got no answer to.
+    pub fn goes_back(&self, from: QueueOffset) -> bool {
+        from != self.told && (from != self.from || from < self.committed)
+    }
+
     fn end(&self) -> UnixMillis {
         self.leased.max(self.locked)
     }
@@ -97,7 +106,17 @@ impl Owners {
                 let zero = QueueOffset(0);
                 let (leased, locked) = (now, UnixMillis(0));
                 let client = client.clone();
-                let owner = Owner { client, leased, locked, start: None, told: zero, again_below: zero, moved: None };
+                let owner = Owner {
+                    client,
+                    leased,
+                    locked,
+                    start: None,
+                    from: zero,
+                    told: zero,
+                    committed: zero,
+                    again_below: zero,
+                    moved: None,
+                };
                 self.ends.insert((owner.end(), key.0, key.1));
                 self.of.insert(key, owner);
                 Taken::Anew
@@ -131,6 +150,17 @@ impl Owners {
         gone.into_iter().for_each(|key| self.forget(key));
     }
 
+    /// What members have.
+    pub fn live(&self, now: UnixMillis) -> impl Iterator<Item = (GroupId, QueueId)> {
+        self.of.iter().filter(move |(_, owner)| owner.end() > now).map(|(key, _)| *key)
+    }
+
+    /// Queues of a group that members have, and where their first pulls began.
+    pub fn live_of(&self, group: GroupId, now: UnixMillis) -> Vec<(QueueId, QueueOffset)> {
+        let live = self.of_group(group).filter(|(_, owner)| owner.end() > now);
+        live.map(|(queue, owner)| (queue, owner.start.unwrap_or_default())).collect()
+    }
+
     /// Queues of a group and who has or had them.
     fn of_group(&self, group: GroupId) -> impl Iterator<Item = (QueueId, &Owner)> {
         let range = (group, QueueId(0))..=(group, QueueId(u64::MAX));
@@ -144,9 +174,17 @@ impl<T> Shard<T> {
         self.owners.is_owned((group, queue), self.now)
     }
 
-    /// Messages of the queue are handed out: who had it and was late does not have it any more.
+    /// Whether a queue-based member has or had the queue last, and goes on behind this place.
+    pub(crate) fn is_passed(&self, group: GroupId, queue: QueueId, offset: QueueOffset) -> bool {
+        self.owners.get((group, queue)).is_some_and(|owner| offset < owner.told)
+    }
+
+    /// Messages of the queue are handed out: who had it and was late does not have it any more. (Retries of a queue that a
+    /// member has may be, too.)
     pub(crate) fn pass_by_owner(&mut self, group: GroupId, queue: QueueId) {
-        self.owners.forget((group, queue));
+        if !self.is_owned(group, queue) {
+            self.owners.forget((group, queue));
+        }
     }
 
     /// A member pulls: it has the queue until so long after `until`, unless another one has locked it.
@@ -169,16 +207,15 @@ impl<T> Shard<T> {
         let leased = self.now.plus(RESERVED_MILLIS);
         self.owners.extend(key, |owner| {
             owner.leased = owner.leased.max(leased);
-            owner.told = told;
+            (owner.told, owner.committed) = (told, told);
         });
     }
 
     fn take_queue(&mut self, key: (GroupId, QueueId), client: &Arc<str>) -> Taken {
+        let was_owned = self.is_owned(key.0, key.1);
         let taken = self.owners.take(key, client, self.now);
         // What is being found out for hand-outs is of no use any more, and would settle what the owner is to get.
-        if taken == Taken::Anew
-            && let Some(progress) = self.progress.get_mut(&key)
-        {
+        if !was_owned && let Some(progress) = self.progress.get_mut(&key) {
             progress.lent = None;
             progress.classifying = None;
         }
@@ -257,5 +294,8 @@ impl<T> Shard<T> {
 
     fn owner_ended(&mut self, group: GroupId, queue: QueueId) {
         self.stir(group, queue);
+        if self.topic_of.get(&queue).is_some_and(|topic| topic.retry_group().is_some()) {
+            self.hand_back_if_polled(group);
+        }
     }
 }

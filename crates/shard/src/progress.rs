@@ -44,6 +44,8 @@ pub enum SlotChange {
     Close { first: QueueOffset, count: u64 },
     /// The frontier is here (images only).
     Next { next: QueueOffset },
+    /// Visible slots that were never handed out; at the frontier or behind.
+    Open { first: QueueOffset, count: u64 },
     /// A visible slot of this message group (its hash), never handed out; later changes of the slot keep the group.
     Enter { offset: QueueOffset, key: u64 },
 }
@@ -420,7 +422,9 @@ impl Progress {
         self.new = false;
         self.apply_in_memory(change);
         let (first, count) = match *change {
-            SlotChange::Run { first, count, .. } | SlotChange::Close { first, count } => (first.0, count),
+            SlotChange::Run { first, count, .. }
+            | SlotChange::Close { first, count }
+            | SlotChange::Open { first, count } => (first.0, count),
             SlotChange::Set { offset, .. } | SlotChange::Enter { offset, .. } => (offset.0, 1),
             SlotChange::Next { .. } => return,
         };
@@ -436,6 +440,7 @@ impl Progress {
                     until,
                 },
                 SlotChange::Close { .. } => SlotChange::Close { first: QueueOffset(at), count: end - at },
+                SlotChange::Open { .. } => SlotChange::Open { first: QueueOffset(at), count: end - at },
                 other => other,
             };
             let page = self.pages.entry(number).or_default();
@@ -533,6 +538,12 @@ impl Progress {
                 self.next = self.next.max(QueueOffset(first.0 + count));
             }
             SlotChange::Next { next } => self.next = self.next.max(next),
+            SlotChange::Open { first, count } => {
+                for n in 0..count {
+                    self.set(first.0 + n, Slot { attempts: 0, delivery: DeliveryNumber(0), until: UnixMillis(0) });
+                }
+                self.next = self.next.max(QueueOffset(first.0 + count));
+            }
             SlotChange::Enter { offset, key } => {
                 self.ordered_mut().enter(offset.0, key);
                 self.set(offset.0, Slot { attempts: 0, delivery: DeliveryNumber(0), until: UnixMillis(0) });

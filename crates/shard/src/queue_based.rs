@@ -35,8 +35,8 @@ use std::sync::Arc;
 const PLACES_MAX: u32 = 1024;
 
 /// What a member is to read.
-struct Plan {
-    places: Vec<Range<QueueOffset>>,
+pub(crate) struct Plan {
+    pub places: Vec<Range<QueueOffset>>,
     next: QueueOffset,
 }
 
@@ -56,7 +56,7 @@ impl Plan {
 }
 
 /// Where queue-based members of a group begin: everything below is settled, in flight, or a retry.
-fn floor(progress: &Progress) -> QueueOffset {
+pub(crate) fn floor(progress: &Progress) -> QueueOffset {
     match progress.ordered() {
         Some(_) => progress.committed(),
         None => progress.fresh().first().map_or(progress.next(), |&first| QueueOffset(first)),
@@ -64,7 +64,7 @@ fn floor(progress: &Progress) -> QueueOffset {
 }
 
 /// At most `most` places from `from` on; `again`: settled ones, too.
-fn plan(progress: &Progress, from: QueueOffset, durable: QueueOffset, most: u64, again: bool) -> Plan {
+pub(crate) fn plan(progress: &Progress, from: QueueOffset, durable: QueueOffset, most: u64, again: bool) -> Plan {
     let mut plan = Plan { places: Vec::new(), next: durable.max(from) };
     let mut left = most;
     let mut add = |place: u64, plan: &mut Plan| {
@@ -127,6 +127,12 @@ impl<T> Shard<T> {
         if is_first {
             self.begin_at(key, from.clamp(min, max));
         }
+        if let Some(owner) = self.owners.get_mut(key).filter(|_| is_first) {
+            owner.start = Some(from);
+        }
+        if is_first || topic.retry_group().is_some() {
+            self.gather_retries(group);
+        }
         let Some(progress) = self.progress.get(&key) else { return };
         let Some(owner) = self.owners.get_mut(key) else { return };
         let floor = floor(progress);
@@ -146,10 +152,13 @@ impl<T> Shard<T> {
         }
         match owner.start {
             // Going back to read again what is settled.
-            Some(_) if from != owner.told && from < floor => owner.again_below = owner.again_below.max(floor),
+            Some(_) if !is_first && owner.goes_back(from) && from < floor => {
+                owner.again_below = owner.again_below.max(floor)
+            }
             _ => {}
         }
         let again = from < owner.again_below;
+        owner.from = from;
         owner.start = Some(owner.start.map_or(from, |start| start.min(from)));
         let plan = plan(progress, from, durable, u64::from(pull.most.clamp(1, PLACES_MAX)), again);
         owner.told = plan.next;
@@ -229,6 +238,9 @@ impl<T> Shard<T> {
             }
             false => offset < again_below && self.commit_backward(key, offset),
         };
+        if let Some(owner) = self.owners.get_mut(key).filter(|_| counted) {
+            owner.committed = offset;
+        }
         self.reply(token, Output::Committed(counted));
     }
 

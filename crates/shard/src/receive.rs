@@ -41,6 +41,7 @@ impl<T> Shard<T> {
         if !again.is_empty() {
             return self.reply(token, Output::Delivered(again));
         }
+        self.hand_back_retries(receive.group);
         self.poll_places.insert(receive.poll, key);
         self.poll_ends.insert((receive.until, receive.poll));
         self.polls.entry(key).or_default().push_back(Poll { receive, filter_bit, token });
@@ -117,7 +118,7 @@ impl<T> Shard<T> {
             return 0;
         };
         if self.is_owned(group, queue.id) {
-            return 0;
+            return if self.hands_out_retries(group) { progress.retries().len() as u64 } else { 0 };
         }
         let untouched = queue.durable.0.saturating_sub(progress.next().0.max(queue.min.0));
         let room = self.options.open_slots_max.saturating_sub(progress.open_slots()) as u64;
@@ -149,9 +150,8 @@ impl<T> Shard<T> {
         let by = if by_priority { 0 } else { start % queues.len() };
         queues.rotate_left(by);
         queues.retain(|&queue| self.queues.contains_key(&queue) && self.progress.contains_key(&(group, queue)));
-        queues.retain(|&queue| !self.is_owned(group, queue));
+        let owned = queues.extract_if(.., |queue| self.is_owned(group, *queue)).collect::<Vec<_>>();
         for &queue in &queues {
-            self.pass_by_owner(group, queue);
             self.progress.get_mut(&(group, queue)).into_iter().for_each(|progress| progress.mark_begun());
             self.clamp(group, queue);
         }
@@ -162,6 +162,16 @@ impl<T> Shard<T> {
         match by_priority {
             true => self.hand_out_by_priority(receive, bit, &queues, limit, until, &mut out),
             false => self.hand_out_from(receive, bit, &queues, limit, until, &mut out),
+        }
+        if self.hands_out_retries(group) {
+            let left = limit.saturating_sub(out.len() as u64);
+            self.hand_out_visible(receive, bit, &owned, left, until, true, &mut out);
+            if (out.len() as u64) < limit && !receive.filter.is_all() {
+                owned.iter().for_each(|&queue| self.classify(topic, group, queue));
+            }
+        }
+        for hand_out in &out {
+            self.pass_by_owner(group, hand_out.queue);
         }
         if let (1, [only]) = (limit, &out[..]) {
             match only.attempt > 1 {

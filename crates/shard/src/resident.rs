@@ -99,6 +99,11 @@ pub(crate) enum Purpose<T> {
         parent: TopicId,
     },
     Half(HalfPlace),
+    HandBack(GroupId),
+    SendBack {
+        back: SendBackCommand,
+        token: T,
+    },
     StoredOffset {
         place: (GroupId, TopicId, u32),
         client: Option<Arc<str>>,
@@ -186,6 +191,19 @@ impl<T> Shard<T> {
             }
             Work::Command(Command::Resend { place, .. }) => {
                 touched.extend(self.queue_at(place.topic, place.index).map(Entity::Queue));
+            }
+            Work::Command(Command::SendBack { back, .. }) => {
+                touched.extend([Entity::Queue(back.queue), Entity::Progress(back.group, back.queue)]);
+            }
+            Work::SendBack { back, retry, .. } => {
+                touched.extend([Entity::Queue(back.queue), Entity::Progress(back.group, back.queue)]);
+                touched.extend(retry.iter().map(|retry| Entity::Progress(back.group, retry.0)));
+            }
+            Work::HandBack { group } => touched.extend(self.touched_by_pull(*group, TopicId::retries_of(*group), 0)),
+            Work::HandedBack { group, found } => {
+                touched.extend(self.touched_by_pull(*group, TopicId::retries_of(*group), 0));
+                let originals: BTreeSet<QueueId> = found.iter().filter_map(|found| Some(found.1?.queue)).collect();
+                touched.extend(originals.iter().flat_map(|&id| [Entity::Queue(id), Entity::Progress(*group, id)]));
             }
             Work::Command(Command::StoredOffset { topic, index, .. }) => {
                 touched.extend(self.queue_at(*topic, *index).map(Entity::Queue));
@@ -417,6 +435,20 @@ impl<T> Shard<T> {
                 let reason = result.err().map_or_else(String::new, |error| error.to_string());
                 self.half_unknown(place, &reason);
             }
+            (Purpose::HandBack(group), result) => {
+                let found = match result {
+                    Ok(Loaded::References(found)) => Some(found),
+                    _ => None,
+                };
+                self.hand_back_loaded(group, found);
+            }
+            (Purpose::SendBack { back, token }, Ok(Loaded::References(found))) => {
+                self.send_back_loaded(back, &found, token);
+            }
+            (Purpose::SendBack { token, .. }, result) => {
+                let reason = result.err().map_or_else(String::new, |error| error.to_string());
+                self.reply(token, Output::Refused(Refused::ReadFailed(reason)));
+            }
             (Purpose::StoredOffset { place, client, token }, Ok(Loaded::HasProgress(found))) => match found {
                 true => self.handle(Work::StoredOffset { place, client, token }),
                 false => self.stored_offset_found(place, client, false, token),
@@ -539,6 +571,7 @@ impl<T> Shard<T> {
                 return self.wake_later(group, queue);
             }
             Work::LiteExpire { at, parent, .. } => return self.expire_lite_again(at, parent),
+            Work::HandBack { group } | Work::HandedBack { group, .. } => return self.hand_back_loaded(group, None),
             Work::LiteSubscribe { token, .. } => Some(token),
             Work::Half { place, .. } => return self.half_unknown(place, reason),
             Work::Command(
@@ -555,11 +588,13 @@ impl<T> Shard<T> {
                 | Command::Resend { token, .. }
                 | Command::AwaitOffset { token, .. }
                 | Command::Pull { token, .. }
+                | Command::SendBack { token, .. }
                 | Command::CommitOffset { token, .. }
                 | Command::StoredOffset { token, .. }
                 | Command::Reset { token, .. },
             )
             | Work::PullAgain { token, .. }
+            | Work::SendBack { token, .. }
             | Work::StoredOffset { token, .. }
             | Work::DescribeGroup { token, .. } => Some(token),
             Work::Command(_) => None,
@@ -577,6 +612,10 @@ impl<T> Shard<T> {
         // What waits for something else to be loaded must not lose meanwhile what it has, or it would never be whole.
         let mut needed: BTreeSet<Entity> =
             self.polls.keys().flat_map(|&(topic, group)| self.touched_by_poll(topic, group)).collect();
+        // Retries of what members have come due by themselves.
+        needed.extend(
+            self.owners.live(self.now).flat_map(|(group, id)| [Entity::Queue(id), Entity::Progress(group, id)]),
+        );
         needed.extend(self.awaiting.values().flatten().flat_map(|work| self.touched_by(work)));
         let (touched, changed_in, reindex) = (&self.touched, &self.changed_in, &self.reindex);
         let evicted: Vec<_> = self

@@ -98,6 +98,12 @@ impl<T> Shard<T> {
         let change = SlotChange::Set { offset: handle.offset, attempts, delivery, until: UnixMillis(0) };
         self.counters.undone += 1;
         self.change(handle.group, handle.queue, change);
+        let is_passed = attempts == 0 && self.is_passed(handle.group, handle.queue, handle.offset);
+        if !self.moved_as_retry(handle.group, handle.queue, handle.offset) && is_passed {
+            // The queue's owner does not come back to it, and its commits must not settle it: it is a retry.
+            let change = SlotChange::Set { offset: handle.offset, attempts: 1, delivery, until: UnixMillis(0) };
+            self.change(handle.group, handle.queue, change);
+        }
         self.stir(handle.group, handle.queue);
     }
 
@@ -183,10 +189,12 @@ impl<T> Shard<T> {
     }
 
     /// A slot may be handed out again, unless it had its last attempt.
-    fn due_slot(&mut self, group: GroupId, queue: QueueId, offset: QueueOffset, slot: Slot) {
+    pub(crate) fn due_slot(&mut self, group: GroupId, queue: QueueId, offset: QueueOffset, slot: Slot) {
         let Some(facts) = self.groups.get(&group) else { return };
         if slot.attempts < facts.max_attempts.max(1) {
-            if let Some(progress) = self.progress.get_mut(&(group, queue)) {
+            if !self.moved_as_retry(group, queue, offset)
+                && let Some(progress) = self.progress.get_mut(&(group, queue))
+            {
                 progress.make_visible(offset);
             }
             return;
@@ -202,7 +210,13 @@ impl<T> Shard<T> {
         }
     }
 
-    fn move_to_dead_letters(&mut self, group: GroupId, queue: QueueId, offset: QueueOffset, reply: Option<T>) {
+    pub(crate) fn move_to_dead_letters(
+        &mut self,
+        group: GroupId,
+        queue: QueueId,
+        offset: QueueOffset,
+        reply: Option<T>,
+    ) {
         let discard = self.groups.get(&group).is_some_and(|group| group.dead_letters == DeadLetters::Discard);
         if discard {
             self.counters.discarded += 1;

@@ -15,11 +15,13 @@ use crate::progress::{Progress, SlotChange};
 use crate::pull::Waits;
 use crate::queue::Queue;
 use crate::resident::{Entity, Purpose};
+use crate::retries::{HandingBack, SentRetry};
 use crate::timers::Timers;
 use crate::topic::Topic;
 use crate::transactions::HalfJob;
 use bytes::Bytes;
 use martlet_model::handle::{DeliveryNumber, HandleKey};
+use martlet_model::record::RetryOf;
 use martlet_model::{Filter, GroupId, QueueId, QueueOffset, TopicId, UnixMillis, limits};
 use martlet_store::{Op, ReadError, Reader, Room, Shortage};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -139,6 +141,21 @@ pub(crate) enum Work<T> {
         parent: TopicId,
         groups: Vec<GroupId>,
     },
+    /// A message that is sent back is resident, and so is the retry that it was.
+    SendBack {
+        back: SendBackCommand,
+        retry: Option<SentRetry>,
+        token: T,
+    },
+    /// A group's retry queue is resident: see what is to be handed back.
+    HandBack {
+        group: GroupId,
+    },
+    /// What references of a group's retry queue name is resident.
+    HandedBack {
+        group: GroupId,
+        found: Vec<(QueueOffset, Option<RetryOf>)>,
+    },
     /// A pull that waited goes on.
     PullAgain {
         pull: PullCommand,
@@ -204,6 +221,7 @@ pub struct Shard<T> {
     pub(crate) poll_ends: BTreeSet<(UnixMillis, PollId)>,
     pub(crate) waits: Waits<T>,
     pub(crate) owners: Owners,
+    pub(crate) handing_back: HandingBack,
     /// Polls whose time is over and that are answered after these reads.
     overdue: BTreeMap<PollId, Vec<LoadId>>,
     /// Groups and topics whose polls may be served now.
@@ -335,6 +353,7 @@ impl<T> Shard<T> {
             poll_ends: BTreeSet::new(),
             waits: Waits::default(),
             owners: Owners::default(),
+            handing_back: HandingBack::default(),
             overdue: BTreeMap::new(),
             stirred: BTreeSet::new(),
             awaiting: BTreeMap::new(),
@@ -409,7 +428,10 @@ impl<T> Shard<T> {
     pub(crate) fn handle(&mut self, work: Work<T>) {
         let work = match work {
             Work::Command(command) => match self.refuse_while_behind(command) {
-                Some(command) => Work::Command(command),
+                Some(command) => {
+                    self.make_topic_asked_for(&command);
+                    Work::Command(command)
+                }
                 None => return,
             },
             other => other,
@@ -433,6 +455,9 @@ impl<T> Shard<T> {
             Work::LiteSubscribe { sync, found, token } => self.subscribe_lite_at(&sync, &found, token),
             Work::LiteExpire { at, groups, .. } => self.expire_lite(at, &groups),
             Work::Half { place, found } => self.work_on_half(place, *found),
+            Work::SendBack { back, retry, token } => self.send_back_to(&back, retry, token),
+            Work::HandBack { group } => self.hand_back(group),
+            Work::HandedBack { group, found } => self.handed_back(group, &found),
             Work::PullAgain { pull, token } => self.pull(pull, true, token),
             Work::StoredOffset { place, client, token } => self.stored_offset_found(place, client, true, token),
         }
@@ -529,6 +554,7 @@ impl<T> Shard<T> {
                 self.reply(token, Output::Locked(locked));
             }
             Command::MemberGone { group, client } => self.member_gone(group, &client),
+            Command::SendBack { back, token } => self.send_back(back, token),
             Command::DropOldest { bytes } => self.drop_oldest(bytes),
             Command::Loaded { id, result } => self.loaded(id, result),
         }
@@ -758,6 +784,9 @@ impl<T> Shard<T> {
                     false => self.stir_topic(topic),
                 }
                 self.reached(id, durable);
+                if let Some(group) = topic.retry_group() {
+                    self.hand_back_if_polled(group);
+                }
             }
         }
     }

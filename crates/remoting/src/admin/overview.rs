@@ -38,7 +38,6 @@ impl Front {
             "pullThreadPoolQueueHeadWaitTimeMills",
             "queryThreadPoolQueueHeadWaitTimeMills",
             "pageCacheLockTimeMills",
-            "earliestMessageTimeStamp",
             "timerReadBehind",
             "timerOffsetBehind",
             "timerCongestNum",
@@ -69,6 +68,8 @@ impl Front {
             ("consumeQueueDiskRatio", "0.0".into()),
             ("commitLogMaxOffset", usage.written_bytes.to_string()),
             ("commitLogDirCapacity", format!("Total : {} B, Free : {} B.", usage.disk_total, usage.disk_free)),
+            // Tools show how long ago that was.
+            ("earliestMessageTimeStamp", crate::send::now().0.to_string()),
             ("bootTimestamp", crate::send::now().plus(-(seconds as i64 * 1_000)).0.to_string()),
             (
                 "runtime",

@@ -101,7 +101,12 @@ impl Front {
 
     /// Deletes a topic with its messages.
     pub(crate) async fn delete_topic(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
-        self.broker.delete_topic(fields.text("topic")?).await?;
+        let name = fields.text("topic")?;
+        // Those of groups come and go with them.
+        if [names::RETRY_PREFIX, names::DEAD_LETTER_PREFIX].iter().any(|prefix| name.starts_with(prefix)) {
+            return Ok(Answer::done());
+        }
+        self.broker.delete_topic(name).await?;
         Ok(Answer::done())
     }
 

@@ -9,6 +9,7 @@ use martlet_remoting::codec::header::{FLAG_ONE_WAY, Format, Header};
 use martlet_remoting::codec::json::Json;
 use martlet_remoting::codec::properties;
 use martlet_remoting::{RemotingOptions, RemotingServer, TlsOptions};
+use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -68,6 +69,8 @@ pub struct Client {
     stream: TcpStream,
     buffer: BytesMut,
     next: i32,
+    /// What came unasked while an answer was waited for.
+    notices: VecDeque<Frame>,
     pub format: Format,
     pub version: i32,
 }
@@ -75,7 +78,14 @@ pub struct Client {
 impl Client {
     pub async fn to(address: std::net::SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
-        Self { stream, buffer: BytesMut::new(), next: 100, format: Format::Json, version: 513 }
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            next: 100,
+            notices: VecDeque::new(),
+            format: Format::Json,
+            version: 513,
+        }
     }
 
     /// Sends a request; its number.
@@ -110,10 +120,30 @@ impl Client {
     /// Sends a request and reads its answer.
     pub async fn ask(&mut self, code: i32, fields: &[(&str, &str)], body: &[u8]) -> Frame {
         let opaque = self.send(code, fields, body, 0).await;
-        let answer = self.read().await.unwrap();
-        assert!(answer.header.is_response());
+        let answer = self.answer().await;
         assert_eq!(answer.header.opaque, opaque);
         answer
+    }
+
+    /// The next answer.
+    pub async fn answer(&mut self) -> Frame {
+        loop {
+            let frame = self.read().await.unwrap();
+            if frame.header.is_response() {
+                return frame;
+            }
+            self.notices.push_back(frame);
+        }
+    }
+
+    /// The next thing that comes unasked.
+    pub async fn notice(&mut self) -> Frame {
+        if let Some(notice) = self.notices.pop_front() {
+            return notice;
+        }
+        let frame = self.read().await.unwrap();
+        assert!(!frame.header.is_response(), "{:?}", frame.header);
+        frame
     }
 
     /// Says something that is not answered.

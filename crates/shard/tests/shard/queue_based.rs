@@ -223,6 +223,15 @@ fn the_owner_may_go_back_and_commit_there_unless_others_hold_messages() {
 }
 
 #[test]
+fn asking_again_for_what_got_no_answer_is_not_going_back() {
+    let (mut world, a, b) = world(4);
+    world.pull(&b, 0);
+    world.commit(&b, 4);
+    assert_eq!(world.pull(&a, 0), (NoMatch, 4, vec![]), "b has settled them");
+    assert_eq!(world.pull(&a, 0), (NoMatch, 4, vec![]), "the answer was lost on the way");
+}
+
+#[test]
 fn a_member_that_lost_the_queue_and_comes_back_does_not_get_what_was_settled() {
     let (mut world, a, _) = world(4);
     world.pull(&a, 0);

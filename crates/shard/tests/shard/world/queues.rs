@@ -1,8 +1,12 @@
 //! Queue-based members: clients that pull queues and commit offsets.
 
-use super::World;
+use super::{World, at_once};
+use martlet_model::record::{self, Field, RetryOf};
 use martlet_model::{QueueOffset, TopicId};
-use martlet_shard::{Command, Output, PollId, PullCommand, PullStatus, Pulled, Refused};
+use martlet_shard::{
+    Command, Output, PollId, PullCommand, PullStatus, Pulled, Refused, SendBackCommand, SendBackDelay,
+};
+use martlet_store::Reader;
 use std::sync::Arc;
 
 /// What a pull brought: its status, where to go on, and the places to read.
@@ -100,6 +104,61 @@ impl World {
         let (group, client) = (self.group_id(member.group), member.client.clone());
         self.turn([Command::MemberGone { group, client }]);
         self.settle();
+    }
+}
+
+impl World {
+    /// A member of a group that pulls its retries.
+    pub fn retry_puller(&self, group: &'static str, client: &str) -> Puller {
+        Puller { group, topic: TopicId::retries_of(self.group_id(group)), queue: 0, client: client.into() }
+    }
+
+    pub fn send_back(&mut self, member: &Puller, offset: u64, delay: SendBackDelay) -> Output {
+        self.send_back_at_most(member, offset, delay, None)
+    }
+
+    /// Sends back a message that may be delivered so often.
+    pub fn send_back_at_most(
+        &mut self,
+        member: &Puller,
+        offset: u64,
+        delay: SendBackDelay,
+        attempts_max: Option<u32>,
+    ) -> Output {
+        let (group, offset) = (self.group_id(member.group), QueueOffset(offset));
+        let topic = member.topic;
+        let queue = match self.ask(|token| Command::DescribeTopic { topic, token }) {
+            Output::Queues(queues) => queues[member.queue as usize].queue,
+            other => panic!("a question about a topic was answered with {other:?}"),
+        };
+        let back = SendBackCommand { group, queue, offset, delay, attempts_max };
+        self.ask(|token| Command::SendBack { back, token })
+    }
+
+    /// Of which offset a place of the retry queue is a retry, and how often that was delivered.
+    pub fn retry(&mut self, retries: &Puller, place: u64) -> (u64, u32) {
+        let ((_, offset), attempts) = self.retry_of(retries, place);
+        (offset, attempts)
+    }
+
+    /// The same with the number of the queue.
+    pub fn retry_of(&mut self, retries: &Puller, place: u64) -> ((u32, u64), u32) {
+        let topic = retries.topic;
+        let queue = match self.ask(|token| Command::DescribeTopic { topic, token }) {
+            Output::Queues(queues) => queues[0].queue,
+            other => panic!("a question about a topic was answered with {other:?}"),
+        };
+        let offset = QueueOffset(place);
+        let message = at_once(self.reader().messages(queue, offset..offset.next(), 1, 1)).unwrap().pop().unwrap();
+        let reference = record::find(&message.record, |field| match field {
+            Field::RetryOf(reference) => Some(reference),
+            _ => None,
+        });
+        let RetryOf { queue, offset, attempts, .. } = reference.expect("a place of the retry queue names a message");
+        match self.ask(|token| Command::PlaceOf { queue, token }) {
+            Output::PlaceOf(Some((_, index))) => ((index, offset.0), attempts),
+            other => panic!("a question for a queue was answered with {other:?}"),
+        }
     }
 }
 

@@ -4,15 +4,28 @@ import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
 import com.google.gson.JsonParser;
 import java.io.BufferedReader;
+import java.io.IOException;
 import java.io.InputStreamReader;
+import java.lang.reflect.Method;
 import java.nio.charset.StandardCharsets;
+import java.time.Instant;
+import java.time.temporal.ChronoUnit;
 import java.util.ArrayList;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
+import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
+import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
+import org.apache.rocketmq.client.consumer.MessageSelector;
+import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
+import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
+import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
+import org.apache.rocketmq.client.consumer.listener.MessageListenerOrderly;
 import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.LocalTransactionState;
@@ -21,6 +34,7 @@ import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.client.producer.SendStatus;
 import org.apache.rocketmq.client.producer.TransactionListener;
 import org.apache.rocketmq.client.producer.TransactionMQProducer;
+import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageAccessor;
 import org.apache.rocketmq.common.message.MessageConst;
@@ -33,6 +47,8 @@ public final class TcpAgent {
     private final TcpEvents events;
     private final long deadlineNanos;
     private final CountDownLatch ended = new CountDownLatch(1);
+    private final Map<String, Integer> deliveries = new ConcurrentHashMap<>();
+    private final Set<String> done = ConcurrentHashMap.newKeySet();
 
     private TcpAgent(TcpOptions options, TcpEvents events) {
         this.options = options;
@@ -45,6 +61,8 @@ public final class TcpAgent {
         TcpAgent agent = new TcpAgent(TcpOptions.parse(args), events);
         switch (agent.options.command()) {
             case "produce" -> agent.produce();
+            case "push" -> agent.push();
+            case "lite-pull" -> agent.litePull();
             default -> throw new IllegalArgumentException("unknown command " + agent.options.command());
         }
         events.emit(TcpEvents.event("done"));
@@ -234,6 +252,128 @@ public final class TcpAgent {
             }
         }
         return message;
+    }
+
+    private void push() throws Exception {
+        endWithStandardInput();
+        DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(options.text("group", ""));
+        consumer.setNamesrvAddr(options.text("endpoint", ""));
+        consumer.setUseTLS(options.has("tls"));
+        consumer.setConsumeThreadMin(4);
+        consumer.setConsumeThreadMax(4);
+        if (options.has("max-reconsume")) {
+            consumer.setMaxReconsumeTimes(options.number("max-reconsume", 16));
+        }
+        if (options.has("broadcasting")) {
+            broadcast(consumer);
+        }
+        String filter = options.text("filter", "*");
+        consumer.subscribe(options.text("topic", ""), filter.startsWith("sql:")
+                ? MessageSelector.bySql(filter.substring(4)) : MessageSelector.byTag(filter));
+        if (options.has("orderly")) {
+            consumer.setSuspendCurrentQueueTimeMillis(1_000);
+            consumer.registerMessageListener((MessageListenerOrderly) (messages, context) ->
+                    consumed(messages.get(0))
+                            ? ConsumeOrderlyStatus.SUCCESS : ConsumeOrderlyStatus.SUSPEND_CURRENT_QUEUE_A_MOMENT);
+        } else {
+            consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
+                if (options.has("delay-level")) {
+                    context.setDelayLevelWhenNextConsume(options.number("delay-level", 0));
+                }
+                return consumed(messages.get(0))
+                        ? ConsumeConcurrentlyStatus.CONSUME_SUCCESS : ConsumeConcurrentlyStatus.RECONSUME_LATER;
+            });
+        }
+        start(consumer::start);
+        awaitEnd();
+        consumer.shutdown();
+    }
+
+    /** The model's class is in different packages in 4.9 and 5.x, so it is found by the setter. */
+    private static void broadcast(DefaultMQPushConsumer consumer) throws ReflectiveOperationException {
+        for (Method method : DefaultMQPushConsumer.class.getMethods()) {
+            if (method.getName().equals("setMessageModel")) {
+                for (Object model : method.getParameterTypes()[0].getEnumConstants()) {
+                    if (model.toString().equals("BROADCASTING") || ((Enum<?>) model).name().equals("BROADCASTING")) {
+                        method.invoke(consumer, model);
+                    }
+                }
+            }
+        }
+    }
+
+    /** Whether the listener says that a message was consumed. */
+    private boolean consumed(MessageExt message) {
+        String id = message.getProperty(MessageConst.PROPERTY_UNIQ_CLIENT_MESSAGE_ID_KEYIDX);
+        int delivery = deliveries.merge(id, 1, Integer::sum);
+        boolean fails = options.has("fail-all") || delivery <= options.number("fail-first", 0);
+        received(message, fails ? "failure" : "success");
+        if (!fails) {
+            done.add(id);
+        }
+        if (options.has("count") && done.size() >= options.number("count", 0)) {
+            ended.countDown();
+        }
+        return !fails;
+    }
+
+    private void litePull() throws Exception {
+        endWithStandardInput();
+        DefaultLitePullConsumer consumer = new DefaultLitePullConsumer(options.text("group", ""));
+        consumer.setNamesrvAddr(options.text("endpoint", ""));
+        consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
+        consumer.subscribe(options.text("topic", ""), options.text("filter", "*"));
+        start(consumer::start);
+        while (System.nanoTime() - deadlineNanos < 0 && ended.getCount() > 0) {
+            for (MessageExt message : consumer.poll(1_000)) {
+                consumed(message);
+            }
+            consumer.commitSync();
+        }
+        consumer.shutdown();
+    }
+
+    private void received(MessageExt message, String result) {
+        JsonObject event = TcpEvents.event("received");
+        event.addProperty("id", message.getProperty(MessageConst.PROPERTY_UNIQ_CLIENT_MESSAGE_ID_KEYIDX));
+        event.addProperty("topic", message.getTopic());
+        event.addProperty("at_us", ChronoUnit.MICROS.between(Instant.EPOCH, Instant.now()));
+        event.addProperty("body_hex", HexFormat.of().formatHex(message.getBody()));
+        event.addProperty("queue", message.getQueueId());
+        event.addProperty("offset", message.getQueueOffset());
+        List<String> keys = new ArrayList<>();
+        if (message.getKeys() != null && !message.getKeys().isEmpty()) {
+            keys.addAll(List.of(message.getKeys().split(" ")));
+        }
+        event.add("keys", TcpEvents.GSON.toJsonTree(keys));
+        event.addProperty("tag", message.getTags());
+        event.addProperty("message_group", message.getProperty("__SHARDINGKEY"));
+        event.add("properties", TcpEvents.GSON.toJsonTree(message.getProperties()));
+        event.addProperty("attempt", message.getReconsumeTimes() + 1);
+        event.addProperty("result", result);
+        events.emit(event);
+    }
+
+    private void awaitEnd() throws InterruptedException {
+        long left = deadlineNanos - System.nanoTime();
+        if (left > 0) {
+            ended.await(left, TimeUnit.NANOSECONDS);
+        }
+    }
+
+    private void endWithStandardInput() {
+        Thread watcher = new Thread(() -> {
+            try {
+                while (System.in.read() >= 0) {
+                    // Nothing is expected; only the end matters.
+                }
+            } catch (IOException e) {
+                System.err.println("standard input: " + e);
+            }
+            ended.countDown();
+        }, "stdin");
+        watcher.setDaemon(true);
+        watcher.start();
     }
 
     /** What becomes of a transaction: at first what its sender says, when it is asked what the message's property says. */

@@ -1,0 +1,244 @@
+//! The published Java clients of the remoting protocol, 5.5.0 and 4.9.8, as consumers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use martlet_conformance::Result;
+use martlet_conformance::agent::{Agent, Draft, PATIENCE_SECS, Received};
+use martlet_conformance::broker::Broker;
+use martlet_conformance::checks::unique;
+use martlet_conformance::language::{Language, Program};
+
+fn with_each(check: impl Fn(&Program) -> Result<()>) -> Result<()> {
+    for language in [Language::JavaTcp, Language::JavaTcp4] {
+        if let Some(program) = language.program()? {
+            check(&program)?;
+        }
+    }
+    Ok(())
+}
+
+fn body(received: &Received) -> String {
+    let bytes = (0..received.body_hex.len()).step_by(2);
+    let bytes = bytes.filter_map(|at| u8::from_str_radix(received.body_hex.get(at..at + 2)?, 16).ok());
+    String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned()
+}
+
+/// Takes deliveries until all of these bodies have come.
+fn await_bodies(consumer: &mut Agent, mut wanted: BTreeSet<String>) -> Result<()> {
+    while !wanted.is_empty() {
+        wanted.remove(&body(&consumer.received()?));
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_sent_over_grpc_is_consumed_over_tcp_with_every_field() -> Result<()> {
+    with_each(|program| {
+        let broker = Broker::start()?;
+        for kind in ["push", "lite-pull"] {
+            let (topic, group) = (unique("fields"), unique("readers"));
+            broker.create_topic(&topic, 2)?;
+            broker.send(&topic, "before", &["--tag", "t", "--key", "4711", "--property", "colour=red"])?;
+            let mut consumer = Agent::ready(program, &broker, &topic, false, &[kind, "--group", &group])?;
+            let received = consumer.received()?;
+            assert_eq!((body(&received).as_str(), received.tag.as_deref(), received.attempt), ("before", Some("t"), 1));
+            assert_eq!(received.keys, BTreeSet::from(["4711".to_owned()]));
+            assert_eq!(received.properties.get("colour").map(String::as_str), Some("red"), "{received:?}");
+            broker.send(&topic, "after", &[])?;
+            assert_eq!(body(&consumer.received()?), "after");
+            broker.await_no_backlog(&group, PATIENCE_SECS)?;
+            consumer.finish()?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn compressed_bodies_are_read_as_they_were_sent() -> Result<()> {
+    with_each(|program| {
+        let broker = Broker::start()?;
+        let (topic, group) = (unique("compressed"), unique("readers"));
+        let long = "long ".repeat(20_000);
+        let mut producer = Agent::ready(program, &broker, &topic, false, &["produce", "--stdin"])?;
+        producer.send(&Draft::body(long.as_bytes()))?;
+        producer.finish()?;
+        let mut consumer = Agent::ready(program, &broker, &topic, false, &["push", "--group", &group])?;
+        assert!(body(&consumer.received()?) == long, "the body is another one");
+        consumer.finish()
+    })
+}
+
+#[test]
+fn tags_and_conditions_let_through_what_they_name() -> Result<()> {
+    with_each(|program| {
+        let broker = Broker::start()?;
+        for filter in ["a || b", "sql:TAGS IN ('a', 'b') AND size > 3"] {
+            let (topic, group) = (unique("filtered"), unique("readers"));
+            broker.create_topic(&topic, 2)?;
+            let arguments = ["push", "--group", &group, "--filter", filter];
+            let mut consumer = Agent::ready(program, &broker, &topic, false, &arguments)?;
+            for tag in ["a", "c", "b", "c"] {
+                broker.send(&topic, tag, &["--tag", tag, "--property", "size=5"])?;
+            }
+            let bodies = BTreeSet::from([body(&consumer.received()?), body(&consumer.received()?)]);
+            assert_eq!(bodies, BTreeSet::from(["a".to_owned(), "b".to_owned()]), "{filter}");
+            broker.await_no_backlog(&group, PATIENCE_SECS)?;
+            consumer.finish()?;
+        }
+        Ok(())
+    })
+}
+
+/// A second member takes its share at once, and the first one takes that back when the second is killed.
+#[test]
+fn members_share_queues_and_take_over_from_one_that_was_killed() -> Result<()> {
+    with_each(|program| {
+        let broker = Broker::start()?;
+        let (topic, group) = (unique("shared"), unique("members"));
+        broker.create_topic(&topic, 4)?;
+        let arguments = ["push", "--group", &group];
+        let mut first = Agent::ready(program, &broker, &topic, false, &arguments)?;
+        broker.send(&topic, "for the first", &[])?;
+        assert_eq!(body(&first.received()?), "for the first");
+        let mut second = Agent::ready(program, &broker, &topic, false, &arguments)?;
+        let mut number = 0;
+        // Which queue a message goes to is the broker's choice: until the second one has some.
+        let shared = loop {
+            broker.send(&topic, &format!("number {number}"), &[])?;
+            number += 1;
+            if let Some(martlet_conformance::agent::Event::Received(received)) =
+                second.next(std::time::Duration::from_millis(500))?
+            {
+                break body(&received);
+            }
+            assert!(number < 200, "the second member gets nothing");
+        };
+        assert!(shared.starts_with("number"), "{shared}");
+        drop(second.kill());
+        let sent: BTreeSet<String> = (0..8).map(|n| format!("after {n}")).collect();
+        for text in &sent {
+            broker.send(&topic, text, &[])?;
+        }
+        await_bodies(&mut first, sent)?;
+        broker.await_no_backlog(&group, PATIENCE_SECS)?;
+        first.finish()
+    })
+}
+
+#[test]
+fn consumers_go_on_after_the_broker_was_killed_and_lose_nothing() -> Result<()> {
+    with_each(|program| {
+        let Some(mut broker) = Broker::start_own("a kill")? else { return Ok(()) };
+        let (topic, group) = (unique("killed"), unique("members"));
+        broker.create_topic(&topic, 4)?;
+        let mut consumer = Agent::ready(program, &broker, &topic, false, &["push", "--group", &group])?;
+        for round in 0..3 {
+            let sent: BTreeSet<String> = (0..20).map(|n| format!("{round}: {n}")).collect();
+            for text in &sent {
+                broker.send(&topic, text, &[])?;
+            }
+            broker.kill9()?;
+            broker.restart()?;
+            await_bodies(&mut consumer, sent)?;
+        }
+        broker.await_no_backlog(&group, PATIENCE_SECS)?;
+        consumer.finish()
+    })
+}
+
+/// Each queue in its order, with failures in between, and by one member at a time.
+#[test]
+fn orderly_consumers_get_each_queue_in_order() -> Result<()> {
+    with_each(|program| {
+        let broker = Broker::start()?;
+        let (topic, group) = (unique("orderly"), unique("members"));
+        let arguments = ["push", "--orderly", "--group", &group, "--fail-first", "1"];
+        let mut producer = Agent::ready(program, &broker, &topic, false, &["produce", "--stdin"])?;
+        for number in 0..40 {
+            producer.send(&Draft::body(format!("{number:03}").as_bytes()))?;
+        }
+        producer.finish()?;
+        let mut consumer = Agent::ready(program, &broker, &topic, false, &arguments)?;
+        let mut by_queue: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut done = 0;
+        while done < 40 {
+            let received = consumer.received()?;
+            if received.result.as_deref() == Some("success") {
+                done += 1;
+                let queue = received.queue.map_or_else(String::new, |queue| queue.to_string());
+                by_queue.entry(queue).or_default().push(body(&received));
+            }
+        }
+        assert_eq!(by_queue.len(), 4);
+        for (queue, bodies) in by_queue {
+            assert!(bodies.is_sorted(), "queue {queue}: {bodies:?}");
+        }
+        broker.await_no_backlog(&group, PATIENCE_SECS)?;
+        consumer.finish()
+    })
+}
+
+#[test]
+fn each_member_of_a_broadcasting_group_gets_everything() -> Result<()> {
+    with_each(|program| {
+        let broker = Broker::start()?;
+        let (topic, group) = (unique("broadcast"), unique("members"));
+        broker.create_topic(&topic, 2)?;
+        let arguments = ["push", "--broadcasting", "--group", &group];
+        let mut members = [
+            Agent::ready(program, &broker, &topic, false, &arguments)?,
+            Agent::ready(program, &broker, &topic, false, &arguments)?,
+        ];
+        // They begin behind the last message, once they have asked where that is: until both have had one.
+        let mut number = 0;
+        for member in &mut members {
+            loop {
+                broker.send(&topic, "first", &[])?;
+                number += 1;
+                assert!(number < 200, "a member gets nothing");
+                if member.next(std::time::Duration::from_millis(500))?.is_some() {
+                    break;
+                }
+            }
+        }
+        broker.send(&topic, "last", &[])?;
+        for mut member in members {
+            await_bodies(&mut member, BTreeSet::from(["last".to_owned()]))?;
+            member.finish()?;
+        }
+        Ok(())
+    })
+}
+
+/// Retries come with a higher attempt, over TCP and over gRPC alike, and after the last one the message is a dead letter.
+#[test]
+fn failed_messages_come_again_and_end_as_dead_letters() -> Result<()> {
+    with_each(|program| {
+        let broker = Broker::start()?;
+        let (topic, group) = (unique("retried"), unique("members"));
+        broker.create_topic(&topic, 2)?;
+        let arguments = ["push", "--group", &group, "--fail-first", "2", "--delay-level", "1"];
+        let mut consumer = Agent::ready(program, &broker, &topic, false, &arguments)?;
+        broker.send(&topic, "twice failed", &["--tag", "t", "--property", "colour=red"])?;
+        for attempt in 1..=3 {
+            let received = consumer.received()?;
+            assert_eq!((body(&received).as_str(), received.attempt), ("twice failed", attempt));
+            assert_eq!((received.tag.as_deref(), received.topic.as_deref()), (Some("t"), Some(topic.as_str())));
+        }
+        broker.await_no_backlog(&group, PATIENCE_SECS)?;
+        consumer.finish()?;
+
+        let group = unique("members");
+        let arguments =
+            ["push", "--group", &group, "--fail-all", "--delay-level", "1", "--max-reconsume", "1", "--filter", "dead"];
+        let mut consumer = Agent::ready(program, &broker, &topic, false, &arguments)?;
+        broker.send(&topic, "dead", &["--tag", "dead"])?;
+        for attempt in 1..=2 {
+            assert_eq!(consumer.received()?.attempt, attempt);
+        }
+        let dead = broker.receive(&format!("%DLQ%{group}"), &unique("undertakers"), 1)?;
+        assert_eq!(dead[0]["body"], "dead");
+        broker.await_no_backlog(&group, PATIENCE_SECS)?;
+        consumer.finish()
+    })
+}

@@ -1,0 +1,173 @@
+//! What tools ask, and what they make and delete.
+
+mod world;
+
+use martlet_model::TopicType;
+use martlet_remoting::codec::code::{request, response};
+use martlet_remoting::codec::message::decode_all;
+use world::{World, denied, field, json};
+
+fn topic_fields<'a>(name: &'a str, queues: &'a str, attributes: &'a str) -> Vec<(&'a str, &'a str)> {
+    vec![
+        ("topic", name),
+        ("defaultTopic", "TBW102"),
+        ("readQueueNums", queues),
+        ("writeQueueNums", queues),
+        ("perm", "6"),
+        ("topicFilterType", "SINGLE_TAG"),
+        ("order", "false"),
+        ("attributes", attributes),
+    ]
+}
+
+#[tokio::test]
+async fn topics_are_made_changed_described_and_deleted() {
+    let world = World::new();
+    let mut client = world.client().await;
+    for (name, attributes, kind) in [
+        ("plain", "", TopicType::Mixed),
+        ("ordered", "+message.type=FIFO", TopicType::Fifo),
+        ("later", "+message.type=DELAY,+cleanup.policy=DELETE", TopicType::Delay),
+    ] {
+        let answer = client.ask(request::UPDATE_AND_CREATE_TOPIC, &topic_fields(name, "4", attributes), b"").await;
+        assert_eq!(denied(&answer), (response::SUCCESS, ""), "{name}");
+        assert_eq!(world.broker.known_topic(name).unwrap().kind, kind);
+    }
+    for (fields, part) in [
+        (topic_fields("plain", "4", "+message.type=FIFO"), "message.type"),
+        (topic_fields("new", "4", "+message.type=ODD"), "message.type"),
+        (topic_fields("new", "4", "+cleanup.policy=COMPACTION"), "cleanup.policy"),
+        (topic_fields("new", "-1", ""), "writeQueueNums"),
+        (topic_fields("new", "100000", ""), "100000"),
+        (topic_fields("TBW102", "4", ""), "system topic"),
+    ] {
+        let answer = client.ask(request::UPDATE_AND_CREATE_TOPIC, &fields, b"").await;
+        let (code, remark) = denied(&answer);
+        assert_eq!(code, response::INVALID_PARAMETER, "{fields:?}");
+        assert!(remark.contains(part), "{fields:?}: {remark}");
+    }
+    let answer = client.ask(request::UPDATE_AND_CREATE_TOPIC, &topic_fields("plain", "6", ""), b"").await;
+    assert_eq!(answer.header.code, response::SUCCESS);
+    let config = json(&client.ask(request::GET_TOPIC_CONFIG, &[("topic", "plain")], b"").await.body);
+    assert_eq!(
+        (config.int("writeQueueNums"), config.int("perm"), config.text("order")),
+        (Some(6), Some(6), Some("false"))
+    );
+    let all = client.ask(request::GET_ALL_TOPIC_CONFIG, &[], b"").await;
+    assert_eq!(field(&all, "totalTopicNum"), "3");
+    client.produce("plain", "5", &[], b"body").await;
+    let stats = client.ask(request::GET_TOPIC_STATS_INFO, &[("topic", "plain")], b"").await;
+    let text = String::from_utf8_lossy(&stats.body).into_owned();
+    assert!(text.starts_with(r#"{"offsetTable":{{"brokerName":"broker-a","queueId":0,"topic":"plain"}:{"#), "{text}");
+    assert!(text.contains("\"maxOffset\":1"), "{text}");
+    for code in [request::DELETE_TOPIC_IN_BROKER, request::DELETE_TOPIC_IN_NAMESRV] {
+        assert_eq!(client.ask(code, &[("topic", "plain")], b"").await.header.code, response::SUCCESS);
+    }
+    let answer = client.ask(request::GET_TOPIC_CONFIG, &[("topic", "plain")], b"").await;
+    assert_eq!(answer.header.code, response::TOPIC_NOT_EXIST);
+}
+
+#[tokio::test]
+async fn groups_are_made_changed_described_and_deleted() {
+    let world = World::new();
+    let mut client = world.client().await;
+    let body = br#"{"groupName":"billing","consumeEnable":true,"retryMaxTimes":3,"consumeMessageOrderly":false,
+        "groupRetryPolicy":{"type":"CUSTOMIZED","customizedRetryPolicy":{"next":[1000,5000]}},"attributes":{}}"#;
+    let answer = client.ask(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, &[], body).await;
+    assert_eq!(denied(&answer), (response::SUCCESS, ""));
+    assert_eq!(world.broker.known_group("billing").unwrap().retry.max_attempts, 4);
+    let config = json(&client.ask(request::GET_SUBSCRIPTIONGROUP_CONFIG, &[("group", "billing")], b"").await.body);
+    assert_eq!((config.int("retryMaxTimes"), config.text("groupName")), (Some(3), Some("billing")));
+    let all = client.ask(request::GET_ALL_SUBSCRIPTIONGROUP_CONFIG, &[], b"").await;
+    assert_eq!(field(&all, "totalGroupNum"), "1");
+    for (body, part) in [
+        (&b"{}"[..], "groupName"),
+        (br#"{"groupName":"billing","retryMaxTimes":-7}"#, "retryMaxTimes"),
+        (br#"{"groupName":"billing","consumeEnable":false}"#, "consumeEnable"),
+        (br#"{"groupName":"a b"}"#, "a b"),
+        (b"[", "JSON"),
+    ] {
+        let answer = client.ask(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, &[], body).await;
+        let (code, remark) = denied(&answer);
+        assert_eq!(code, response::INVALID_PARAMETER, "{part}");
+        assert!(remark.contains(part), "{part}: {remark}");
+    }
+    let offline = client.ask(request::GET_CONSUMER_CONNECTION_LIST, &[("consumerGroup", "billing")], b"").await;
+    assert_eq!(offline.header.code, response::CONSUMER_NOT_ONLINE);
+    let stats = client.ask(request::GET_CONSUME_STATS, &[("consumerGroup", "nobody")], b"").await;
+    assert_eq!(&stats.body[..], br#"{"offsetTable":{}}"#);
+    let answer = client.ask(request::DELETE_SUBSCRIPTIONGROUP, &[("groupName", "billing")], b"").await;
+    assert_eq!(answer.header.code, response::SUCCESS);
+    let answer = client.ask(request::GET_SUBSCRIPTIONGROUP_CONFIG, &[("group", "billing")], b"").await;
+    assert_eq!(answer.header.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
+}
+
+#[tokio::test]
+async fn messages_are_found_by_place_key_and_id() {
+    let world = World::new();
+    let mut client = world.client().await;
+    let pairs = [("UNIQ_KEY", "0102"), ("KEYS", "4711"), ("colour", "red")];
+    let sent = client.produce("orders", "0", &pairs, b"hello").await;
+    let (_, at) = martlet_remoting::codec::ids::read_offset_id(field(&sent, "msgId")).unwrap();
+    let place = at.0.to_string();
+    let answer = client.ask(request::VIEW_MESSAGE_BY_ID, &[("offset", &place)], b"").await;
+    let seen = &decode_all(&answer.body).unwrap()[0];
+    assert_eq!((&seen.body[..], seen.topic.as_str(), seen.physical_offset), (&b"hello"[..], "orders", at.0));
+    let answer = client.ask(request::VIEW_MESSAGE_BY_ID, &[("offset", "999999999")], b"").await;
+    assert_eq!(answer.header.code, response::SYSTEM_ERROR);
+    let query = |key: &'static str, by_id: &'static str| {
+        let end = "99999999999999";
+        let times = [("beginTimestamp", "0"), ("endTimestamp", end)];
+        [("topic", "orders"), ("key", key), ("maxNum", "32"), times[0], times[1], ("_UNIQUE_KEY_QUERY", by_id)]
+    };
+    for (key, by_id) in [("4711", "false"), ("0102", "false"), ("0102", "true")] {
+        let answer = client.ask(request::QUERY_MESSAGE, &query(key, by_id), b"").await;
+        assert_eq!(denied(&answer), (response::SUCCESS, ""), "{key} {by_id}");
+        assert_eq!(decode_all(&answer.body).unwrap().len(), 1);
+    }
+    let answer = client.ask(request::QUERY_MESSAGE, &query("4711", "true"), b"").await;
+    assert_eq!(answer.header.code, response::QUERY_NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_group_is_moved_back_and_forward_only_if_that_is_forced() {
+    let world = World::new();
+    let mut client = world.client().await;
+    for _ in 0..3 {
+        client.produce("orders", "0", &[], b"body").await;
+    }
+    world.broker.group("billing").await.unwrap();
+    let fields = |time: &'static str, forced: &'static str| {
+        [("group", "billing"), ("topic", "orders"), ("timestamp", time), ("isForce", forced), ("queueId", "0")]
+    };
+    let moved = r#"{"offsetTable":{{"brokerName":"broker-a","queueId":0,"topic":"orders"}:"#;
+    for (time, forced, to) in [("-1", "true", "3"), ("0", "false", "0")] {
+        let answer = client.ask(request::INVOKE_BROKER_TO_RESET_OFFSET, &fields(time, forced), b"").await;
+        assert_eq!(String::from_utf8_lossy(&answer.body), format!("{moved}{to}}}}}"), "{time} {forced}");
+    }
+    let answer = client.ask(request::INVOKE_BROKER_TO_RESET_OFFSET, &fields("-1", "false"), b"").await;
+    assert_eq!(&answer.body[..], br#"{"offsetTable":{}}"#, "forward only if that is forced");
+}
+
+#[tokio::test]
+async fn figures_are_numbers_where_tools_read_numbers() {
+    let world = World::new();
+    let mut client = world.client().await;
+    let heartbeat = br#"{"clientID":"c1","producerDataSet":[{"groupName":"producers"}]}"#;
+    client.ask(request::HEART_BEAT, &[], heartbeat).await;
+    let info = json(&client.ask(request::GET_BROKER_RUNTIME_INFO, &[], b"").await.body);
+    let table = info.get("table").unwrap();
+    for name in ["putTps", "getTransferredTps"] {
+        let first = table.text(name).unwrap().split(' ').next().unwrap();
+        assert!(first.parse::<f64>().is_ok(), "{name}");
+    }
+    for name in ["pageCacheLockTimeMills", "commitLogDiskRatio", "timerEnqueueTps", "earliestMessageTimeStamp"] {
+        assert!(table.text(name).unwrap().parse::<f64>().is_ok(), "{name}");
+    }
+    let config = client.ask(request::GET_BROKER_CONFIG, &[], b"").await;
+    assert!(String::from_utf8_lossy(&config.body).contains("brokerName=broker-a\n"));
+    let list = client.ask(request::GET_PRODUCER_CONNECTION_LIST, &[("producerGroup", "producers")], b"").await;
+    assert_eq!(json(&list.body).items("connectionSet")[0].text("clientId"), Some("c1"));
+    let all = json(&client.ask(request::GET_ALL_PRODUCER_INFO, &[], b"").await.body);
+    assert_eq!(all.get("data").unwrap().items("producers").len(), 1);
+}
