@@ -10,7 +10,8 @@
 //! - `transactions`: half messages, their ends, and the checks that producers are sent.
 //! - `find`, `dead_letters`, `progress`: looking at messages without consuming them, resending, moving groups.
 //! - `pull`: consumers that keep their own place.
-//! - `members`: queue-based members of groups, and who listens to changes; `queue_pull`: what they pull, commit and lock.
+//! - `members`: queue-based members of groups, and who listens to changes; `queue_pull` and
+//!   `queue_offsets`: what they pull, commit and lock.
 //! - `clients`: who is connected; what a vanished client held goes back.
 //! - `agreement`: what members subscribe to, told to the shard; where they differ, reported.
 //! - `runtime`: the shard's thread, its clock and its inbox.
@@ -31,6 +32,7 @@ mod options;
 mod places;
 mod progress;
 mod pull;
+mod queue_offsets;
 mod queue_pull;
 mod refusal;
 mod requests;
@@ -56,7 +58,8 @@ pub use messages::ReplyBudget;
 pub use options::{BrokerOptions, BucketPlace, OpenError, OpenReport};
 pub use progress::{ResetQueue, ResetTo};
 pub use pull::{OffsetOf, PullRequest, Pulled};
-pub use queue_pull::{PullMode, PulledMessage, QueuePull, QueuePulled, SendBack, StoredOffset};
+pub use queue_offsets::StoredOffset;
+pub use queue_pull::{PullMode, PulledMessage, QueuePull, QueuePulled, SendBack};
 pub use refusal::Refusal;
 pub use requests::*;
 pub use stats::{Figures, GroupCount, TopicCount};
