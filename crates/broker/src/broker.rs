@@ -7,7 +7,7 @@ use crate::members::Members;
 use crate::messages::{HOUSEKEEPING_EVERY, budget_used, reply_budget, wall_now};
 use crate::options::{BrokerOptions, OpenError, OpenReport};
 use crate::places;
-use crate::queue_pull::QueueIds;
+use crate::queue_offsets::QueueIds;
 use crate::runtime::{Bell, ShardHandle, block_on};
 use crate::stats::{Figures, Stats};
 use crate::{

@@ -11,7 +11,8 @@
 //! - `find`, `dead_letters`, `progress`: looking at messages without consuming them, resending, moving groups.
 //! - `physical`: physical offsets, by which remoting clients know messages.
 //! - `pull`: consumers that keep their own place.
-//! - `members`: queue-based members of groups, and who listens to changes; `queue_pull`: what they pull, commit and lock.
+//! - `members`: queue-based members of groups, and who listens to changes; `queue_pull` and
+//!   `queue_offsets`: what they pull, commit and lock.
 //! - `clients`: who is connected; what a vanished client held goes back.
 //! - `agreement`: what members subscribe to, told to the shard; where they differ, reported.
 //! - `runtime`: the shard's thread, its clock and its inbox.
@@ -35,6 +36,7 @@ mod physical;
 mod places;
 mod progress;
 mod pull;
+mod queue_offsets;
 mod queue_pull;
 mod refusal;
 mod requests;
@@ -60,7 +62,8 @@ pub use messages::ReplyBudget;
 pub use options::{BrokerOptions, BucketPlace, OpenError, OpenReport};
 pub use progress::{ResetQueue, ResetTo};
 pub use pull::{OffsetOf, PullRequest, Pulled};
-pub use queue_pull::{PullMode, PulledMessage, QueuePull, QueuePulled, SendBack, StoredOffset};
+pub use queue_offsets::StoredOffset;
+pub use queue_pull::{PullMode, PulledMessage, QueuePull, QueuePulled, SendBack};
 pub use refusal::Refusal;
 pub use requests::*;
 pub use stats::{Figures, GroupCount, TopicCount};

@@ -1,5 +1,5 @@
-//! Queue-based members: pulling queues, offsets, and locks. What they get and whether what they say counts is the shard's word;
-//! messages are read and filtered here.
+//! Queue-based members: pulling queues, and sending back what they failed on. What they get is the shard's word; messages are read
+//! and filtered here.
 
 use crate::find::read_failed;
 use crate::lite::check_move;
@@ -7,15 +7,12 @@ use crate::messages::PollGuard;
 use crate::{Broker, Refusal, ReplyBudget};
 use bytes::Bytes;
 use martlet_model::record::{self, Field, RetryOf};
-use martlet_model::{
-    Filter, GroupConfig, PhysicalOffset, QueueId, QueueOffset, TopicConfig, TopicId, UnixMillis, limits,
-};
+use martlet_model::{Filter, GroupConfig, PhysicalOffset, QueueId, QueueOffset, TopicConfig, UnixMillis, limits};
 use martlet_shard::{Command, Output, PollId, PullCommand, PullStatus, Pulled, SendBackCommand, SendBackDelay};
 use martlet_store::{Reader, StoredMessage};
-use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// Most messages of one pull.
 const MESSAGES_MAX: u32 = 1024;
@@ -109,23 +106,6 @@ pub struct SendBack {
     /// How often it may be delivered again in all, if the client allows fewer times than the group.
     pub max_reconsume_times: Option<u32>,
 }
-
-/// Where a group is in a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoredOffset {
-    /// Here.
-    Found(QueueOffset),
-    /// It has not been there.
-    NotFound {
-        /// First readable offset of the queue.
-        min: QueueOffset,
-        /// Next offset of the queue.
-        max: QueueOffset,
-    },
-}
-
-/// Which queues topics have, as far as that was asked; queues are never taken away from a topic.
-pub(crate) type QueueIds = Mutex<BTreeMap<TopicId, Vec<QueueId>>>;
 
 impl Broker {
     /// Pulls a queue from a place on; waits for a message up to the request's time. Dropping the future gives the wait up.
@@ -337,144 +317,9 @@ impl Broker {
             other => Err(self.unexpected(other, "", &group.name)),
         }
     }
-
-    /// A member says how far it is in a queue: everything below is consumed. False if that does not count, because another
-    /// member has the queue. `None` for an administrator.
-    pub async fn commit_queue_offset(
-        &self,
-        group: &str,
-        topic: &str,
-        queue: u32,
-        offset: u64,
-        client_id: Option<&str>,
-    ) -> Result<bool, Refusal> {
-        let (topic, group) = self.queue_of_group(group, topic, queue)?;
-        let (client, offset) = (client_id.map(Arc::from), QueueOffset(offset));
-        let (group_id, topic_id) = (group.id, topic.id);
-        let commit =
-            |token| Command::CommitOffset { group: group_id, topic: topic_id, index: queue, offset, client, token };
-        match self.ask(commit).await? {
-            Output::Committed(counted) => Ok(counted),
-            other => Err(self.unexpected(other, &topic.name, &group.name)),
-        }
-    }
-
-    /// Where a group is in a queue. For a member (`client_id`), the queue is kept for a while, so that nothing comes between
-    /// this and its first pull.
-    pub async fn queue_offset(
-        &self,
-        group: &str,
-        topic: &str,
-        queue: u32,
-        client_id: Option<&str>,
-    ) -> Result<StoredOffset, Refusal> {
-        let (topic, group) = self.queue_of_group(group, topic, queue)?;
-        let client = client_id.map(Arc::from);
-        let (group_id, topic_id) = (group.id, topic.id);
-        let question = |token| Command::StoredOffset { group: group_id, topic: topic_id, index: queue, client, token };
-        match self.ask(question).await? {
-            Output::StoredOffset { stored: Some(offset), .. } => Ok(StoredOffset::Found(offset)),
-            Output::StoredOffset { stored: None, min, max } => Ok(StoredOffset::NotFound { min, max }),
-            other => Err(self.unexpected(other, &topic.name, &group.name)),
-        }
-    }
-
-    fn queue_of_group(
-        &self,
-        group: &str,
-        topic: &str,
-        queue: u32,
-    ) -> Result<(Arc<TopicConfig>, Arc<GroupConfig>), Refusal> {
-        let topic = self.topic_to_look_into(topic)?;
-        check_queue(&topic, queue, topic.read_queues.max(topic.write_queues))?;
-        let group = self.known_group(group).ok_or_else(|| Refusal::GroupNotFound { group: group.to_owned() })?;
-        check_move(&topic, &group)?;
-        Ok((topic, group))
-    }
-
-    /// Locks queues for a member for 60 s, or renews that. Gives back those that it has; topics that do not exist are left out.
-    pub async fn lock_queues(
-        &self,
-        group: &str,
-        client_id: &str,
-        queues: &[(String, u32)],
-    ) -> Result<Vec<(String, u32)>, Refusal> {
-        let known = self.known_group(group).ok_or_else(|| Refusal::GroupNotFound { group: group.to_owned() })?;
-        let (names, queues) = self.queues_to_lock(queues);
-        let client = Arc::from(client_id);
-        match self.ask(|token| Command::LockQueues { group: known.id, client, queues, token }).await? {
-            Output::Locked(locked) => {
-                Ok(locked.into_iter().filter_map(|(id, index)| Some((names.get(&id)?.clone(), index))).collect())
-            }
-            other => Err(self.unexpected(other, "", group)),
-        }
-    }
-
-    /// Unlocks queues that a member has locked.
-    pub async fn unlock_queues(&self, group: &str, client_id: &str, queues: &[(String, u32)]) -> Result<(), Refusal> {
-        let known = self.known_group(group).ok_or_else(|| Refusal::GroupNotFound { group: group.to_owned() })?;
-        let (_, queues) = self.queues_to_lock(queues);
-        let client = Arc::from(client_id);
-        match self.ask(|token| Command::UnlockQueues { group: known.id, client, queues, token }).await? {
-            Output::Done => Ok(()),
-            other => Err(self.unexpected(other, "", group)),
-        }
-    }
-
-    /// Whether any member of a group holds a lock.
-    pub async fn holds_locks(&self, group: &str) -> Result<bool, Refusal> {
-        let known = self.known_group(group).ok_or_else(|| Refusal::GroupNotFound { group: group.to_owned() })?;
-        match self.ask(|token| Command::DescribeLocks { group: known.id, token }).await? {
-            Output::Locked(locked) => Ok(!locked.is_empty()),
-            other => Err(self.unexpected(other, "", group)),
-        }
-    }
-
-    fn queues_to_lock(&self, queues: &[(String, u32)]) -> (BTreeMap<TopicId, String>, Vec<(TopicId, u32)>) {
-        let mut names = BTreeMap::new();
-        let mut known = Vec::with_capacity(queues.len());
-        for (name, index) in queues {
-            if let Some(topic) = self.known_topic(name) {
-                known.push((topic.id, *index));
-                names.insert(topic.id, name.clone());
-            }
-        }
-        (names, known)
-    }
-
-    /// The shard's number of a topic's queue: what physical offsets are computed from.
-    pub async fn queue_id(&self, topic: &str, queue: u32) -> Result<QueueId, Refusal> {
-        let topic = self.topic_to_look_into(topic)?;
-        let known = || self.inner.queue_ids.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(&id) = known().get(&topic.id).and_then(|ids| ids.get(queue as usize)) {
-            return Ok(id);
-        }
-        check_queue(&topic, queue, topic.read_queues.max(topic.write_queues))?;
-        let mut figures = self.queues_of(&topic).await?;
-        figures.sort_by_key(|figures| figures.index);
-        let ids: Vec<QueueId> = figures.iter().map(|figures| figures.queue).collect();
-        let id = ids.get(queue as usize).copied();
-        known().insert(topic.id, ids);
-        id.ok_or_else(|| no_such_queue(queue))
-    }
-
-    /// The place that a physical offset names: topic, queue number and offset. `None` if it names no queue of a topic.
-    pub async fn physical_place(
-        &self,
-        physical: PhysicalOffset,
-    ) -> Result<Option<(String, u32, QueueOffset)>, Refusal> {
-        let Some((queue, offset)) = physical.place() else { return Ok(None) };
-        match self.ask(|token| Command::PlaceOf { queue, token }).await? {
-            Output::PlaceOf(place) => {
-                let place = place.and_then(|(topic, index)| Some((self.name_of(topic)?, index, offset)));
-                Ok(place)
-            }
-            other => Err(self.unexpected(other, "", "")),
-        }
-    }
 }
 
-fn check_queue(topic: &TopicConfig, queue: u32, queues: u32) -> Result<(), Refusal> {
+pub(crate) fn check_queue(topic: &TopicConfig, queue: u32, queues: u32) -> Result<(), Refusal> {
     debug_assert!(queues <= topic.read_queues.max(topic.write_queues));
     if queue < queues { Ok(()) } else { Err(no_such_queue(queue)) }
 }
@@ -483,6 +328,6 @@ fn not_there(physical: PhysicalOffset) -> Refusal {
     Refusal::NotSentBack { reason: format!("physical offset {} names no message that is there", physical.0) }
 }
 
-fn no_such_queue(queue: u32) -> Refusal {
+pub(crate) fn no_such_queue(queue: u32) -> Refusal {
     Refusal::Setting { field: "queue", value: queue.to_string(), rule: "is not a queue of this topic" }
 }

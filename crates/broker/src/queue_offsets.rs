@@ -1,0 +1,163 @@
+//! Queue-based members: offsets, locks, and places as physical offsets. Whether what a member says counts is the shard's word.
+
+use crate::lite::check_move;
+use crate::queue_pull::{check_queue, no_such_queue};
+use crate::{Broker, Refusal};
+use martlet_model::{GroupConfig, PhysicalOffset, QueueId, QueueOffset, TopicConfig, TopicId};
+use martlet_shard::{Command, Output};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Where a group is in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredOffset {
+    /// Here.
+    Found(QueueOffset),
+    /// It has not been there.
+    NotFound {
+        /// First readable offset of the queue.
+        min: QueueOffset,
+        /// Next offset of the queue.
+        max: QueueOffset,
+    },
+}
+
+/// Which queues topics have, as far as that was asked; queues are never taken away from a topic.
+pub(crate) type QueueIds = Mutex<BTreeMap<TopicId, Vec<QueueId>>>;
+
+impl Broker {
+    /// A member says how far it is in a queue: everything below is consumed. False if that does not count, because another
+    /// member has the queue. `None` for an administrator.
+    pub async fn commit_queue_offset(
+        &self,
+        group: &str,
+        topic: &str,
+        queue: u32,
+        offset: u64,
+        client_id: Option<&str>,
+    ) -> Result<bool, Refusal> {
+        let (topic, group) = self.queue_of_group(group, topic, queue)?;
+        let (client, offset) = (client_id.map(Arc::from), QueueOffset(offset));
+        let (group_id, topic_id) = (group.id, topic.id);
+        let commit =
+            |token| Command::CommitOffset { group: group_id, topic: topic_id, index: queue, offset, client, token };
+        match self.ask(commit).await? {
+            Output::Committed(counted) => Ok(counted),
+            other => Err(self.unexpected(other, &topic.name, &group.name)),
+        }
+    }
+
+    /// Where a group is in a queue. For a member (`client_id`), the queue is kept for a while, so that nothing comes between
+    /// this and its first pull.
+    pub async fn queue_offset(
+        &self,
+        group: &str,
+        topic: &str,
+        queue: u32,
+        client_id: Option<&str>,
+    ) -> Result<StoredOffset, Refusal> {
+        let (topic, group) = self.queue_of_group(group, topic, queue)?;
+        let client = client_id.map(Arc::from);
+        let (group_id, topic_id) = (group.id, topic.id);
+        let question = |token| Command::StoredOffset { group: group_id, topic: topic_id, index: queue, client, token };
+        match self.ask(question).await? {
+            Output::StoredOffset { stored: Some(offset), .. } => Ok(StoredOffset::Found(offset)),
+            Output::StoredOffset { stored: None, min, max } => Ok(StoredOffset::NotFound { min, max }),
+            other => Err(self.unexpected(other, &topic.name, &group.name)),
+        }
+    }
+
+    fn queue_of_group(
+        &self,
+        group: &str,
+        topic: &str,
+        queue: u32,
+    ) -> Result<(Arc<TopicConfig>, Arc<GroupConfig>), Refusal> {
+        let topic = self.topic_to_look_into(topic)?;
+        check_queue(&topic, queue, topic.read_queues.max(topic.write_queues))?;
+        let group = self.known_group(group).ok_or_else(|| Refusal::GroupNotFound { group: group.to_owned() })?;
+        check_move(&topic, &group)?;
+        Ok((topic, group))
+    }
+
+    /// Locks queues for a member for 60 s, or renews that. Gives back those that it has; topics that do not exist are left out.
+    pub async fn lock_queues(
+        &self,
+        group: &str,
+        client_id: &str,
+        queues: &[(String, u32)],
+    ) -> Result<Vec<(String, u32)>, Refusal> {
+        let known = self.known_group(group).ok_or_else(|| Refusal::GroupNotFound { group: group.to_owned() })?;
+        let (names, queues) = self.queues_to_lock(queues);
+        let client = Arc::from(client_id);
+        match self.ask(|token| Command::LockQueues { group: known.id, client, queues, token }).await? {
+            Output::Locked(locked) => {
+                Ok(locked.into_iter().filter_map(|(id, index)| Some((names.get(&id)?.clone(), index))).collect())
+            }
+            other => Err(self.unexpected(other, "", group)),
+        }
+    }
+
+    /// Unlocks queues that a member has locked.
+    pub async fn unlock_queues(&self, group: &str, client_id: &str, queues: &[(String, u32)]) -> Result<(), Refusal> {
+        let known = self.known_group(group).ok_or_else(|| Refusal::GroupNotFound { group: group.to_owned() })?;
+        let (_, queues) = self.queues_to_lock(queues);
+        let client = Arc::from(client_id);
+        match self.ask(|token| Command::UnlockQueues { group: known.id, client, queues, token }).await? {
+            Output::Done => Ok(()),
+            other => Err(self.unexpected(other, "", group)),
+        }
+    }
+
+    /// Whether any member of a group holds a lock.
+    pub async fn holds_locks(&self, group: &str) -> Result<bool, Refusal> {
+        let known = self.known_group(group).ok_or_else(|| Refusal::GroupNotFound { group: group.to_owned() })?;
+        match self.ask(|token| Command::DescribeLocks { group: known.id, token }).await? {
+            Output::Locked(locked) => Ok(!locked.is_empty()),
+            other => Err(self.unexpected(other, "", group)),
+        }
+    }
+
+    fn queues_to_lock(&self, queues: &[(String, u32)]) -> (BTreeMap<TopicId, String>, Vec<(TopicId, u32)>) {
+        let mut names = BTreeMap::new();
+        let mut known = Vec::with_capacity(queues.len());
+        for (name, index) in queues {
+            if let Some(topic) = self.known_topic(name) {
+                known.push((topic.id, *index));
+                names.insert(topic.id, name.clone());
+            }
+        }
+        (names, known)
+    }
+
+    /// The shard's number of a topic's queue: what physical offsets are computed from.
+    pub async fn queue_id(&self, topic: &str, queue: u32) -> Result<QueueId, Refusal> {
+        let topic = self.topic_to_look_into(topic)?;
+        let known = || self.inner.queue_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(&id) = known().get(&topic.id).and_then(|ids| ids.get(queue as usize)) {
+            return Ok(id);
+        }
+        check_queue(&topic, queue, topic.read_queues.max(topic.write_queues))?;
+        let mut figures = self.queues_of(&topic).await?;
+        figures.sort_by_key(|figures| figures.index);
+        let ids: Vec<QueueId> = figures.iter().map(|figures| figures.queue).collect();
+        let id = ids.get(queue as usize).copied();
+        known().insert(topic.id, ids);
+        id.ok_or_else(|| no_such_queue(queue))
+    }
+
+    /// The place that a physical offset names: topic, queue number and offset. `None` if it names no queue of a topic.
+    pub async fn physical_place(
+        &self,
+        physical: PhysicalOffset,
+    ) -> Result<Option<(String, u32, QueueOffset)>, Refusal> {
+        let Some((queue, offset)) = physical.place() else { return Ok(None) };
+        match self.ask(|token| Command::PlaceOf { queue, token }).await? {
+            Output::PlaceOf(place) => {
+                let place = place.and_then(|(topic, index)| Some((self.name_of(topic)?, index, offset)));
+                Ok(place)
+            }
+            other => Err(self.unexpected(other, "", "")),
+        }
+    }
+}
