@@ -156,14 +156,20 @@ impl Serving {
         match mood {
             Mood::Serving if !self.folder.join(bucket).is_dir() => refusal(404, "NoSuchBucket"),
             Mood::Serving => {
-                let late = if request.method() == http::Method::PUT { self.put_delay } else { Duration::ZERO };
-                let answer = if lists {
-                    let _alone = self.listing.write().await;
-                    self.service.call(request.map(Body::from)).await
-                } else {
-                    let _among_others = self.listing.read().await;
-                    self.service.call(request.map(Body::from)).await
-                };
+                let is_put = request.method() == http::Method::PUT;
+                let late = if is_put { self.put_delay } else { Duration::ZERO };
+                // To its end, also if the client goes meanwhile: half a PUT, an object without its metadata, is nothing that a bucket
+                // ever has.
+                let whole = tokio::spawn(async move {
+                    if lists {
+                        let _alone = self.listing.write().await;
+                        self.service.call(request.map(Body::from)).await
+                    } else {
+                        let _among_others = self.listing.read().await;
+                        self.service.call(request.map(Body::from)).await
+                    }
+                });
+                let answer = whole.await.map_err(io::Error::other)?;
                 if !late.is_zero() {
                     tokio::time::sleep(late).await;
                 }
