@@ -452,11 +452,11 @@ impl Broker {
                         queueing_millis,
                     });
                 }
-                let clients = self.inner.clients.of_group(name);
+                let members = self.members(name);
                 let subscriptions = self.subscriptions(config.id, &names).await?;
                 let disagreement = self.disagreement(name);
                 let config = (*config).clone();
-                Ok(GroupStatus { config, progress, dead_letters, clients, subscriptions, disagreement })
+                Ok(GroupStatus { config, progress, dead_letters, members, subscriptions, disagreement })
             }
             other => Err(self.unexpected(other, "", name)),
         }

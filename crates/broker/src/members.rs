@@ -87,8 +87,10 @@ pub struct QueueMember {
 pub enum MemberKind {
     /// It pulls queues that it owns.
     QueueBased,
-    /// It is handed messages, whatever queue they are in.
-    MessageBased,
+    /// It is handed messages, whatever queue they are in, and gives them to a listener.
+    Push,
+    /// The same, when it asks for them.
+    Simple,
 }
 
 /// A live member of a group.
@@ -233,6 +235,13 @@ impl Members {
         expired.into_iter().filter_map(|(group, client_id)| state.forget(&group, &client_id)).collect()
     }
 
+    /// Each pull asks this.
+    fn newest_subscription(&self, group: &str, topic: &str) -> Option<MemberSubscription> {
+        let state = self.state();
+        let all = state.of.get(group)?.values().flat_map(|member| &member.info.subscriptions);
+        all.filter(|subscription| subscription.topic == topic).max_by_key(|subscription| subscription.version).cloned()
+    }
+
     fn of_group(&self, group: &str) -> Vec<QueueMember> {
         self.state().of.get(group).map_or_else(Vec::new, |of| of.values().map(|member| member.info.clone()).collect())
     }
@@ -314,8 +323,7 @@ impl Broker {
 
     /// The newest subscription of any queue-based member of a group to a topic.
     pub fn member_subscription(&self, group: &str, topic: &str) -> Option<MemberSubscription> {
-        let members = self.inner.members.of_group(group).into_iter().flat_map(|member| member.subscriptions);
-        members.filter(|subscription| subscription.topic == topic).max_by_key(|subscription| subscription.version)
+        self.inner.members.newest_subscription(group, topic)
     }
 
     /// Names of groups whose members or subscriptions change from now on. Who is too slow to take them is told so, and may
@@ -333,11 +341,11 @@ fn queue_based(member: QueueMember) -> MemberInfo {
 
 fn message_based(client: ClientInfo) -> Option<MemberInfo> {
     let ClientInfo { client_id, language, version, remote, role } = client;
-    let ClientRole::Consumer { subscriptions, .. } = role else { return None };
+    let ClientRole::Consumer { subscriptions, push, .. } = role else { return None };
     let subscription = |(topic, filter)| MemberSubscription { topic, filter: Arc::new(filter), version: 0 };
     Some(MemberInfo {
         client_id,
-        kind: MemberKind::MessageBased,
+        kind: if push { MemberKind::Push } else { MemberKind::Simple },
         connection: None,
         model: MessageModel::Clustering,
         from: ConsumeFrom::default(),

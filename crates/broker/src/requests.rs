@@ -1,5 +1,6 @@
 //! What protocols ask and what they are told, in the domain's own words.
 
+use crate::members::MemberInfo;
 use bytes::Bytes;
 pub use martlet_cluster::{GroupSettings, TopicSettings};
 use martlet_model::{Filter, GroupConfig, MessageType, QueueId, QueueOffset, TopicConfig, UnixMillis};
@@ -213,8 +214,8 @@ pub struct GroupStatus {
     pub progress: Vec<ProgressStatus>,
     /// Messages in its dead-letter queue.
     pub dead_letters: u64,
-    /// Its connected consumers.
-    pub clients: Vec<ClientInfo>,
+    /// Its live members, of both kinds, in the order of their client ids.
+    pub members: Vec<MemberInfo>,
     /// Its live subscriptions: what messages are kept for.
     pub subscriptions: Vec<SubscriptionStatus>,
     /// What its consumers differ in.

@@ -315,7 +315,7 @@ async fn queue_based_members_pull_commit_send_back_and_leave_the_rest_to_message
         got.iter().map(|message| (id_of(&message.record), message.attempt)).collect::<Vec<_>>(),
         [("2".into(), 2)]
     );
-    assert!(broker.members("billing").iter().all(|member| member.kind == MemberKind::MessageBased));
+    assert!(broker.members("billing").iter().all(|member| member.kind != MemberKind::QueueBased));
     assert!(matches!(
         broker.receive(poll("%RETRY%billing", "billing", "*", 0)).await,
         Err(Refusal::TopicNotFound { .. })

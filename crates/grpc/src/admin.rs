@@ -2,11 +2,11 @@
 
 use crate::call::Call;
 use crate::code::{self, Denied};
-use crate::proto::v2::{self, Code, MessageModel, Resource};
+use crate::proto::v2::{self, Code, Resource};
 use crate::service::Front;
 use crate::settings;
 use crate::time;
-use martlet_broker::{ClientInfo, ClientRole, GroupStatus};
+use martlet_broker::{ClientInfo, ClientRole, GroupStatus, MemberInfo, MessageModel};
 use martlet_model::{Filter, Permission, TopicType, UnixMillis, names};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -150,17 +150,12 @@ impl Front {
         let group = name(request.group);
         names::check_group(&group)?;
         let topic = request.topic.map(|topic| topic.name);
-        let clients = self.broker.group_status(&group).await?.clients;
-        let client_info = clients
+        let members = self.broker.group_status(&group).await?.members;
+        let wants = |member: &MemberInfo, topic: &str| member.subscriptions.iter().any(|each| each.topic == topic);
+        let client_info = members
             .iter()
-            .filter(|client| match (&client.role, &topic) {
-                (_, None) => true,
-                (ClientRole::Consumer { subscriptions, .. }, Some(topic)) => {
-                    subscriptions.iter().any(|(subscribed, _)| subscribed == topic)
-                }
-                (ClientRole::Producer { .. }, Some(_)) => false,
-            })
-            .map(client_info)
+            .filter(|member| topic.as_deref().is_none_or(|topic| wants(member, topic)))
+            .map(member_info)
             .collect();
         Ok(v2::ListConsumerConnectionResponse { status: Some(code::ok()), client_info })
     }
@@ -245,20 +240,33 @@ fn subscription_info(group: &str, topic: &str, filter: &Filter) -> v2::Subscript
         expression: Some(settings::expression(filter)),
         online: true,
         last_update_timestamp: None,
-        message_model: MessageModel::Clustering as i32,
+        message_model: v2::MessageModel::Clustering as i32,
         subscription_consistency: true,
     }
 }
 
+fn member_info(member: &MemberInfo) -> v2::ClientInfo {
+    let model = match member.model {
+        MessageModel::Clustering => v2::MessageModel::Clustering,
+        MessageModel::Broadcasting => v2::MessageModel::Broadcasting,
+    };
+    let MemberInfo { client_id, language, version, remote, .. } = member;
+    v2::ClientInfo { message_model: model as i32, ..told(client_id, version, language, remote) }
+}
+
 fn client_info(client: &ClientInfo) -> v2::ClientInfo {
+    told(&client.client_id, &client.version, &client.language, &client.remote)
+}
+
+fn told(client_id: &str, version: &str, language: &str, remote: &str) -> v2::ClientInfo {
     // Client ids start with the host name, up to an @.
-    let hostname = client.client_id.split_once('@').map_or("", |(host, _)| host).to_owned();
+    let hostname = client_id.split_once('@').map_or("", |(host, _)| host).to_owned();
     v2::ClientInfo {
-        client_id: client.client_id.to_string(),
-        version: client.version.clone(),
-        language: client.language.clone(),
+        client_id: client_id.to_owned(),
+        version: version.to_owned(),
+        language: language.to_owned(),
         hostname,
-        egress_ip: client.remote.clone(),
-        message_model: MessageModel::Clustering as i32,
+        egress_ip: remote.to_owned(),
+        message_model: v2::MessageModel::Clustering as i32,
     }
 }

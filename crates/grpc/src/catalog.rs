@@ -7,7 +7,8 @@ use crate::proto::v2::{self, Code};
 use crate::service::Front;
 use crate::settings;
 use martlet_broker::{
-    ClientInfo, ClientRole, GroupSettings, ProgressStatus, QueueStatus, SubscriptionStatus, TopicSettings,
+    GroupSettings, MemberInfo, MemberKind, MemberSubscription, MessageModel, ProgressStatus, QueueStatus,
+    SubscriptionStatus, TopicSettings,
 };
 use martlet_model::group::{ConsumptionPattern, DeliveryOrder, StartFrom};
 use martlet_model::{DeadLetterPolicy, GroupConfig, Permission, RetryBackoff, TopicConfig, TopicType, names};
@@ -113,7 +114,7 @@ impl Front {
             group: Some(group_out(&status.config)),
             progress: status.progress.iter().map(progress_out).collect(),
             dead_letters: status.dead_letters,
-            clients: status.clients.iter().map(client_out).collect(),
+            clients: status.members.iter().map(client_out).collect(),
             subscriptions: status.subscriptions.iter().map(subscription_out).collect(),
             disagreement: status.disagreement.map_or_else(String::new, |disagreement| disagreement.to_string()),
         })
@@ -350,20 +351,19 @@ fn subscription_out(subscription: &SubscriptionStatus) -> v1::Subscription {
     }
 }
 
-fn client_out(client: &ClientInfo) -> v1::Client {
-    let (push, subscriptions) = match &client.role {
-        ClientRole::Consumer { push, subscriptions, .. } => (*push, subscriptions.as_slice()),
-        ClientRole::Producer { .. } => (false, &[][..]),
+fn client_out(member: &MemberInfo) -> v1::Client {
+    let subscription = |each: &MemberSubscription| v1::ClientSubscription {
+        topic: each.topic.clone(),
+        expression: each.filter.to_string(),
     };
     v1::Client {
-        client_id: client.client_id.to_string(),
-        language: client.language.clone(),
-        version: client.version.clone(),
-        remote_address: client.remote.clone(),
-        push,
-        subscriptions: subscriptions
-            .iter()
-            .map(|(topic, filter)| v1::ClientSubscription { topic: topic.clone(), expression: filter.to_string() })
-            .collect(),
+        client_id: member.client_id.to_string(),
+        language: member.language.clone(),
+        version: member.version.clone(),
+        remote_address: member.remote.clone(),
+        push: member.kind == MemberKind::Push,
+        subscriptions: member.subscriptions.iter().map(subscription).collect(),
+        queue_based: member.kind == MemberKind::QueueBased,
+        broadcasting: member.model == MessageModel::Broadcasting,
     }
 }

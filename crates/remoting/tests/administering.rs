@@ -94,6 +94,15 @@ async fn groups_are_made_changed_described_and_deleted() {
     }
     let offline = client.ask(request::GET_CONSUMER_CONNECTION_LIST, &[("consumerGroup", "billing")], b"").await;
     assert_eq!(offline.header.code, response::CONSUMER_NOT_ONLINE);
+    let heartbeat = br#"{"clientID":"a@1","producerDataSet":[],"consumerDataSet":[{"groupName":"billing",
+        "consumeType":1,"messageModel":0,"consumeFromWhere":0,"unitMode":false,"subscriptionDataSet":[]}]}"#;
+    let answer = client.ask(request::HEART_BEAT, &[], heartbeat).await;
+    assert_eq!(denied(&answer), (response::SUCCESS, ""));
+    let online = client.ask(request::GET_CONSUMER_CONNECTION_LIST, &[("consumerGroup", "billing")], b"").await;
+    assert_eq!(online.header.code, response::SUCCESS);
+    let said = json(&online.body);
+    assert_eq!(said.items("connectionSet")[0].text("clientId"), Some("a@1"));
+    assert_eq!(said.text("messageModel"), Some("BROADCASTING"));
     let stats = client.ask(request::GET_CONSUME_STATS, &[("consumerGroup", "nobody")], b"").await;
     assert_eq!(&stats.body[..], br#"{"offsetTable":{}}"#);
     let answer = client.ask(request::DELETE_SUBSCRIPTIONGROUP, &[("groupName", "billing")], b"").await;

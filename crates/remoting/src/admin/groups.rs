@@ -6,7 +6,7 @@ use crate::codec::code::response;
 use crate::codec::fields::Fields;
 use crate::codec::json::Json;
 use crate::front::Front;
-use martlet_broker::{GroupSettings, GroupStatus, Refusal};
+use martlet_broker::{GroupSettings, GroupStatus, MessageModel, Refusal};
 use martlet_model::group::DeliveryOrder;
 use martlet_model::{Filter, GroupConfig, RetryBackoff};
 
@@ -147,11 +147,12 @@ impl Front {
             Denied::new(response::CONSUMER_NOT_ONLINE, remark)
         };
         let status: GroupStatus = match status {
-            Ok(status) if !status.clients.is_empty() => status,
+            Ok(status) if !status.members.is_empty() => status,
             Ok(_) | Err(Refusal::GroupNotFound { .. }) => return Err(offline()),
             Err(other) => return Err(other.into()),
         };
-        let connections = status.clients.iter().map(|client| {
+        let broadcasts = status.members.iter().any(|member| member.model == MessageModel::Broadcasting);
+        let connections = status.members.iter().map(|client| {
             Json::object([
                 ("clientAddr", client.remote.as_str().into()),
                 ("clientId", (&*client.client_id).into()),
@@ -174,7 +175,7 @@ impl Front {
             ("connectionSet", Json::List(connections.collect())),
             ("consumeFromWhere", "CONSUME_FROM_FIRST_OFFSET".into()),
             ("consumeType", "CONSUME_PASSIVELY".into()),
-            ("messageModel", "CLUSTERING".into()),
+            ("messageModel", if broadcasts { "BROADCASTING" } else { "CLUSTERING" }.into()),
             ("subscriptionTable", Json::Object(subscriptions.collect())),
         ])))
     }

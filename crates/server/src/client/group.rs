@@ -150,7 +150,7 @@ fn describe(answer: &v1::DescribeGroupResponse, as_json: bool) {
                     "language": client.language,
                     "version": client.version,
                     "remote_address": client.remote_address,
-                    "push": client.push,
+                    "kind": kind(client),
                     "subscriptions": client.subscriptions.iter().map(|subscription| {
                         json!({ "topic": subscription.topic, "expression": subscription.expression })
                     }).collect::<Vec<_>>(),
@@ -243,13 +243,23 @@ fn describe(answer: &v1::DescribeGroupResponse, as_json: bool) {
             client.subscriptions.iter().map(|each| format!("{} ({})", each.topic, each.expression)).collect();
         table.add_row([
             client.client_id.clone(),
-            if client.push { "push".to_owned() } else { "simple".to_owned() },
+            kind(client).to_owned(),
             format!("{} {}", client.language, client.version),
             client.remote_address.clone(),
             subscriptions.join(", "),
         ]);
     }
     print(&table);
+}
+
+/// How a client gets its messages.
+fn kind(client: &v1::Client) -> &'static str {
+    match (client.queue_based, client.broadcasting, client.push) {
+        (_, true, _) => "broadcasting",
+        (true, ..) => "queue-based",
+        (.., true) => "push",
+        _ => "simple",
+    }
 }
 
 /// Language and text of what a subscription wants.

@@ -73,7 +73,7 @@ fn snapshot() -> Snapshot {
             },
             progress: vec![progress(0, 10, 2), progress(1, 20, 3)],
             dead_letters: 9,
-            clients: Vec::new(),
+            members: Vec::new(),
             subscriptions: Vec::new(),
             disagreement: None,
         }],
