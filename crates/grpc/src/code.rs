@@ -148,6 +148,7 @@ mod tests {
             (Refusal::Setting { field: "queues", value: text(), rule: "is wrong" }, Code::BadRequest),
             (Refusal::OffsetOutOfRange { queue: 0, offset: 9, min: 1, max: 2 }, Code::IllegalOffset),
             (Refusal::NotResent { reason: text() }, Code::PreconditionFailed),
+            (Refusal::NotSentBack { reason: "not sent back".into() }, Code::MessageNotFound),
             (Refusal::Catalog { reason: text() }, Code::InternalServerError),
             (Refusal::NotSupported { what: "this" }, Code::NotImplemented),
         ]
