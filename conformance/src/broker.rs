@@ -292,14 +292,21 @@ impl Broker {
     /// # Errors
     /// When the broker does not say.
     pub fn backlog(&self, group: &str) -> Result<Option<u64>> {
+        Ok(self.describe_group(group)?.and_then(|described| described["backlog"].as_u64()))
+    }
+
+    /// What `martlet group describe --json` says. `None` for a broker that is not ours.
+    ///
+    /// # Errors
+    /// When the broker does not say.
+    pub fn describe_group(&self, group: &str) -> Result<Option<serde_json::Value>> {
         let Some(own) = &self.own else { return Ok(None) };
         let mut command = martlet(&own.binary);
         command.args(["group", "describe", group, "--json", "--endpoint", &self.endpoint]);
         let output = command.stdin(Stdio::null()).output().map_err(io(format!("{command:?}")))?;
-        let value = serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap_or_default();
-        match value["backlog"].as_u64() {
-            Some(backlog) => Ok(Some(backlog)),
-            None => Err(HarnessError::Command {
+        match serde_json::from_slice::<serde_json::Value>(&output.stdout) {
+            Ok(value) if value["backlog"].is_u64() => Ok(Some(value)),
+            _ => Err(HarnessError::Command {
                 what: format!("{command:?}"),
                 output: String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
             }),

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use crate::{HarnessError, Result, io, say, skip, target};
 
-/// A language with a published RocketMQ 5.x gRPC client.
+/// A language with a published RocketMQ client: of the 5.x gRPC protocol, or of the remoting protocol (`…Tcp`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
     /// Maven `rocketmq-client-java`.
@@ -25,6 +25,10 @@ pub enum Language {
     JavaTcp,
     /// Maven `rocketmq-client` 4.9.8, which speaks it, too.
     JavaTcp4,
+    /// Go module `rocketmq-client-go/v2`, of the same protocol.
+    GoTcp,
+    /// PyPI `rocketmq`, which wraps the C++ client of the same protocol.
+    PythonTcp,
 }
 
 /// An agent that is built and can be run.
@@ -46,17 +50,34 @@ impl Language {
             Language::Rust => "rust",
             Language::JavaTcp => "java-tcp",
             Language::JavaTcp4 => "java-tcp-4",
+            Language::GoTcp => "go-tcp",
+            Language::PythonTcp => "python-tcp",
         }
     }
 
+    /// All there are.
+    pub const ALL: [Language; 9] = [
+        Language::Java,
+        Language::Go,
+        Language::Python,
+        Language::Nodejs,
+        Language::Rust,
+        Language::JavaTcp,
+        Language::JavaTcp4,
+        Language::GoTcp,
+        Language::PythonTcp,
+    ];
+
     /// Whether its client speaks the remoting protocol.
     pub fn is_tcp(self) -> bool {
-        matches!(self, Language::JavaTcp | Language::JavaTcp4)
+        matches!(self, Language::JavaTcp | Language::JavaTcp4 | Language::GoTcp | Language::PythonTcp)
     }
 
     fn folder(self) -> &'static str {
         match self {
             Language::JavaTcp4 => Language::JavaTcp.name(),
+            Language::GoTcp => Language::Go.name(),
+            Language::PythonTcp => Language::Python.name(),
             other => other.name(),
         }
     }
@@ -86,7 +107,7 @@ impl Language {
         match self {
             Language::Rust => None,
             Language::Nodejs => Some(1),
-            Language::JavaTcp | Language::JavaTcp4 | Language::Java | Language::Go | Language::Python => Some(0),
+            _ => Some(0),
         }
     }
 
@@ -119,8 +140,8 @@ impl Language {
     fn tools(self) -> &'static [&'static str] {
         match self {
             Language::Java | Language::JavaTcp | Language::JavaTcp4 => &["java", "mvn"],
-            Language::Go => &["go"],
-            Language::Python => &["python3"],
+            Language::Go | Language::GoTcp => &["go"],
+            Language::Python | Language::PythonTcp => &["python3"],
             Language::Nodejs => &["node", "npm"],
             Language::Rust => &["cargo"],
         }
@@ -185,15 +206,17 @@ impl Language {
                 }
                 run(&mut maven)
             }
-            Language::Go => {
+            Language::Go | Language::GoTcp => {
                 run(Command::new("go").args(["build", "-o"]).arg(built.join("agent")).arg(".").current_dir(source))
             }
-            Language::Python => {
+            Language::Python | Language::PythonTcp => {
+                let tcp = self.is_tcp();
+                let packages = if tcp { "requirements-tcp.txt" } else { "requirements.txt" };
                 run(Command::new("python3").args(["-m", "venv"]).arg(built.join("venv")))?;
                 run(Command::new(built.join("venv/bin/pip"))
-                    .args(["install", "-q", "--disable-pip-version-check", "-r", "requirements.txt"])
+                    .args(["install", "-q", "--disable-pip-version-check", "-r", packages])
                     .current_dir(&source))?;
-                copy(&source, built, &["agent.py"])
+                copy(&source, built, &[if tcp { "tcp_agent.py" } else { "agent.py" }, "common.py"])
             }
             Language::Nodejs => {
                 copy(&source, built, &["package.json", "package-lock.json", ".npmrc", "agent.js"])?;
@@ -222,9 +245,15 @@ impl Program {
                 java
             }
             Language::Go => Command::new(self.built.join("agent")),
-            Language::Python => {
+            Language::GoTcp => {
+                let mut go = Command::new(self.built.join("agent"));
+                go.arg("tcp");
+                go
+            }
+            Language::Python | Language::PythonTcp => {
                 let mut python = Command::new(self.built.join("venv/bin/python"));
-                python.arg(self.built.join("agent.py"));
+                let agent = if self.language.is_tcp() { "tcp_agent.py" } else { "agent.py" };
+                python.arg(self.built.join(agent));
                 python
             }
             Language::Nodejs => {

@@ -555,7 +555,14 @@ impl Broker {
                 .map_or_else(Vec::new, |meter| Class::ALL.iter().map(|class| (*class, meter.counts(*class))).collect()),
             shortage: shard.shortage,
             reply_bytes: (used, self.inner.reply_bytes),
-            clients: self.inner.clients.all(),
+            producers: self
+                .inner
+                .clients
+                .all()
+                .into_iter()
+                .filter(|client| matches!(client.role, crate::ClientRole::Producer { .. }))
+                .collect(),
+            members: self.members_of_groups(),
             stopped: self.stop_reason(),
         }
     }

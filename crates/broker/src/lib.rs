@@ -14,6 +14,7 @@
 //! - `members`: queue-based members of groups, and who listens to changes; `queue_pull` and
 //!   `queue_offsets`: what they pull, commit and lock.
 //! - `clients`: who is connected; what a vanished client held goes back.
+//! - `broadcast`: groups in which broadcasting takes effect for all.
 //! - `agreement`: what members subscribe to, told to the shard; where they differ, reported.
 //! - `runtime`: the shard's thread, its clock and its inbox.
 //! - `mailbox`: replies on their way back to the runtimes, one wake-up for many.
@@ -21,6 +22,7 @@
 //! - `stats`: what is counted per topic and group.
 
 mod agreement;
+mod broadcast;
 mod broker;
 mod clients;
 pub mod copy;
@@ -44,7 +46,7 @@ mod runtime;
 mod stats;
 mod transactions;
 
-pub use agreement::{Disagreement, disagreements};
+pub use agreement::Disagreement;
 pub use broker::Broker;
 pub use dead_letters::{DeadLetterAt, DeadLetterList, Resent};
 pub use find::{FOUND_MAX, FindCursor, FindRequest, Found, FoundMessage, PeekFrom, Peeked, Wanted};

@@ -97,9 +97,12 @@ impl Drop for Undelivered<'_> {
 impl Broker {
     /// Stores messages; returns once they are durable.
     pub async fn send(&self, request: SendRequest) -> Result<Vec<SentMessage>, Refusal> {
-        let topic = match request.topic.starts_with(names::RETRY_PREFIX) {
-            true => self.topic_to_look_into(&request.topic)?,
-            false => self.topic(&request.topic).await?,
+        let topic = match request.topic.strip_prefix(names::RETRY_PREFIX) {
+            Some(group) => {
+                self.check_takes_back(group)?;
+                self.topic_to_look_into(&request.topic)?
+            }
+            None => self.topic(&request.topic).await?,
         };
         check_sendable(&topic, &request)?;
         let transactional = transactions::check_alone(&request.messages)?;
