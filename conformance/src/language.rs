@@ -27,6 +27,8 @@ pub enum Language {
     JavaTcp4,
     /// Go module `rocketmq-client-go/v2`, of the same protocol.
     GoTcp,
+    /// Maven `ons-client` 1.8.8.8, the product's own for Java, of the same protocol.
+    Ons,
     /// PyPI `rocketmq`, which wraps the C++ client of the same protocol.
     PythonTcp,
 }
@@ -52,11 +54,12 @@ impl Language {
             Language::JavaTcp4 => "java-tcp-4",
             Language::GoTcp => "go-tcp",
             Language::PythonTcp => "python-tcp",
+            Language::Ons => "ons",
         }
     }
 
     /// All there are.
-    pub const ALL: [Language; 9] = [
+    pub const ALL: [Language; 10] = [
         Language::Java,
         Language::Go,
         Language::Python,
@@ -66,16 +69,18 @@ impl Language {
         Language::JavaTcp4,
         Language::GoTcp,
         Language::PythonTcp,
+        Language::Ons,
     ];
 
     /// Whether its client speaks the remoting protocol.
     pub fn is_tcp(self) -> bool {
-        matches!(self, Language::JavaTcp | Language::JavaTcp4 | Language::GoTcp | Language::PythonTcp)
+        use Language::{GoTcp, JavaTcp, JavaTcp4, Ons, PythonTcp};
+        matches!(self, JavaTcp | JavaTcp4 | GoTcp | PythonTcp | Ons)
     }
 
     fn folder(self) -> &'static str {
         match self {
-            Language::JavaTcp4 => Language::JavaTcp.name(),
+            Language::JavaTcp4 | Language::Ons => Language::JavaTcp.name(),
             Language::GoTcp => Language::Go.name(),
             Language::PythonTcp => Language::Python.name(),
             other => other.name(),
@@ -139,7 +144,7 @@ impl Language {
 
     fn tools(self) -> &'static [&'static str] {
         match self {
-            Language::Java | Language::JavaTcp | Language::JavaTcp4 => &["java", "mvn"],
+            Language::Java | Language::JavaTcp | Language::JavaTcp4 | Language::Ons => &["java", "mvn"],
             Language::Go | Language::GoTcp => &["go"],
             Language::Python | Language::PythonTcp => &["python3"],
             Language::Nodejs => &["node", "npm"],
@@ -197,7 +202,7 @@ impl Language {
     fn build(self, built: &Path) -> Result<()> {
         let source = self.source();
         match self {
-            Language::Java | Language::JavaTcp | Language::JavaTcp4 => {
+            Language::Java | Language::JavaTcp | Language::JavaTcp4 | Language::Ons => {
                 let output = format!("-Dagent.output={}", built.display());
                 let mut maven = Command::new("mvn");
                 maven.args(["-B", "-q", &output, "package"]).current_dir(source);
@@ -234,14 +239,18 @@ impl Program {
     /// The command that runs the agent, without its arguments. `home` receives what the client logs.
     pub fn command(&self, home: &Path) -> Command {
         let mut command = match self.language {
-            Language::Java | Language::JavaTcp | Language::JavaTcp4 => {
+            Language::Java | Language::JavaTcp | Language::JavaTcp4 | Language::Ons => {
                 let mut java = Command::new("java");
                 java.args(["-Xms16m", "-Xmx128m", "-Xss512k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
                 java.arg(format!("-Duser.home={}", home.display()));
                 // What these clients log goes to the agent's folder in a way of their own.
                 java.arg("-Drocketmq.client.logUseSlf4j=false");
                 java.arg("-cp").arg(format!("{0}/agent.jar:{0}/lib/*", self.built.display()));
-                java.arg(if self.language.is_tcp() { "martlet.TcpAgent" } else { "martlet.Agent" });
+                java.arg(match self.language {
+                    Language::Ons => "martlet.OnsAgent",
+                    tcp if tcp.is_tcp() => "martlet.TcpAgent",
+                    _ => "martlet.Agent",
+                });
                 java
             }
             Language::Go => Command::new(self.built.join("agent")),

@@ -1,4 +1,5 @@
-//! The published clients of the remoting protocol as consumers: Java 5.5.0 and 4.9.8, Go, and Python, which is C++.
+//! The published clients of the remoting protocol as consumers: Java 5.5.0 and 4.9.8, Go, Python, which is C++,
+//! and the product's own for Java.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,7 +17,7 @@ fn with_each(check: impl Fn(&Program) -> Result<()>) -> Result<()> {
 
 /// With the clients of all languages.
 fn with_all(check: impl Fn(&Program) -> Result<()>) -> Result<()> {
-    with(&[Language::JavaTcp, Language::JavaTcp4, Language::GoTcp, Language::PythonTcp], check)
+    with(&[Language::JavaTcp, Language::JavaTcp4, Language::GoTcp, Language::PythonTcp, Language::Ons], check)
 }
 
 fn with(languages: &[Language], check: impl Fn(&Program) -> Result<()>) -> Result<()> {
