@@ -25,6 +25,12 @@ pub enum Language {
     JavaTcp,
     /// Maven `rocketmq-client` 4.9.8, which speaks it, too.
     JavaTcp4,
+    /// PyPI `mq_http_sdk`, which speaks the HTTP SDK protocol.
+    PythonHttp,
+    /// npm `@aliyunmq/mq-http-sdk`, which speaks it, too.
+    NodejsHttp,
+    /// Maven `com.aliyun.mq:mq-http-sdk`, which speaks it, too.
+    JavaHttp,
 }
 
 /// An agent that is built and can be run.
@@ -46,12 +52,20 @@ impl Language {
             Language::Rust => "rust",
             Language::JavaTcp => "java-tcp",
             Language::JavaTcp4 => "java-tcp-4",
+            Language::PythonHttp => "python-http",
+            Language::NodejsHttp => "nodejs-http",
+            Language::JavaHttp => "java-http",
         }
     }
 
     /// Whether its client speaks the remoting protocol.
     pub fn is_tcp(self) -> bool {
         matches!(self, Language::JavaTcp | Language::JavaTcp4)
+    }
+
+    /// Whether its client speaks the HTTP SDK protocol.
+    pub fn is_http(self) -> bool {
+        matches!(self, Language::PythonHttp | Language::NodejsHttp | Language::JavaHttp)
     }
 
     fn folder(self) -> &'static str {
@@ -84,7 +98,7 @@ impl Language {
     /// then refuses a topic that wants one (`PublishingMessage`).
     pub fn lowest_priority(self) -> Option<i32> {
         match self {
-            Language::Rust => None,
+            Language::Rust | Language::PythonHttp | Language::NodejsHttp | Language::JavaHttp => None,
             Language::Nodejs => Some(1),
             Language::JavaTcp | Language::JavaTcp4 | Language::Java | Language::Go | Language::Python => Some(0),
         }
@@ -118,10 +132,10 @@ impl Language {
 
     fn tools(self) -> &'static [&'static str] {
         match self {
-            Language::Java | Language::JavaTcp | Language::JavaTcp4 => &["java", "mvn"],
+            Language::Java | Language::JavaTcp | Language::JavaTcp4 | Language::JavaHttp => &["java", "mvn"],
             Language::Go => &["go"],
-            Language::Python => &["python3"],
-            Language::Nodejs => &["node", "npm"],
+            Language::Python | Language::PythonHttp => &["python3"],
+            Language::Nodejs | Language::NodejsHttp => &["node", "npm"],
             Language::Rust => &["cargo"],
         }
     }
@@ -176,7 +190,7 @@ impl Language {
     fn build(self, built: &Path) -> Result<()> {
         let source = self.source();
         match self {
-            Language::Java | Language::JavaTcp | Language::JavaTcp4 => {
+            Language::Java | Language::JavaTcp | Language::JavaTcp4 | Language::JavaHttp => {
                 let output = format!("-Dagent.output={}", built.display());
                 let mut maven = Command::new("mvn");
                 maven.args(["-B", "-q", &output, "package"]).current_dir(source);
@@ -188,14 +202,14 @@ impl Language {
             Language::Go => {
                 run(Command::new("go").args(["build", "-o"]).arg(built.join("agent")).arg(".").current_dir(source))
             }
-            Language::Python => {
+            Language::Python | Language::PythonHttp => {
                 run(Command::new("python3").args(["-m", "venv"]).arg(built.join("venv")))?;
                 run(Command::new(built.join("venv/bin/pip"))
                     .args(["install", "-q", "--disable-pip-version-check", "-r", "requirements.txt"])
                     .current_dir(&source))?;
                 copy(&source, built, &["agent.py"])
             }
-            Language::Nodejs => {
+            Language::Nodejs | Language::NodejsHttp => {
                 copy(&source, built, &["package.json", "package-lock.json", ".npmrc", "agent.js"])?;
                 run(Command::new("npm").args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(built))
             }
@@ -211,23 +225,27 @@ impl Program {
     /// The command that runs the agent, without its arguments. `home` receives what the client logs.
     pub fn command(&self, home: &Path) -> Command {
         let mut command = match self.language {
-            Language::Java | Language::JavaTcp | Language::JavaTcp4 => {
+            Language::Java | Language::JavaTcp | Language::JavaTcp4 | Language::JavaHttp => {
                 let mut java = Command::new("java");
                 java.args(["-Xms16m", "-Xmx128m", "-Xss512k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
                 java.arg(format!("-Duser.home={}", home.display()));
                 // What these clients log goes to the agent's folder in a way of their own.
                 java.arg("-Drocketmq.client.logUseSlf4j=false");
                 java.arg("-cp").arg(format!("{0}/agent.jar:{0}/lib/*", self.built.display()));
-                java.arg(if self.language.is_tcp() { "martlet.TcpAgent" } else { "martlet.Agent" });
+                java.arg(match self.language {
+                    Language::JavaHttp => "martlet.HttpAgent",
+                    language if language.is_tcp() => "martlet.TcpAgent",
+                    _ => "martlet.Agent",
+                });
                 java
             }
             Language::Go => Command::new(self.built.join("agent")),
-            Language::Python => {
+            Language::Python | Language::PythonHttp => {
                 let mut python = Command::new(self.built.join("venv/bin/python"));
                 python.arg(self.built.join("agent.py"));
                 python
             }
-            Language::Nodejs => {
+            Language::Nodejs | Language::NodejsHttp => {
                 let mut node = Command::new("node");
                 node.arg(self.built.join("agent.js"));
                 node
