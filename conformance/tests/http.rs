@@ -121,7 +121,7 @@ fn what_is_not_acknowledged_comes_again_with_a_higher_attempt() -> Result<()> {
         let mut consumer = Agent::ready(program, broker, &topic, false, &arguments)?;
         let (first, second) = (consumer.received()?, consumer.received()?);
         assert_eq!((first.attempt, second.attempt), (1, 2));
-        assert_eq!((first.id, body(&first)), (second.id.clone(), body(&second)));
+        assert_eq!((&first.id, body(&first)), (&second.id, body(&second)));
         broker.await_no_backlog(&group, PATIENCE_SECS)?;
         consumer.finish()
     })
@@ -177,7 +177,7 @@ fn transactions_end_as_their_sender_says_or_whoever_asks_for_them() -> Result<()
         ]);
         send("rolled back", "rollback", "commit")?;
         send("silent, then rolled back", "silent", "rollback")?;
-        let mut halves = Agent::ready(program, broker, &topic, false, &["halves"])?;
+        let halves = Agent::ready(program, broker, &topic, false, &["halves"])?;
         for message in broker.receive(&topic, &group, expected.len())? {
             let body = message["body"].as_str().unwrap_or("").to_owned();
             let id = expected.remove(body.as_str()).unwrap_or_else(|| panic!("{body} came"));

@@ -118,7 +118,8 @@ impl Drop for Undo {
 #[derive(Debug, Default)]
 pub(crate) struct Reply {
     bytes: Bytes,
-    held: Option<Taken>,
+    /// Given back when the reply was taken, or could not be.
+    _held: Option<Taken>,
     /// What goes back if it is dropped before it was taken.
     undo: Option<Undo>,
     phase: Option<Arc<Phase>>,
@@ -126,12 +127,12 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub fn new(document: String) -> Self {
-        Self { bytes: Bytes::from(document), held: None, undo: None, phase: None }
+        Self { bytes: Bytes::from(document), _held: None, undo: None, phase: None }
     }
 
     /// With the bytes that it takes of a budget, and with what is given back if it does not leave.
     pub fn with_messages(document: String, held: Taken, undo: Undo) -> Self {
-        Self { bytes: Bytes::from(document), held: Some(held), undo: Some(undo), phase: None }
+        Self { bytes: Bytes::from(document), _held: Some(held), undo: Some(undo), phase: None }
     }
 
     /// The connection waits for its next request once this is taken.

@@ -5,7 +5,7 @@
 use crate::answer::{Answer, Code, Denied};
 use crate::body::{Reply, Undo};
 use crate::connection::Link;
-use crate::front::{Front, now};
+use crate::front::Front;
 use crate::message_out::{self, Facts};
 use crate::target::{Mode, Target};
 use crate::xml_out::Document;
@@ -81,7 +81,7 @@ impl Front {
         let (group, topic) = (&request.group, &request.topic);
         let handles = received.messages.iter().map(|message| message.handle.clone()).collect();
         let mut undo = Undo::new(&self.broker, group, handles);
-        let now = now().0;
+        let now = martlet_broker::wall_clock().0;
         let bytes: usize = received.messages.iter().map(|message| message.record.len() + 512).sum();
         let mut document = Document::begin("Messages", bytes);
         let (mut written, mut uncarriable) = (Vec::new(), Vec::new());

@@ -18,7 +18,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 
 const PUBLISH: &str = "publish_message";
@@ -232,12 +232,6 @@ impl Front {
             false => Err(Denied::argument(format!("query parameter trans does not go with method {}", parts.method))),
         }
     }
-}
-
-/// The time for records.
-pub(crate) fn now() -> UnixMillis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// An answer with nothing to say.

@@ -4,7 +4,7 @@ use crate::answer::{Answer, Code, Denied};
 use crate::auth::body_digest;
 use crate::body::Reply;
 use crate::connection::Link;
-use crate::front::{Front, now};
+use crate::front::Front;
 use crate::message_in::{self, Request};
 use crate::target::Target;
 use crate::xml_in;
@@ -17,7 +17,7 @@ impl Front {
     pub(crate) async fn publish(&self, link: &Link, target: &Target, body: &[u8]) -> Result<Answer, Denied> {
         let publish = xml_in::publish(body)?;
         let topic = self.topic(&target.topic).await?;
-        let now = now();
+        let now = martlet_broker::wall_clock();
         let request = Request {
             now,
             peer: &link.peer,

@@ -4,12 +4,12 @@ use crate::connection;
 use crate::front::{Front, figures};
 use crate::{HttpOptions, RpcLatency};
 use martlet_broker::Broker;
-use martlet_net::listener;
+use martlet_net::listener::{self, Opener};
 use martlet_net::sniff::Opening;
 use martlet_net::tls::{self, TlsError};
 use martlet_net::workers::{self, WorkerOptions, Workers};
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::net::TcpStream;
@@ -84,12 +84,10 @@ impl HttpServer {
 pub fn serve(broker: Broker, options: HttpOptions) -> Result<HttpServer, ServeError> {
     let tls = TlsAcceptor::from(tls::load(&options.tls, &[b"http/1.1"])?);
     let listen = |source| ServeError::Listen { address: options.listen, source };
-    let socket = StdListener::bind(options.listen).map_err(listen)?;
-    socket.set_nonblocking(true).map_err(listen)?;
-    let local_addr = socket.local_addr().map_err(listen)?;
+    let (socket, local_addr) = listener::listen(options.listen).map_err(listen)?;
     let (stop, stopped) = watch::channel(false);
     let front = Arc::new(Front::new(broker, options.limits, options.accounts, stopped.clone()));
-    let worker = Worker { front: front.clone(), tls };
+    let worker = Worker { front: front.clone(), opener: Arc::new(Opener::new(tls, front.limits.open_timeout)) };
     let limits = &front.limits;
     let options = WorkerOptions {
         name: "http",
@@ -104,27 +102,16 @@ pub fn serve(broker: Broker, options: HttpOptions) -> Result<HttpServer, ServeEr
 #[derive(Clone)]
 struct Worker {
     front: Arc<Front>,
-    tls: TlsAcceptor,
+    opener: Arc<Opener>,
 }
 
 impl workers::Service for Worker {
     async fn connection(&self, tcp: TcpStream) {
-        let complaints = &self.front.complaints;
-        let remote = tcp.peer_addr();
-        let connection = match listener::open(tcp, Some(&self.tls), self.front.limits.open_timeout).await {
-            Ok(connection) => connection,
-            Err(error) if error.is_hang_up() => return,
-            Err(error) => {
-                let peer = remote.map_or_else(|_| "unknown".to_owned(), |peer| peer.to_string());
-                complaints.say(|more| tracing::info!(peer, %error, more, "a connection could not be opened"));
-                return;
-            }
-        };
-        let (peer, opening) = (connection.peer, connection.opening);
-        if opening != Opening::Http1 {
-            complaints.say(|more| tracing::info!(%peer, ?opening, more, "a connection does not speak HTTP/1, closed"));
-            return;
+        let Some(connection) = self.opener.open(tcp).await else { return };
+        if connection.opening != Opening::Http1 {
+            return self.opener.refuse(&connection, "HTTP/1");
         }
+        let peer = connection.peer;
         if let Err(error) = connection::serve(self.front.clone(), connection).await {
             tracing::debug!(%peer, %error, "a connection ended");
         }
