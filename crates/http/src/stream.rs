@@ -2,9 +2,9 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
@@ -15,17 +15,24 @@ const SERVING: u8 = 2;
 
 /// What a connection does.
 #[derive(Debug, Default)]
-pub(crate) struct Phase(AtomicU8);
+pub(crate) struct Phase {
+    now: AtomicU8,
+    /// Who looked for bytes while a request was served, and is to look again when that is over: from then on there is a deadline.
+    reader: Mutex<Option<Waker>>,
+}
 
 impl Phase {
     /// A request has come; how long its body takes is watched by who reads it.
     pub fn serving(&self) {
-        self.0.store(SERVING, Ordering::Relaxed);
+        self.now.store(SERVING, Ordering::Relaxed);
     }
 
     /// The reply is on its way: the next request may come.
     pub fn idle(&self) {
-        self.0.store(IDLE, Ordering::Relaxed);
+        self.now.store(IDLE, Ordering::Relaxed);
+        if let Some(reader) = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            reader.wake();
+        }
     }
 }
 
@@ -48,10 +55,11 @@ impl<S> Watched<S> {
     }
 
     fn late_to_read(&mut self, cx: &mut Context<'_>) -> bool {
-        let phase = self.phase.0.load(Ordering::Relaxed);
+        let phase = self.phase.now.load(Ordering::Relaxed);
         let limit = match phase {
             SERVING => {
                 self.reading = None;
+                *self.phase.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
                 return false;
             }
             HEAD => self.read,
@@ -92,7 +100,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         match read {
             Poll::Ready(_) => {
                 if buf.filled().len() > before {
-                    let _ = this.phase.0.compare_exchange(IDLE, HEAD, Ordering::Relaxed, Ordering::Relaxed);
+                    let _ = this.phase.now.compare_exchange(IDLE, HEAD, Ordering::Relaxed, Ordering::Relaxed);
                 }
                 read
             }
