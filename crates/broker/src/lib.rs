@@ -7,7 +7,7 @@
 //! - `broker`: the catalog's side: topics, groups, figures.
 //! - `messages`: send, receive, settle: names to ids, commands to the shard, bodies read outside of it.
 //! - `delayed`: delayed messages and their recall.
-//! - `transactions`: half messages, their ends, and the checks that producers are sent.
+//! - `transactions`: half messages, their ends, and the checks that producers are sent; `polled`: those that producers ask for.
 //! - `find`, `dead_letters`, `progress`: looking at messages without consuming them, resending, moving groups.
 //! - `physical`: physical offsets, by which remoting clients know messages.
 //! - `pull`: consumers that keep their own place.
@@ -36,6 +36,7 @@ mod messages;
 mod options;
 mod physical;
 mod places;
+mod polled;
 mod progress;
 mod pull;
 mod queue_offsets;
@@ -62,6 +63,7 @@ pub use members::{
 };
 pub use messages::ReplyBudget;
 pub use options::{BrokerOptions, BucketPlace, OpenError, OpenReport};
+pub use polled::{HALF_LEASE_MILLIS, PolledHalf};
 pub use progress::{ResetQueue, ResetTo};
 pub use pull::{OffsetOf, PullRequest, Pulled};
 pub use queue_offsets::StoredOffset;

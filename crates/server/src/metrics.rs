@@ -9,6 +9,7 @@ mod process;
 
 use martlet_broker::{Disagreement, Figures, GroupStatus, MemberKind};
 use martlet_grpc::{GrpcFigures, RpcLatency};
+use martlet_http::HttpFigures;
 use martlet_model::HistogramFigures;
 use martlet_remoting::RemotingFigures;
 use martlet_store::Shortage;
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub grpc: Option<GrpcFigures>,
     /// Figures of the ports of TCP clients, if there are such.
     pub remoting: Option<RemotingFigures>,
+    /// Of the front for HTTP clients.
+    pub http: Option<HttpFigures>,
     /// Seconds since the process started.
     pub uptime_seconds: f64,
 }
@@ -102,6 +105,9 @@ impl Collector for Snapshot {
         }
         if let Some(remoting) = &self.remoting {
             Self::remoting(remoting, &mut families);
+        }
+        if let Some(http) = &self.http {
+            Self::http(http, &mut families);
         }
         process::add(&mut families, self.uptime_seconds);
         for (name, help) in &families.order {
@@ -247,6 +253,28 @@ impl Snapshot {
         let help = "Most bytes of requests of TCP clients that may be held";
         families.gauge("martlet_remoting_inbound_budget_bytes", help, limit as f64);
         latencies("remoting", &remoting.latencies, families);
+    }
+
+    fn http(http: &HttpFigures, families: &mut Families) {
+        families.gauge(
+            "martlet_http_connections",
+            "Connections of HTTP clients at this moment",
+            http.connections as f64,
+        );
+        let (used, limit) = http.inbound;
+        families.gauge(
+            "martlet_http_inbound_budget_used_bytes",
+            "Bytes of requests of HTTP clients that are held",
+            used as f64,
+        );
+        let help = "Most bytes of requests of HTTP clients that may be held";
+        families.gauge("martlet_http_inbound_budget_bytes", help, limit as f64);
+        let (used, limit) = http.outbound;
+        let help = "Bytes of messages on their way to HTTP clients";
+        families.gauge("martlet_http_outbound_budget_used_bytes", help, used as f64);
+        let help = "Most bytes of messages on their way to HTTP clients";
+        families.gauge("martlet_http_outbound_budget_bytes", help, limit as f64);
+        latencies("http", &http.latencies, families);
     }
 
     fn bucket(&self, families: &mut Families) {

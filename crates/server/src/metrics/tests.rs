@@ -87,6 +87,7 @@ fn snapshot() -> Snapshot {
         }],
         group_count: 1,
         remoting: Some(RemotingFigures { connections: 3, inbound: (1, 2), latencies: Vec::new() }),
+        http: Some(HttpFigures { connections: 4, inbound: (1, 2), outbound: (3, 4), latencies: Vec::new() }),
         grpc: Some(GrpcFigures {
             connections: 3,
             polls: 2,
