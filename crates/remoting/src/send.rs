@@ -28,22 +28,22 @@ const HANDLE_VERSION: &str = "v1";
 
 /// What a send says besides its messages.
 #[derive(Debug)]
-struct Head<'a> {
-    group: &'a str,
-    topic: &'a str,
-    default_topic: &'a str,
-    default_queues: i32,
-    queue: i32,
-    sys_flag: i32,
-    born: i64,
-    flag: i32,
-    properties: &'a str,
-    is_batch: bool,
+pub(crate) struct Head<'a> {
+    pub group: &'a str,
+    pub topic: &'a str,
+    pub default_topic: &'a str,
+    pub default_queues: i32,
+    pub queue: i32,
+    pub sys_flag: i32,
+    pub born: i64,
+    pub flag: i32,
+    pub properties: &'a str,
+    pub is_batch: bool,
 }
 
 impl<'a> Head<'a> {
     /// With fields of long names.
-    fn long(fields: &Fields<'a>) -> Result<Self, FieldError> {
+    pub fn long(fields: &Fields<'a>) -> Result<Self, FieldError> {
         Ok(Self {
             group: fields.text("producerGroup")?,
             topic: fields.text("topic")?,
@@ -59,7 +59,7 @@ impl<'a> Head<'a> {
     }
 
     /// With fields of one letter.
-    fn short(fields: &Fields<'a>) -> Result<Self, FieldError> {
+    pub fn short(fields: &Fields<'a>) -> Result<Self, FieldError> {
         Ok(Self {
             group: fields.text("a")?,
             topic: fields.text("b")?,
