@@ -54,7 +54,8 @@ impl Front {
             return Err(Denied::new(response::INVALID_PARAMETER, remark));
         }
         // Where a group begins is its own setting, and that a request is old is seen by its connection being gone.
-        (fields.i64("bornTime")?, fields.i32("initMode")?);
+        fields.i64("bornTime")?;
+        fields.i32("initMode")?;
         let Poll { mut request, ordered } = self.poll_of(fields)?;
         (request.batch_size, request.invisible_millis) = (batch_size, invisible_millis);
         let group = request.group.clone();
