@@ -4,7 +4,7 @@ use crate::agreement::Told;
 use crate::clients::Clients;
 use crate::mailbox::while_blocked;
 use crate::members::Members;
-use crate::messages::{HOUSEKEEPING_EVERY, budget_used, reply_budget, wall_now};
+use crate::messages::{HOUSEKEEPING_EVERY, budget_used, reply_budget};
 use crate::options::{BrokerOptions, OpenError, OpenReport};
 use crate::places;
 use crate::queue_offsets::QueueIds;
@@ -254,7 +254,7 @@ impl Broker {
         if !self.inner.options.auto_create_topics || name.starts_with('%') {
             return Err(Refusal::TopicNotFound { topic: name.to_owned() });
         }
-        self.change_topic(|catalog| catalog.create_topic(name, settings, wall_now(), true)).await
+        self.change_topic(|catalog| catalog.create_topic(name, settings, crate::wall_clock(), true)).await
     }
 
     /// A topic that exists. `%DLQ%group` and `%RETRY%group` exist with their group.
@@ -280,14 +280,14 @@ impl Broker {
     /// Creates a topic; one that exists and agrees is returned as it is.
     pub async fn create_topic(&self, name: &str, settings: TopicSettings) -> Result<Arc<TopicConfig>, Refusal> {
         self.check_kind(&settings)?;
-        self.change_topic(|catalog| catalog.create_topic(name, &settings, wall_now(), false)).await
+        self.change_topic(|catalog| catalog.create_topic(name, &settings, crate::wall_clock(), false)).await
     }
 
     /// Creates a topic for clients that know no types: it takes normal, ordered, delayed and transactional messages. One that
     /// exists and agrees is returned as it is.
     pub async fn create_untyped_topic(&self, name: &str, settings: TopicSettings) -> Result<Arc<TopicConfig>, Refusal> {
         let settings = TopicSettings { kind: Some(TopicType::Mixed), ..settings };
-        self.change_topic(|catalog| catalog.create_topic(name, &settings, wall_now(), false)).await
+        self.change_topic(|catalog| catalog.create_topic(name, &settings, crate::wall_clock(), false)).await
     }
 
     /// Changes what the settings say and keeps the rest.
@@ -363,7 +363,8 @@ impl Broker {
         if !self.inner.options.auto_create_groups {
             return Err(Refusal::GroupNotFound { group: name.to_owned() });
         }
-        self.change_group(|catalog| catalog.create_group(name, &GroupSettings::default(), wall_now(), true)).await
+        self.change_group(|catalog| catalog.create_group(name, &GroupSettings::default(), crate::wall_clock(), true))
+            .await
     }
 
     /// A group that exists.
@@ -379,7 +380,7 @@ impl Broker {
     /// Creates a group; one that exists and agrees is returned as it is.
     pub async fn create_group(&self, name: &str, settings: GroupSettings) -> Result<Arc<GroupConfig>, Refusal> {
         let settings = self.with_start(settings);
-        self.change_group(|catalog| catalog.create_group(name, &settings, wall_now(), false)).await
+        self.change_group(|catalog| catalog.create_group(name, &settings, crate::wall_clock(), false)).await
     }
 
     /// Changes what the settings say and keeps the rest.

@@ -67,5 +67,6 @@ pub use queue_offsets::StoredOffset;
 pub use queue_pull::{PullMode, PulledMessage, QueuePull, QueuePulled, SendBack};
 pub use refusal::Refusal;
 pub use requests::*;
+pub use runtime::wall_clock;
 pub use stats::{Figures, GroupCount, TopicCount};
 pub use transactions::{OpenTransaction, TransactionList};

@@ -3,7 +3,7 @@
 use crate::delayed;
 use crate::lite;
 use crate::marks::check_invisible;
-use crate::runtime::{NotTaken, ShardHandle, Token, Wall};
+use crate::runtime::{NotTaken, ShardHandle, Token};
 use crate::transactions;
 use crate::{Broker, DeliveredMessage, ReceiveRequest, Received, Refusal, SendRequest, SentMessage};
 use martlet_model::handle::ReceiptHandle;
@@ -604,11 +604,6 @@ pub(crate) fn reply_budget(bytes: usize) -> (Arc<Semaphore>, usize) {
 /// Bytes taken from it.
 pub(crate) fn budget_used(budget: &Semaphore, total: usize) -> usize {
     total.saturating_sub(budget.available_permits() * BUDGET_UNIT)
-}
-
-/// A time for records.
-pub(crate) fn wall_now() -> martlet_model::UnixMillis {
-    Wall::now()
 }
 
 #[cfg(test)]

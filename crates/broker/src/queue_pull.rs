@@ -107,6 +107,13 @@ pub struct SendBack {
     pub max_reconsume_times: Option<u32>,
 }
 
+impl QueuePull {
+    /// How many places one step of it may look at.
+    fn places_at_most(&self) -> u32 {
+        if self.filter.is_all() { self.max_messages.clamp(1, MESSAGES_MAX) } else { LOOKED_AT.0 }
+    }
+}
+
 impl Broker {
     /// Pulls a queue from a place on; waits for a message up to the request's time. Dropping the future gives the wait up.
     pub async fn pull_queue(&self, request: QueuePull) -> Result<QueuePulled, Refusal> {
@@ -162,10 +169,7 @@ impl Broker {
         from: QueueOffset,
         until: UnixMillis,
     ) -> Result<Pulled, Refusal> {
-        let most = match request.filter.is_all() {
-            true => request.max_messages.clamp(1, MESSAGES_MAX),
-            false => LOOKED_AT.0,
-        };
+        let most = request.places_at_most();
         let poll = PollId(self.inner.next_poll.fetch_add(1, Relaxed));
         let client = request.client_id.clone();
         let (group_id, index) = (group.id, request.queue);
@@ -187,7 +191,7 @@ impl Broker {
         let poll = PollId(self.inner.next_poll.fetch_add(1, Relaxed));
         let index = request.queue;
         let wait = |token| Command::AwaitOffset { poll, topic: topic.id, index, from, until, token };
-        let most = if request.filter.is_all() { request.max_messages.clamp(1, MESSAGES_MAX) } else { LOOKED_AT.0 };
+        let most = request.places_at_most();
         match self.ask_and_wait(poll, wait).await? {
             Output::Reached { queue, min, max } if max > from => {
                 let next = max.min(QueueOffset(from.0.saturating_add(u64::from(most))));

@@ -98,12 +98,13 @@ pub(crate) struct Wall {
     start: Instant,
 }
 
-impl Wall {
-    pub fn now() -> UnixMillis {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-    }
+/// The wall clock.
+pub fn wall_clock() -> UnixMillis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
 
+impl Wall {
     fn steady(&self) -> i64 {
         i64::try_from(self.start.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
@@ -148,8 +149,8 @@ impl ShardHandle {
         checks: mpsc::Sender<TransactionCheck>,
     ) -> Result<(Self, u32, JoinHandle<S>), OpenError> {
         let wall = Wall { start: Instant::now() };
-        let clock = ShardClock::start(Wall::now(), last_durable, wall.steady());
-        let opening = ShardLoop::<S, Token>::open(store, options, Wall::now().max(last_durable));
+        let clock = ShardClock::start(wall_clock(), last_durable, wall.steady());
+        let opening = ShardLoop::<S, Token>::open(store, options, wall_clock().max(last_durable));
         let shard = block_on(opening)?;
         for what in shard.shard().known_ids_not_read() {
             tracing::warn!("messages that were sent before may be stored again when their senders try again: {what}");
@@ -157,7 +158,7 @@ impl ShardHandle {
         let epoch = shard.shard().epoch();
         let (number, key) = shard.shard().handle_key();
         let opened =
-            ShardFigures { now: Wall::now().max(last_durable), steady: wall.steady(), ..ShardFigures::default() };
+            ShardFigures { now: wall_clock().max(last_durable), steady: wall.steady(), ..ShardFigures::default() };
         let figures = Arc::new(Mutex::new(opened));
         let inbox = bell.0;
         let handle = Self {
@@ -330,7 +331,7 @@ impl<S: Store> Runner<S> {
                 state.closing
             };
             self.poll_readings(&waker, &mut commands);
-            let now = self.clock.read(Wall::now(), self.wall.steady());
+            let now = self.clock.read(wall_clock(), self.wall.steady());
             if let Some(notice) = self.clock.take_notice() {
                 match notice {
                     ClockNotice::Jumped { by_millis } => tracing::warn!(

@@ -10,7 +10,7 @@
 
 use crate::{Bucket, BucketError};
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutMode, PutOptions};
+use object_store::{PutMode, PutOptions};
 use serde::{Deserialize, Serialize};
 
 /// The layout this build writes.
@@ -54,15 +54,8 @@ pub async fn check_or_create(bucket: &Bucket) -> Result<bool, BucketError> {
 }
 
 async fn read(bucket: &Bucket, path: &Path) -> Result<Option<Format>, BucketError> {
-    let answer = match bucket.store().get(path).await {
-        Ok(answer) => answer.bytes().await,
-        Err(error) => Err(error),
-    };
-    match answer {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(bucket, error.to_string())),
-        Err(object_store::Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(bucket.refused("get", path, &error)),
-    }
+    let Some(bytes) = bucket.content(path).await? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(bucket, error.to_string()))
 }
 
 fn check(bucket: &Bucket, found: &Format) -> Result<(), BucketError> {

@@ -1,24 +1,30 @@
 //! Small objects that say something about a whole place.
 
 use crate::{Bucket, BucketError};
+use bytes::Bytes;
 use futures_util::TryStreamExt;
+use object_store::path::Path;
 use object_store::{Error, ObjectStoreExt};
 
 impl Bucket {
     /// The text of an object; `None` if it does not exist. Blocks, as all here do.
     pub fn text(&self, name: &str) -> Result<Option<String>, BucketError> {
         let path = self.path(name);
-        self.runtime().block_on(async {
-            let answer = match self.store().get(&path).await {
-                Ok(answer) => answer.bytes().await,
-                Err(error) => Err(error),
-            };
-            match answer {
-                Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-                Err(Error::NotFound { .. }) => Ok(None),
-                Err(error) => Err(self.refused("get", &path, &error)),
-            }
-        })
+        let content = self.runtime().block_on(self.content(&path))?;
+        Ok(content.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// All of an object; `None` if it does not exist.
+    pub(crate) async fn content(&self, path: &Path) -> Result<Option<Bytes>, BucketError> {
+        let answer = match self.store().get(path).await {
+            Ok(answer) => answer.bytes().await,
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.refused("get", path, &error)),
+        }
     }
 
     /// Makes a text the content of an object.

@@ -109,7 +109,7 @@ impl Front {
                 frames
             }
         };
-        frames.delivery_timestamp(time::now());
+        frames.delivery_timestamp(martlet_broker::wall_clock());
         let written = reply::answer(respond, frames.finish(), &self.outbound).await;
         let outcome = if written.is_ok() { crate::latency::outcome_of(code as i32) } else { Outcome::NotWritten };
         self.stats.latencies.observe(call.timed_as(), code as i32, outcome, call.arrived.elapsed());

@@ -3,7 +3,7 @@
 //! Each function must return, whatever the bytes are; some assert what must hold of anything that was accepted.
 
 use crate::proto::v2;
-use crate::{message_in, message_out, time, transport};
+use crate::{message_in, message_out, transport};
 use martlet_model::UnixMillis;
 use martlet_model::limits;
 use martlet_net::proxy::{ProxyHeader, parse_v1, parse_v2};
@@ -95,7 +95,7 @@ pub fn record(bytes: &[u8]) {
     };
     let mut frames = message_out::Frames::with_capacity(0);
     let written = frames.message(&message, "").is_ok();
-    frames.delivery_timestamp(time::now());
+    frames.delivery_timestamp(martlet_broker::wall_clock());
     let bytes = frames.finish().concat();
     let mut rest = &bytes[..];
     let mut count = 0;

@@ -6,7 +6,6 @@ use crate::message_in;
 use crate::proto::v2::{self, Code};
 use crate::route;
 use crate::service::Front;
-use crate::time;
 use martlet_broker::{NewMessage, Refusal, SendRequest};
 use martlet_model::{MessageType, names};
 
@@ -36,7 +35,7 @@ impl Front {
         request: v2::SendMessageRequest,
     ) -> Result<v2::SendMessageResponse, Denied> {
         call.client_id()?;
-        let now = time::now();
+        let now = martlet_broker::wall_clock();
         let delay_max = self.broker.options().delay_max_millis;
         let topic = message_in::topic_of(&request.messages)?.to_owned();
         let mut messages = Vec::with_capacity(request.messages.len());

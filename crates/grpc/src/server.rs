@@ -5,13 +5,12 @@ use crate::latency::RpcLatency;
 use crate::service::Front;
 use crate::transport::connection;
 use martlet_broker::Broker;
-use martlet_net::complaints::Complaints;
-use martlet_net::listener::{self, Connection};
+use martlet_net::listener::{self, Connection, Opener};
 use martlet_net::sniff::Opening;
 use martlet_net::tls::{self, TlsError};
 use martlet_net::workers::{self, WorkerOptions, Workers};
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -110,9 +109,7 @@ impl GrpcServer {
 pub fn serve(broker: Broker, options: GrpcOptions) -> Result<GrpcServer, ServeError> {
     let tls = TlsAcceptor::from(tls::load(&options.tls, &[b"h2", b"http/1.1"])?);
     let listen = |source| ServeError::Listen { address: options.listen, source };
-    let socket = StdListener::bind(options.listen).map_err(listen)?;
-    socket.set_nonblocking(true).map_err(listen)?;
-    let local_addr = socket.local_addr().map_err(listen)?;
+    let (socket, local_addr) = listener::listen(options.listen).map_err(listen)?;
     let (stop, stopped) = watch::channel(false);
     let checks = broker.take_checks();
     let advertise = options.advertise.map(|(host, port)| (host, if port == 0 { local_addr.port() } else { port }));
@@ -123,8 +120,7 @@ pub fn serve(broker: Broker, options: GrpcOptions) -> Result<GrpcServer, ServeEr
             front.notify_unsubscribe_lite(notice);
         }
     });
-    let complaints = Arc::new(Complaints::default());
-    let worker = Worker { front: front.clone(), tls, complaints };
+    let worker = Worker { front: front.clone(), opener: Arc::new(Opener::new(tls, front.limits.open_timeout)) };
     let checks = checks.map(|checks| {
         let sending = front.clone().send_checks(checks, stopped.clone(), local_addr.to_string());
         Box::pin(sending) as workers::Background
@@ -144,28 +140,17 @@ pub fn serve(broker: Broker, options: GrpcOptions) -> Result<GrpcServer, ServeEr
 #[derive(Clone)]
 struct Worker {
     front: Arc<Front>,
-    tls: TlsAcceptor,
-    complaints: Arc<Complaints>,
+    opener: Arc<Opener>,
 }
 
 impl workers::Service for Worker {
     async fn connection(&self, tcp: TcpStream) {
-        let limits = &self.front.limits;
-        let remote = tcp.peer_addr();
-        let connection = match listener::open(tcp, Some(&self.tls), limits.open_timeout).await {
-            Ok(connection) => connection,
-            Err(error) if error.is_hang_up() => return,
-            Err(error) => {
-                let peer = remote.map_or_else(|_| "unknown".to_owned(), |peer| peer.to_string());
-                self.complaints.say(|more| tracing::info!(peer, %error, more, "a connection could not be opened"));
-                return;
-            }
-        };
-        let peer = connection.peer;
+        let Some(connection) = self.opener.open(tcp).await else { return };
+        let (front, peer) = (&self.front, connection.peer);
         match connection.opening {
             Opening::Http2 => {
-                let front = &self.front;
-                let served = connection::serve(connection, limits, front.stopped(), |peer, request, respond, guard| {
+                let stopped = front.stopped();
+                let served = connection::serve(connection, &front.limits, stopped, |peer, request, respond, guard| {
                     front.clone().handle(peer, request, respond, guard)
                 });
                 if let Err(error) = served.await {
@@ -173,10 +158,7 @@ impl workers::Service for Worker {
                 }
             }
             Opening::Http1 => say_what_is_spoken(connection).await,
-            opening => {
-                self.complaints
-                    .say(|more| tracing::info!(%peer, ?opening, more, "a connection does not speak gRPC, closed"));
-            }
+            _ => self.opener.refuse(&connection, "gRPC"),
         }
     }
 }

@@ -1,14 +1,7 @@
-//! Times and durations of the wire, and the wall clock.
+//! Times and durations of the wire.
 
 use martlet_model::UnixMillis;
 use prost_types::{Duration, Timestamp};
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// The wall clock.
-pub(crate) fn now() -> UnixMillis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
 
 /// Milliseconds of a duration, rounded down; `None` if it is negative, not normalised, or too large to count.
 pub(crate) fn millis(duration: &Duration) -> Option<i64> {

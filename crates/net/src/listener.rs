@@ -7,11 +7,12 @@
 //! Bounds: one time limit for all of it, so half-open connections go away; at most [`sniff::SNIFF_BYTES_MAX`] bytes to
 //! tell protocols apart, [`proxy::V2_BYTES_MAX`] bytes for a PROXY header, one PROXY header per connection.
 
+use crate::complaints::Complaints;
 use crate::proxy::{self, ProxyError, ProxyHeader};
 use crate::sniff::{self, Opening};
 use crate::stream::{Prefixed, Stream};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
@@ -60,6 +61,50 @@ impl OpenError {
     pub fn is_hang_up(&self) -> bool {
         let Self::Io(error) = self else { return false };
         matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
+    }
+}
+
+/// A socket that listens on `address`, for [`crate::workers::start`], and the address it has: of port 0 the system chooses.
+pub fn listen(address: SocketAddr) -> io::Result<(StdListener, SocketAddr)> {
+    let socket = StdListener::bind(address)?;
+    socket.set_nonblocking(true)?;
+    let local = socket.local_addr()?;
+    Ok((socket, local))
+}
+
+/// Opens the connections of a front, and says in the log what cannot be served.
+pub struct Opener {
+    tls: TlsAcceptor,
+    limit: Duration,
+    /// What else there is to say about peers.
+    pub complaints: Complaints,
+}
+
+impl Opener {
+    /// For connections that have `limit` to send their first message.
+    pub fn new(tls: TlsAcceptor, limit: Duration) -> Self {
+        Self { tls, limit, complaints: Complaints::default() }
+    }
+
+    /// [`open`]; `None` if nothing came of it, which the log says unless the peer just went away.
+    pub async fn open(&self, tcp: TcpStream) -> Option<Connection> {
+        let remote = tcp.peer_addr();
+        let error = match open(tcp, Some(&self.tls), self.limit).await {
+            Ok(connection) => return Some(connection),
+            Err(error) => error,
+        };
+        if !error.is_hang_up() {
+            let peer = remote.map_or_else(|_| "unknown".to_owned(), |peer| peer.to_string());
+            self.complaints.say(|more| tracing::info!(peer, %error, more, "a connection could not be opened"));
+        }
+        None
+    }
+
+    /// Says that a connection speaks something else than `protocol`, and is closed.
+    pub fn refuse(&self, connection: &Connection, protocol: &'static str) {
+        let (peer, opening) = (connection.peer, connection.opening);
+        self.complaints
+            .say(|more| tracing::info!(%peer, ?opening, protocol, more, "a connection speaks something else, closed"));
     }
 }
 

@@ -8,13 +8,11 @@ use crate::codec::json::Json;
 use crate::connection::Link;
 use crate::front::Front;
 use crate::producers::Client;
-use martlet_broker::{ClientInfo, ClientRole};
+use martlet_broker::{CLIENT_ID_BYTES_MAX, ClientInfo, ClientRole};
 use std::sync::Arc;
 
-/// Longest id of a client, in bytes.
-const CLIENT_ID_BYTES_MAX: usize = 256;
 /// Longest name of a producer group, in bytes; old clients take so many.
-const PRODUCER_GROUP_BYTES_MAX: usize = 255;
+pub(crate) const PRODUCER_GROUP_BYTES_MAX: usize = 255;
 /// Every client has a producer of this group for itself.
 const INNER_PRODUCER: &str = "CLIENT_INNER_PRODUCER";
 
@@ -48,7 +46,7 @@ impl Front {
             peer: link.peer,
             language: header.language,
             version: header.version,
-            heard: crate::send::now(),
+            heard: martlet_broker::wall_clock(),
         };
         if !self.producers.heard(link, client, &groups, limit) {
             let remark = format!("producerDataSet brings the connection to more than {limit} groups, the limit");

@@ -147,7 +147,7 @@ impl Front {
         let bytes: usize = messages.iter().map(|message| message.record.len() + 512).sum();
         let mut body = BytesMut::with_capacity(bytes);
         // By the clock that clients compare it with, and after the wait.
-        let popped = crate::send::now().0;
+        let popped = martlet_broker::wall_clock().0;
         let mut places = Places::default();
         for message in &messages {
             let Some((mark, physical)) = self.broker.marked(&message.handle) else { continue };

@@ -74,7 +74,7 @@ impl Front {
         let millis = fields.i64("invisibleTime")?;
         let place = self.delivery(fields)?;
         let mark = self.broker.change_invisible_marked(group, topic, place, millis).await.map_err(denied)?;
-        let popped = crate::send::now().0;
+        let popped = martlet_broker::wall_clock().0;
         Ok(Answer::done().with("popTime", popped).with("invisibleTime", millis).with("reviveQid", mark))
     }
 

@@ -36,10 +36,7 @@ impl Front {
         fields: &Fields<'_>,
         body: Bytes,
     ) -> Result<Answer, Denied> {
-        let head = match code {
-            request::SEND_REPLY_MESSAGE => Head::long(fields)?,
-            _ => Head::short(fields)?,
-        };
+        let head = Head::read(code, fields)?;
         if !self.is_reply_topic(head.topic) {
             return Err(Refusal::TopicNotFound { topic: head.topic.chars().take(128).collect() }.into());
         }
@@ -54,7 +51,7 @@ impl Front {
         let shown = || requester.chars().take(128).collect::<String>();
         let to = self.producers.client(requester);
         let to = to.ok_or_else(|| failed(format!("the reply is for client {}, which is not connected", shown())))?;
-        let now = crate::send::now().0;
+        let now = martlet_broker::wall_clock().0;
         let mut text = String::with_capacity(head.properties.len() + 64);
         for (name, value) in properties.iter().filter(|(name, _)| *name != PUSH_REPLY_TIME) {
             properties::put(&mut text, name, value);

@@ -1,6 +1,7 @@
 //! Sends, and recalls of what was sent.
 
 use crate::answer::{Answer, Denied};
+use crate::clients::PRODUCER_GROUP_BYTES_MAX;
 use crate::codec::code::{request, response};
 use crate::codec::fields::{FieldError, Fields};
 use crate::codec::ids;
@@ -17,12 +18,9 @@ use martlet_broker::{Refusal, SendRequest, SentMessage, TopicSettings};
 use martlet_model::{TopicConfig, TopicType, UnixMillis, limits, names};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Messages of a batch. Our own limit: 4 MiB hold so many of 256 bytes.
 const BATCH_MESSAGES_MAX: usize = 16_384;
-/// Longest producer group, in bytes.
-const GROUP_BYTES_MAX: usize = 255;
 /// First word of a recall handle.
 const HANDLE_VERSION: &str = "v1";
 
@@ -41,36 +39,43 @@ pub(crate) struct Head<'a> {
     pub is_batch: bool,
 }
 
-impl<'a> Head<'a> {
-    /// With fields of long names.
-    pub fn long(fields: &Fields<'a>) -> Result<Self, FieldError> {
-        Ok(Self {
-            group: fields.text("producerGroup")?,
-            topic: fields.text("topic")?,
-            default_topic: fields.text("defaultTopic")?,
-            default_queues: fields.i32("defaultTopicQueueNums")?,
-            queue: fields.i32("queueId")?,
-            sys_flag: fields.i32("sysFlag")?,
-            born: fields.i64("bornTimestamp")?,
-            flag: fields.i32("flag")?,
-            properties: fields.optional("properties").unwrap_or(""),
-            is_batch: fields.flag("batch"),
-        })
-    }
+/// What the fields of a head are called, in the order of [`Head::read`].
+type HeadNames = [&'static str; 10];
 
-    /// With fields of one letter.
-    pub fn short(fields: &Fields<'a>) -> Result<Self, FieldError> {
+const LONG_NAMES: HeadNames = [
+    "producerGroup",
+    "topic",
+    "defaultTopic",
+    "defaultTopicQueueNums",
+    "queueId",
+    "sysFlag",
+    "bornTimestamp",
+    "flag",
+    "properties",
+    "batch",
+];
+/// Those of version 2.
+const SHORT_NAMES: HeadNames = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "m"];
+
+impl<'a> Head<'a> {
+    /// That of a request with this code.
+    pub fn read(code: i32, fields: &Fields<'a>) -> Result<Self, FieldError> {
+        let names = match code {
+            request::SEND_MESSAGE | request::SEND_REPLY_MESSAGE => LONG_NAMES,
+            _ => SHORT_NAMES,
+        };
+        let [group, topic, default_topic, default_queues, queue, sys_flag, born, flag, properties, batch] = names;
         Ok(Self {
-            group: fields.text("a")?,
-            topic: fields.text("b")?,
-            default_topic: fields.text("c")?,
-            default_queues: fields.i32("d")?,
-            queue: fields.i32("e")?,
-            sys_flag: fields.i32("f")?,
-            born: fields.i64("g")?,
-            flag: fields.i32("h")?,
-            properties: fields.optional("i").unwrap_or(""),
-            is_batch: fields.flag("m"),
+            group: fields.text(group)?,
+            topic: fields.text(topic)?,
+            default_topic: fields.text(default_topic)?,
+            default_queues: fields.i32(default_queues)?,
+            queue: fields.i32(queue)?,
+            sys_flag: fields.i32(sys_flag)?,
+            born: fields.i64(born)?,
+            flag: fields.i32(flag)?,
+            properties: fields.optional(properties).unwrap_or(""),
+            is_batch: fields.flag(batch),
         })
     }
 }
@@ -84,19 +89,17 @@ impl Front {
         fields: &Fields<'_>,
         body: Bytes,
     ) -> Result<Answer, Denied> {
-        let mut head = match code {
-            request::SEND_MESSAGE => Head::long(fields)?,
-            _ => Head::short(fields)?,
-        };
+        let mut head = Head::read(code, fields)?;
         head.is_batch |= code == request::SEND_BATCH_MESSAGE;
-        if head.group.len() > GROUP_BYTES_MAX {
-            let remark = format!("producer group has {} bytes, the limit is {GROUP_BYTES_MAX}", head.group.len());
+        if head.group.len() > PRODUCER_GROUP_BYTES_MAX {
+            let remark =
+                format!("producer group has {} bytes, the limit is {PRODUCER_GROUP_BYTES_MAX}", head.group.len());
             return Err(Denied::illegal(remark));
         }
         names::check_topic(head.topic).map_err(|error| Denied::illegal(error.to_string()))?;
         let topic = self.topic_to_send_to(&head).await?;
         let queue = queue_of(&head, &topic)?;
-        let now = now();
+        let now = martlet_broker::wall_clock();
         let request = Request {
             now,
             peer: &link.peer,
@@ -222,11 +225,6 @@ fn queue_of(head: &Head<'_>, topic: &TopicConfig) -> Result<Option<u32>, Denied>
             Err(Denied::new(response::INVALID_PARAMETER, remark))
         }
     }
-}
-
-pub(crate) fn now() -> UnixMillis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// An id for a message that came without one: as clients make theirs, of address, process, time and a counter.

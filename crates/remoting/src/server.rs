@@ -4,14 +4,13 @@ use crate::RemotingOptions;
 use crate::connection;
 use crate::front::{Addresses, Front, figures};
 use martlet_broker::Broker;
-use martlet_net::complaints::Complaints;
 use martlet_net::latency::RpcLatency;
-use martlet_net::listener;
+use martlet_net::listener::{self, Opener};
 use martlet_net::sniff::Opening;
 use martlet_net::tls::{self, TlsError};
 use martlet_net::workers::{self, WorkerOptions, Workers};
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::net::TcpStream;
@@ -113,9 +112,7 @@ pub fn serve(broker: Broker, options: RemotingOptions) -> Result<RemotingServer,
     let mut sockets = Vec::new();
     let mut listen = |address: SocketAddr, is_nameserver| {
         let error = |source| ServeError::Listen { address, is_nameserver, source };
-        let socket = StdListener::bind(address).map_err(error)?;
-        socket.set_nonblocking(true).map_err(error)?;
-        let local = socket.local_addr().map_err(error)?;
+        let (socket, local) = listener::listen(address).map_err(error)?;
         sockets.push(socket);
         Ok::<_, ServeError>(local)
     };
@@ -142,7 +139,7 @@ pub fn serve(broker: Broker, options: RemotingOptions) -> Result<RemotingServer,
     let (stop, stopped) = watch::channel(false);
     let front = Arc::new(Front::new(broker, addresses, options.limits, stopped.clone()));
     front.clone().listen_for_checks();
-    let worker = Worker { front: front.clone(), tls, complaints: Arc::default() };
+    let worker = Worker { front: front.clone(), opener: Arc::new(Opener::new(tls, front.limits.open_timeout)) };
     let notices: workers::Background = Box::pin(front.clone().tell_of_members(stopped.clone()));
     let limits = &front.limits;
     let options = WorkerOptions {
@@ -168,31 +165,19 @@ fn resolve((host, port): (String, u16)) -> Result<(String, SocketAddr), ServeErr
 #[derive(Clone)]
 struct Worker {
     front: Arc<Front>,
-    tls: TlsAcceptor,
-    complaints: Arc<Complaints>,
+    opener: Arc<Opener>,
 }
 
 impl workers::Service for Worker {
     async fn connection(&self, tcp: TcpStream) {
-        let remote = tcp.peer_addr();
-        let connection = match listener::open(tcp, Some(&self.tls), self.front.limits.open_timeout).await {
-            Ok(connection) => connection,
-            Err(error) if error.is_hang_up() => return,
-            Err(error) => {
-                let peer = remote.map_or_else(|_| "unknown".to_owned(), |peer| peer.to_string());
-                self.complaints.say(|more| tracing::info!(peer, %error, more, "a connection could not be opened"));
-                return;
-            }
-        };
-        let peer = connection.peer;
+        let Some(connection) = self.opener.open(tcp).await else { return };
         if connection.opening != Opening::Remoting {
-            let opening = connection.opening;
-            self.complaints
-                .say(|more| tracing::info!(%peer, ?opening, more, "a connection does not speak remoting, closed"));
+            self.opener.refuse(&connection, "remoting");
             return;
         }
+        let peer = connection.peer;
         if let Err(error) = connection::serve(self.front.clone(), connection).await {
-            self.complaints.say(|more| tracing::info!(%peer, %error, more, "a connection was closed"));
+            self.opener.complaints.say(|more| tracing::info!(%peer, %error, more, "a connection was closed"));
         }
     }
 }

@@ -124,7 +124,7 @@ impl Front {
             let handed_out = progress.max_offset.0.saturating_sub(progress.ready);
             let oldest = match progress.lag_millis {
                 0 => 0,
-                lag => crate::send::now().plus(-lag).0,
+                lag => martlet_broker::wall_clock().plus(-lag).0,
             };
             let figures = Json::object([
                 ("brokerOffset", progress.max_offset.0.into()),

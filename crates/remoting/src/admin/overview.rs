@@ -69,8 +69,8 @@ impl Front {
             ("commitLogMaxOffset", usage.written_bytes.to_string()),
             ("commitLogDirCapacity", format!("Total : {} B, Free : {} B.", usage.disk_total, usage.disk_free)),
             // Tools show how long ago that was.
-            ("earliestMessageTimeStamp", crate::send::now().0.to_string()),
-            ("bootTimestamp", crate::send::now().plus(-(seconds as i64 * 1_000)).0.to_string()),
+            ("earliestMessageTimeStamp", martlet_broker::wall_clock().0.to_string()),
+            ("bootTimestamp", martlet_broker::wall_clock().plus(-(seconds as i64 * 1_000)).0.to_string()),
             (
                 "runtime",
                 format!("[ {} days, {} hours, {} minutes ]", seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60),
