@@ -72,7 +72,7 @@ fn marks_settle_nothing_that_nobody_holds() {
 #[test]
 fn a_poll_of_one_queue_gets_messages_of_that_queue() {
     let mut world = World::new(5).topic("orders", 2).group("billing", max_attempts(3));
-    ["a", "b", "c", "d"].map(|body| world.send("orders", body));
+    ["a", "b", "c", "d"].iter().for_each(|body| world.send("orders", body));
     for index in [1, 0] {
         let received = world.receive("billing", invisible_secs(30).queue(index));
         assert!(received.len() > 0 && received.0.iter().all(|delivery| delivery.hand_out.queue_index == index));
