@@ -224,7 +224,7 @@ impl Language {
                 let mut maven = Command::new("mvn");
                 maven.args(["-B", "-q", &output, "package"]).current_dir(source);
                 if self == Language::JavaTcp4 {
-                    maven.arg("-Drocketmq.version=4.9.8");
+                    maven.args(["-Drocketmq.version=4.9.8", "-Dagent.excludes=**/TcpPop.java"]);
                 }
                 run(&mut maven)
             }

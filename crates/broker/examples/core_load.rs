@@ -89,6 +89,7 @@ async fn main() {
                                 client_id: format!("client-{client}").into(),
                                 group: "g".into(),
                                 topic: "load".into(),
+                                queue: None,
                                 filter: Arc::new(Filter::ALL),
                                 batch_size: batch,
                                 invisible_millis: 60_000,

@@ -31,6 +31,7 @@ mod delayed;
 mod find;
 mod lite;
 mod mailbox;
+mod marks;
 mod members;
 mod messages;
 mod options;
@@ -54,8 +55,8 @@ pub use find::{FOUND_MAX, FindCursor, FindRequest, Found, FoundMessage, PeekFrom
 pub use lite::{LITE_LIST_MAX, LiteSyncRequest, LiteTopicList, LiteTopicStatus};
 pub use martlet_bucket::{Class, Counts, Location, Scheme};
 pub use martlet_shard::{
-    HalfPlace, LATENESS_MILLIS, LiteAction, LiteLook, LiteNotice, LiteProgress, LiteStart, PullStatus, SendBackDelay,
-    TransactionCheck,
+    HalfPlace, LATENESS_MILLIS, LiteAction, LiteLook, LiteNotice, LiteProgress, LiteStart, MarkedPlace, PullStatus,
+    SendBackDelay, TransactionCheck,
 };
 pub use members::{
     CLIENT_ID_BYTES_MAX, ConsumeFrom, MEMBER_SUBSCRIPTIONS_MAX, MemberInfo, MemberKind, MemberSubscription,

@@ -2,6 +2,7 @@
 
 use crate::delayed;
 use crate::lite;
+use crate::marks::check_invisible;
 use crate::runtime::{NotTaken, ShardHandle, Token};
 use crate::transactions;
 use crate::{Broker, DeliveredMessage, ReceiveRequest, Received, Refusal, SendRequest, SentMessage};
@@ -175,7 +176,10 @@ impl Broker {
         }
         let group = self.group(&request.group).await?;
         lite::check_poll(&topic, &group)?;
-        let client = self.client_number(&request.client_id, &request.group)?;
+        let client = match request.client_id.is_empty() {
+            true => ClientNumber(0),
+            false => self.client_number(&request.client_id, &request.group)?,
+        };
         let shard = &self.inner.shard;
         let poll = PollId(self.inner.next_poll.fetch_add(1, Relaxed));
         let receive = ReceiveCommand {
@@ -183,6 +187,7 @@ impl Broker {
             client,
             group: group.id,
             topic: topic.id,
+            queue: request.queue,
             filter: request.filter.clone(),
             batch_size: request.batch_size.clamp(1, limits::RECEIVE_BATCH_MAX),
             invisible_millis: request.invisible_millis,
@@ -386,13 +391,7 @@ impl Broker {
         millis: i64,
         suspend: bool,
     ) -> Result<String, Refusal> {
-        if !(0..=limits::CHANGE_INVISIBLE_MILLIS_MAX).contains(&millis) {
-            return Err(Refusal::Setting {
-                field: "invisible duration",
-                value: format!("{millis} ms"),
-                rule: "is not between 0 and 12 hours",
-            });
-        }
+        check_invisible(millis)?;
         let (group_id, topic_id) = self.ids(group, topic)?;
         let handle = self.decode(handle, (group, group_id), (topic, topic_id))?;
         let change = |token| Command::ChangeInvisible { handle, invisible_millis: millis, suspend, token };
@@ -423,7 +422,7 @@ impl Broker {
         Ok(number)
     }
 
-    fn ids(&self, group: &str, topic: &str) -> Result<(GroupId, TopicId), Refusal> {
+    pub(crate) fn ids(&self, group: &str, topic: &str) -> Result<(GroupId, TopicId), Refusal> {
         let group_id = self.known_group(group).ok_or_else(|| Refusal::GroupNotFound { group: group.to_owned() })?.id;
         let topic_id = self.known_topic(topic).ok_or_else(|| Refusal::TopicNotFound { topic: topic.to_owned() })?.id;
         Ok((group_id, topic_id))
@@ -592,7 +591,7 @@ fn check_sendable(topic: &TopicConfig, request: &SendRequest) -> Result<(), Refu
     }
 }
 
-fn settle_refusal(error: SettleError) -> Refusal {
+pub(crate) fn settle_refusal(error: SettleError) -> Refusal {
     match error {
         SettleError::Lapsed { ago_millis } => Refusal::HandleLapsed { ago_millis },
         SettleError::Superseded => Refusal::HandleSuperseded,

@@ -55,12 +55,15 @@ pub struct SentMessage {
 /// A poll for messages.
 #[derive(Clone, Debug)]
 pub struct ReceiveRequest {
-    /// The client that polls.
+    /// The client that polls, and is a member of the group by that. Empty: whose clients are members by heartbeats, if at all;
+    /// then nothing is renewed.
     pub client_id: Arc<str>,
     /// Consumer group name.
     pub group: String,
     /// Topic name.
     pub topic: String,
+    /// Number of the queue within the topic; `None`: of all of them.
+    pub queue: Option<u32>,
     /// Compiled filter.
     pub filter: Arc<Filter>,
     /// Most messages, 1 to 32.

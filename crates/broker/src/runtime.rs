@@ -188,7 +188,12 @@ impl ShardHandle {
     pub fn submit(&self, command: Command<Token>) -> Result<(), NotTaken> {
         let adds_to_batch = matches!(
             command,
-            Command::Send { .. } | Command::Ack { .. } | Command::ChangeInvisible { .. } | Command::DeadLetter { .. }
+            Command::Send { .. }
+                | Command::Ack { .. }
+                | Command::AckMarked { .. }
+                | Command::ChangeInvisible { .. }
+                | Command::ChangeMarked { .. }
+                | Command::DeadLetter { .. }
         );
         let enough;
         {

@@ -27,6 +27,7 @@ fn poll(topic: &str, group: &str, filter: &str, poll_millis: i64) -> ReceiveRequ
         client_id: "client-1".into(),
         group: group.into(),
         topic: topic.into(),
+        queue: None,
         filter: Arc::new(Filter::tags(filter).unwrap()),
         batch_size: 32,
         invisible_millis: 30_000,

@@ -156,6 +156,7 @@ impl Catalog {
             retry: GroupSettings::default_retry(retry_as),
             dead_letters: DeadLetterPolicy::default(),
             start: Default::default(),
+            pop_topics: Vec::new(),
             created_millis: now.0,
             auto_created,
         };

@@ -1,5 +1,5 @@
-use crate::{Catalog, ChangeError, DecodeError, GroupSettings, TopicSettings};
-use martlet_model::group::{ConsumptionPattern, DeliveryOrder, StartFrom};
+use crate::{Catalog, ChangeError, DecodeError, GroupSettings, POP_TOPICS_MAX, TopicSettings};
+use martlet_model::group::{ConsumptionPattern, DeliveryOrder, RequestMode, StartFrom};
 use martlet_model::{DeadLetterPolicy, Permission, RetryBackoff, TopicType, UnixMillis};
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -200,6 +200,31 @@ fn sample() -> Catalog {
     };
     catalog.create_group("g", &settings, NOW, false).unwrap();
     catalog
+}
+
+#[test]
+fn the_request_mode_is_kept_per_topic_and_bounded() {
+    let mut catalog = sample();
+    let set =
+        |topic: &str, mode| GroupSettings { request_mode: Some((topic.into(), mode)), ..GroupSettings::default() };
+    let fresh = Catalog::decode(7, &catalog.encode().unwrap()).unwrap();
+    for topic in ["orders", "audits", "orders"] {
+        catalog.update_group("g", &set(topic, RequestMode::Pop)).unwrap();
+    }
+    assert_eq!(catalog.group("g").unwrap().pop_topics, ["audits", "orders"]);
+    let read = Catalog::decode(7, &catalog.encode().unwrap()).unwrap();
+    let modes = ["audits", "orders", "others"].map(|topic| read.group("g").unwrap().request_mode(topic));
+    assert_eq!(modes, [RequestMode::Pop, RequestMode::Pop, RequestMode::Pull]);
+    for topic in ["audits", "orders", "others"] {
+        catalog.update_group("g", &set(topic, RequestMode::Pull)).unwrap();
+    }
+    assert_eq!(Catalog::decode(7, &catalog.encode().unwrap()).unwrap(), fresh);
+    assert!(matches!(catalog.update_group("g", &set("no topic", RequestMode::Pop)), Err(ChangeError::Name(_))));
+    for number in 0..POP_TOPICS_MAX {
+        catalog.update_group("g", &set(&format!("t{number}"), RequestMode::Pop)).unwrap();
+    }
+    let refused = catalog.update_group("g", &set("one-more", RequestMode::Pop)).unwrap_err().to_string();
+    assert!(refused.contains("one-more") && refused.contains("1000"), "{refused}");
 }
 
 #[test]

@@ -35,6 +35,7 @@ pub use local::LocalCatalogStore;
 pub use memory::MemoryCatalogStore;
 pub use service::{CatalogError, CatalogService};
 pub use settings::{
-    DEDUPLICATE_MILLIS_RANGE, GROUPS_MAX, GroupSettings, RETENTION_MILLIS_RANGE, TOPICS_MAX, TopicSettings,
+    DEDUPLICATE_MILLIS_RANGE, GROUPS_MAX, GroupSettings, POP_TOPICS_MAX, RETENTION_MILLIS_RANGE, TOPICS_MAX,
+    TopicSettings,
 };
 pub use store::{CatalogStore, CreateError, ReadError, VERSIONS_KEPT};

@@ -2,7 +2,7 @@
 //! Source: product.md A2, B4, B10; semantics.md section 2.11.
 
 use crate::ChangeError;
-use martlet_model::group::{ConsumptionPattern, DeliveryOrder, LiteConsumers, StartFrom};
+use martlet_model::group::{ConsumptionPattern, DeliveryOrder, LiteConsumers, RequestMode, StartFrom};
 use martlet_model::names::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX};
 use martlet_model::{
     DeadLetterPolicy, GroupConfig, Permission, RetryBackoff, RetryPolicy, TopicConfig, TopicType, limits,
@@ -12,6 +12,8 @@ use martlet_model::{
 pub const TOPICS_MAX: usize = 20_000;
 /// Most consumer groups of one catalog. Our own limit.
 pub const GROUPS_MAX: usize = 20_000;
+/// Topics that the TCP clients of one group pop. Our own limit.
+pub const POP_TOPICS_MAX: usize = 1_000;
 /// Shortest and longest retention of a topic, in milliseconds: a minute and ten years.
 pub const RETENTION_MILLIS_RANGE: (i64, i64) = (60_000, 3_650 * 86_400_000);
 
@@ -78,6 +80,8 @@ pub struct GroupSettings {
     pub lite_subscriptions_max: Option<i32>,
     /// Where it begins in queues it has not received from yet; times from 0 to [`START_MILLIS_MAX`].
     pub start: Option<StartFrom>,
+    /// How its TCP clients get the messages of a topic; in at most [`POP_TOPICS_MAX`] topics by popping.
+    pub request_mode: Option<(String, RequestMode)>,
 }
 
 fn refuse<T>(field: &'static str, value: impl ToString, rule: &'static str) -> Result<T, ChangeError> {
@@ -190,6 +194,7 @@ impl GroupSettings {
                 quota(max).is_some_and(|max| group.lite.as_ref().is_some_and(|lite| lite.quota() == max))
             })
             && self.start.is_none_or(|start| is_same_start(start, group.start))
+            && self.request_mode.as_ref().is_none_or(|(topic, mode)| group.request_mode(topic) == *mode)
     }
 
     /// Retries of a new group with this order.
@@ -246,6 +251,22 @@ impl GroupSettings {
                 return refuse("start", format!("{millis} ms"), "is not a time from 1970 to 9999");
             }
             group.start = start;
+        }
+        if let Some((topic, mode)) = &self.request_mode {
+            names::check_topic(topic)?;
+            let place = group.pop_topics.binary_search(topic);
+            match (mode, place) {
+                (RequestMode::Pop, Err(_)) if group.pop_topics.len() >= POP_TOPICS_MAX => {
+                    return refuse(
+                        "request mode of topic",
+                        topic,
+                        "cannot be POP: the group pops 1000 topics, the limit",
+                    );
+                }
+                (RequestMode::Pop, Err(at)) => group.pop_topics.insert(at, topic.clone()),
+                (RequestMode::Pull, Ok(at)) => drop(group.pop_topics.remove(at)),
+                (RequestMode::Pop, Ok(_)) | (RequestMode::Pull, Err(_)) => {}
+            }
         }
         self.apply_lite(group)
     }

@@ -234,6 +234,7 @@ fn group_settings(settings: Option<v1::GroupSettings>) -> Result<GroupSettings, 
         lite_exclusive,
         lite_wildcard,
         lite_subscriptions_max,
+        request_mode: None,
     })
 }
 

@@ -156,6 +156,7 @@ impl Front {
             client_id: poll.client_id.clone(),
             group,
             topic,
+            queue: None,
             filter,
             batch_size: (request.batch_size as u32).min(limits::RECEIVE_BATCH_MAX),
             invisible_millis,

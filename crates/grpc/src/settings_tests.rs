@@ -40,6 +40,7 @@ fn group(order: DeliveryOrder, retry: RetryPolicy) -> GroupConfig {
         retry,
         dead_letters: DeadLetterPolicy::default(),
         start: Default::default(),
+        pop_topics: Vec::new(),
         created_millis: 0,
         auto_created: false,
     }

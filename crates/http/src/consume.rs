@@ -56,6 +56,7 @@ impl Front {
             poll_millis: wait,
             message_group_max: count,
             attempt_id: None,
+            queue: None,
         };
         loop {
             let received = tokio::select! {

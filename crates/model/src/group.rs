@@ -131,6 +131,16 @@ pub enum ConsumptionPattern {
     LiteSelective,
 }
 
+/// How clients of the TCP protocol that leave it to the broker get the messages of a topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RequestMode {
+    /// They pull queues that they share out among themselves.
+    #[default]
+    Pull,
+    /// They are handed messages, whatever queue these are in.
+    Pop,
+}
+
 /// What holds for a group whose consumers have sets of lite topics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -181,12 +191,25 @@ pub struct GroupConfig {
     /// Where it begins.
     #[serde(default, skip_serializing_if = "StartFrom::is_earliest")]
     pub start: StartFrom,
+    /// Topics whose messages are for it in [`RequestMode::Pop`], in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pop_topics: Vec<String>,
     /// When it was created, milliseconds since the Unix epoch.
     #[serde(default)]
     pub created_millis: i64,
     /// Whether a consumer's arrival created it rather than an administrator.
     #[serde(default)]
     pub auto_created: bool,
+}
+
+impl GroupConfig {
+    /// How its clients get the messages of a topic, where they leave it to the broker.
+    pub fn request_mode(&self, topic: &str) -> RequestMode {
+        match self.pop_topics.binary_search_by(|known| known.as_str().cmp(topic)) {
+            Ok(_) => RequestMode::Pop,
+            Err(_) => RequestMode::Pull,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,9 @@
 //! | 21–28 | queue offset |
 //! | 29–36 | delivery number |
 //! | 37–44 | MAC: SipHash-2-4 of bytes 0–36 under the shard's key |
+//!
+//! The low 31 bits of the MAC are the delivery's *mark*. Where a protocol has room for numbers only, place and mark together name a
+//! delivery to a shard, which knows the rest.
 
 use crate::ids::{GroupId, QueueId, QueueOffset, TopicId};
 use base64::Engine as _;
@@ -76,12 +79,25 @@ pub enum HandleError {
     Forged,
 }
 
+/// Largest mark of a delivery: clients read it as a signed number of 32 bits.
+pub const MARK_MAX: u32 = 0x7fff_ffff;
 const BYTES: usize = 45;
 const SIGNED: usize = 37;
 
 impl ReceiptHandle {
     /// The text that clients carry.
     pub fn encode(&self, key: &HandleKey) -> String {
+        URL_SAFE_NO_PAD.encode(self.bytes(key))
+    }
+
+    /// The delivery's mark, 31 bits.
+    pub fn mark(&self, key: &HandleKey) -> u32 {
+        let bytes = self.bytes(key);
+        let low = u32::from_be_bytes([bytes[41], bytes[42], bytes[43], bytes[44]]);
+        low & MARK_MAX
+    }
+
+    fn bytes(&self, key: &HandleKey) -> [u8; BYTES] {
         let mut bytes = [0; BYTES];
         bytes[0] = 1;
         bytes[1..5].copy_from_slice(&self.shard.to_be_bytes());
@@ -92,7 +108,7 @@ impl ReceiptHandle {
         bytes[29..37].copy_from_slice(&self.delivery.0.to_be_bytes());
         let mac = mac(key, &bytes[..SIGNED]);
         bytes[37..].copy_from_slice(&mac.to_be_bytes());
-        URL_SAFE_NO_PAD.encode(bytes)
+        bytes
     }
 
     /// Reads a text back; refuses what this key did not sign.
@@ -142,6 +158,10 @@ mod tests {
         let text = handle.encode(&key);
         assert_eq!(text.len(), 60);
         assert_eq!(ReceiptHandle::decode(&text, &key), Ok(handle));
+        let newer = ReceiptHandle { delivery: handle.delivery.plus(1), ..handle };
+        let foreign = ReceiptHandle { group: GroupId(4), ..handle };
+        let marks = [handle, newer, foreign].map(|handle| handle.mark(&key));
+        assert!(marks.iter().all(|mark| *mark <= MARK_MAX) && marks[0] != marks[1] && marks[0] != marks[2]);
         assert_eq!(handle.delivery.epoch(), 7);
         for at in 0..text.len() {
             let mut changed = text.clone().into_bytes();

@@ -1,6 +1,7 @@
 //! One connection: frames in, requests side by side, answers out as they come.
 
-use crate::answer::{Answer, Denied};
+use crate::answer::{Answer, Denied, HandedOut};
+use crate::asked::Asked;
 use crate::codec::code::response;
 use crate::codec::fields::Fields;
 use crate::codec::frame::{self, Frame};
@@ -69,6 +70,7 @@ struct Outgoing {
     body: Bytes,
     /// Kept until it is written.
     _budget: Option<ReplyBudget>,
+    handed_out: Option<HandedOut>,
 }
 
 /// A client's end of a connection, for whoever wants to send it something.
@@ -83,6 +85,8 @@ pub(crate) struct Link {
     /// `None`: the end.
     out: mpsc::Sender<Option<Outgoing>>,
     next_opaque: AtomicI32,
+    /// Requests that its client has not answered yet.
+    asked: Asked,
     /// Groups that its client consumes with: as whom, and how.
     groups: Mutex<BTreeMap<String, (Arc<str>, MessageModel)>>,
 }
@@ -118,7 +122,28 @@ impl Link {
         let opaque = self.next_opaque.fetch_add(1, Ordering::Relaxed);
         let header = Header { code, opaque, fields, flag: FLAG_ONE_WAY, version: VERSION, ..Header::default() };
         let head = frame::head(&header, body.len());
-        self.out.try_send(Some(Outgoing { head, body, _budget: None })).is_ok()
+        self.out.try_send(Some(Outgoing { head, body, _budget: None, handed_out: None })).is_ok()
+    }
+
+    /// Sends a request and waits so long for its answer. `None`: the client does not read, does not answer, or is gone.
+    pub async fn ask(
+        &self,
+        code: i32,
+        fields: Vec<(String, String)>,
+        body: Bytes,
+        patience: Duration,
+    ) -> Option<Frame> {
+        let opaque = self.next_opaque.fetch_add(1, Ordering::Relaxed);
+        let answer = self.asked.begin(opaque)?;
+        let header = Header { code, opaque, fields, version: VERSION, ..Header::default() };
+        let head = frame::head(&header, body.len());
+        let sent = self.out.try_send(Some(Outgoing { head, body, _budget: None, handed_out: None }));
+        let answer = match sent {
+            Ok(()) => timeout(patience, answer).await.ok().and_then(Result::ok),
+            Err(_) => None,
+        };
+        self.asked.end(opaque);
+        answer
     }
 
     /// Sends the answer to a request. An error: the client is gone.
@@ -134,7 +159,8 @@ impl Link {
             ..Header::default()
         };
         let head = frame::head(&header, answer.body.len());
-        self.out.send(Some(Outgoing { head, body: answer.body, _budget: answer.budget })).await.map_err(|_| ())
+        let Answer { body, budget, handed_out, .. } = answer;
+        self.out.send(Some(Outgoing { head, body, _budget: budget, handed_out })).await.map_err(|_| ())
     }
 }
 
@@ -143,6 +169,7 @@ struct Forgotten<'a>(&'a Front, &'a Arc<Link>);
 
 impl Drop for Forgotten<'_> {
     fn drop(&mut self) {
+        self.1.asked.close();
         self.0.link_gone(self.1);
     }
 }
@@ -158,6 +185,7 @@ pub(crate) async fn serve(front: Arc<Front>, connection: Connection) -> Result<(
         local: connection.local,
         out,
         next_opaque: AtomicI32::new(0),
+        asked: Asked::default(),
         groups: Mutex::default(),
     });
     front.link_made(&link);
@@ -230,7 +258,7 @@ async fn read_requests(
         let bytes = frames.take(length, limits.frame_timeout).await?;
         let frame = frame::decode(&bytes)?;
         if frame.header.is_response() {
-            // Nothing that is asked of clients is waited for.
+            link.asked.answered(frame);
             continue;
         }
         // What waits for messages takes no place from what does not.
@@ -257,8 +285,11 @@ async fn read_requests(
 
 /// Whether a request may wait for messages.
 fn waits(header: &Header) -> bool {
-    matches!(header.code, code::request::PULL_MESSAGE | code::request::LITE_PULL_MESSAGE)
-        && crate::pull::may_wait(&Fields::of(header))
+    match header.code {
+        code::request::PULL_MESSAGE | code::request::LITE_PULL_MESSAGE => crate::pull::may_wait(&Fields::of(header)),
+        code::request::POP_MESSAGE | code::request::NOTIFICATION => crate::pop::may_wait(&Fields::of(header)),
+        _ => false,
+    }
 }
 
 /// Carries out one request and answers it.
@@ -341,14 +372,16 @@ async fn write_frames(
 ) -> Result<(), LinkError> {
     let mut waiting = Vec::with_capacity(GATHERED_MAX);
     let mut gathered = BytesMut::new();
+    let mut handed_out = Vec::new();
     let slow = |_| LinkError::Slow { what: "writing to a client that does not read", limit };
     while outgoing.recv_many(&mut waiting, GATHERED_MAX).await > 0 {
         let mut is_over = false;
         for frame in waiting.drain(..) {
-            let Some(Outgoing { head, body, _budget }) = frame else {
+            let Some(Outgoing { head, body, _budget, handed_out: more }) = frame else {
                 is_over = true;
                 break;
             };
+            handed_out.extend(more);
             gathered.extend_from_slice(&head);
             if body.len() < SHARED_BODY_BYTES_MIN {
                 gathered.extend_from_slice(&body);
@@ -362,6 +395,7 @@ async fn write_frames(
             write.flush().await
         };
         timeout(limit, written).await.map_err(slow)??;
+        handed_out.drain(..).for_each(HandedOut::written);
         if is_over {
             let _ = timeout(limit, write.shutdown()).await;
             return Ok(());

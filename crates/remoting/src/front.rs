@@ -124,6 +124,14 @@ impl Front {
             request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE => {
                 self.send(link, header.code, &fields, body).await
             }
+            request::SEND_REPLY_MESSAGE | request::SEND_REPLY_MESSAGE_V2 => {
+                Box::pin(self.send_reply(link, header.code, &fields, body)).await
+            }
+            request::POP_MESSAGE => Box::pin(self.pop(link, &fields)).await,
+            request::ACK_MESSAGE => self.ack(&fields).await,
+            request::BATCH_ACK_MESSAGE => Box::pin(self.batch_ack(&body)).await,
+            request::CHANGE_MESSAGE_INVISIBLETIME => self.change_invisible(&fields).await,
+            request::NOTIFICATION => Box::pin(self.notification(&fields)).await,
             request::END_TRANSACTION => self.end_transaction(&fields).await,
             request::RECALL_MESSAGE => self.recall(&fields).await,
             request::GET_ROUTEINFO_BY_TOPIC => self.route(link, header, &fields),
@@ -171,6 +179,7 @@ impl Front {
             request::QUERY_TOPIC_CONSUME_BY_WHO => self.consumed_by(fields).await,
             request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => self.update_group(&body).await,
             request::QUERY_ASSIGNMENT => self.assignment(&body),
+            request::SET_MESSAGE_REQUEST_MODE => self.set_request_mode(&body).await,
             request::INVOKE_BROKER_TO_RESET_OFFSET => self.reset(fields).await,
             request::DELETE_SUBSCRIPTIONGROUP => self.delete_group(fields).await,
             request::GET_SUBSCRIPTIONGROUP_CONFIG => self.group_config(fields),
@@ -191,6 +200,6 @@ impl Front {
 
 /// All series of latencies.
 pub(crate) fn figures(latencies: &Latencies) -> Vec<RpcLatency> {
-    let waits = |call: &str| matches!(call, "pull_message" | "lite_pull_message");
+    let waits = |call: &str| matches!(call, "pull_message" | "lite_pull_message" | "pop_message" | "notification");
     latencies.figures(response::name, waits)
 }

@@ -10,6 +10,8 @@
 //! - `admin`: what `mqadmin` and dashboards ask.
 //! - `gzip`: bodies that gRPC clients have compressed.
 //! - `members`: consumers and their groups. `pull`: messages of queues, and offsets of groups.
+//! - `pop`, `pop_handle`, `pop_settle`: messages of topics, settled one by one. `reply`: answers to requests that are messages.
+//! - `asked`: what clients were asked and are to answer.
 //! - `producers`: who can be asked about transactions. `clients`: heartbeats. `transactions`: ends and checks.
 //!
 //! # Memory
@@ -21,6 +23,7 @@
 
 mod admin;
 mod answer;
+mod asked;
 mod clients;
 pub mod codec;
 mod connection;
@@ -29,8 +32,12 @@ mod gzip;
 mod members;
 mod message_in;
 mod message_out;
+mod pop;
+mod pop_handle;
+mod pop_settle;
 mod producers;
 mod pull;
+mod reply;
 mod route;
 mod send;
 mod send_back;

@@ -9,6 +9,7 @@ use crate::connection::Link;
 use crate::front::Front;
 use bytes::Bytes;
 use martlet_broker::{ConsumeFrom, MemberSubscription, MessageModel, QueueMember, Refusal};
+use martlet_model::group::RequestMode;
 use martlet_model::{Filter, FilterError, names};
 use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
@@ -125,11 +126,13 @@ impl Front {
             said.text(field).ok_or_else(missing)
         };
         let (topic, group, client) = (text("topic")?, text("consumerGroup")?, text("clientId")?);
-        let known = self.broker.known_topic(topic);
+        let known = self.queues(topic);
         let known = known.ok_or_else(|| Denied::from(Refusal::TopicNotFound { topic: topic.to_owned() }))?;
-        let queues = known.read_queues as usize;
+        let queues = known.read as usize;
         let range = if matches!(said.text("messageModel"), Some("BROADCASTING" | "0")) {
             0..queues
+        } else if self.broker.known_group(group).is_some_and(|group| group.request_mode(topic) == RequestMode::Pop) {
+            return Ok(self.any_queue(topic));
         } else {
             let members = self.broker.members_to_share_with(group, client);
             // Without an answer the client keeps what it has, and asks again.
@@ -200,7 +203,8 @@ impl Front {
         }
     }
 
-    fn tell_members(&self, group: &str) {
+    /// Has members ask anew what is theirs.
+    pub(crate) fn tell_members(&self, group: &str) {
         for member in self.broker.members(group) {
             let Some(link) = member.connection.and_then(|number| self.link(number)) else { continue };
             let fields = vec![("consumerGroup".to_owned(), group.to_owned())];

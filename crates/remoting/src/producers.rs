@@ -14,6 +14,8 @@ pub(crate) struct Producers(Mutex<State>);
 struct State {
     /// Connections by group and number.
     groups: BTreeMap<String, BTreeMap<u64, Arc<Link>>>,
+    /// Connections by client and number.
+    clients: BTreeMap<Arc<str>, BTreeMap<u64, Arc<Link>>>,
     links: BTreeMap<u64, OfLink>,
     /// Goes round among the producers of a group.
     turn: usize,
@@ -50,9 +52,10 @@ impl Producers {
     /// False if there were.
     pub fn heard(&self, link: &Arc<Link>, client: Client, groups: &[&str], groups_max: usize) -> bool {
         let mut state = self.state();
-        let State { groups: all, links, .. } = &mut *state;
+        let State { groups: all, clients, links, .. } = &mut *state;
         let of_link = links.entry(link.number).or_default();
         if of_link.clients.len() < groups_max || of_link.clients.contains_key(&client.id) {
+            clients.entry(client.id.clone()).or_default().insert(link.number, link.clone());
             of_link.clients.insert(client.id.clone(), client);
         }
         for group in groups {
@@ -82,6 +85,14 @@ impl Producers {
         let mut state = self.state();
         let Some(of_link) = state.links.remove(&link) else { return Vec::new() };
         of_link.groups.iter().for_each(|group| state.forget(link, group));
+        for client in of_link.clients.keys() {
+            if let Some(links) = state.clients.get_mut(client) {
+                links.remove(&link);
+                if links.is_empty() {
+                    state.clients.remove(client);
+                }
+            }
+        }
         of_link.clients.into_keys().collect()
     }
 
@@ -95,6 +106,11 @@ impl Producers {
         let state = self.state();
         let links = state.groups.get(group).into_iter().flat_map(BTreeMap::keys);
         links.filter_map(|link| state.links.get(link)).flat_map(|of_link| of_link.clients.values().cloned()).collect()
+    }
+
+    /// The newest connection of a client.
+    pub fn client(&self, id: &str) -> Option<Arc<Link>> {
+        self.state().clients.get(id)?.values().next_back().cloned()
     }
 
     /// Connections with a producer of a group, another one first each time.

@@ -20,10 +20,10 @@ const WRITE: i32 = 2;
 const INHERIT: i32 = 1;
 
 /// What a route says of a topic's queues.
-struct Queues {
-    read: u32,
-    write: u32,
-    permission: i32,
+pub(crate) struct Queues {
+    pub read: u32,
+    pub write: u32,
+    pub permission: i32,
 }
 
 /// The bits of a permission.
@@ -55,7 +55,8 @@ impl Front {
         ])))
     }
 
-    fn queues(&self, name: &str) -> Option<Queues> {
+    /// The queues of a topic; `None`: there is no such topic.
+    pub(crate) fn queues(&self, name: &str) -> Option<Queues> {
         let options = self.broker.options();
         let both = READ | WRITE;
         if name == CREATING_TOPIC {
@@ -68,6 +69,9 @@ impl Front {
             let known = self.broker.known_group(group).is_some();
             let coming = options.auto_create_groups && names::check_group(group).is_ok();
             return (known || coming).then_some(Queues { read: 1, write: 1, permission: both });
+        }
+        if self.is_reply_topic(name) {
+            return Some(Queues { read: 1, write: 1, permission: both });
         }
         let topic = self.broker.known_topic(name)?;
         let permission = permission_bits(topic.permission);

@@ -26,17 +26,17 @@ const HANDLE_VERSION: &str = "v1";
 
 /// What a send says besides its messages.
 #[derive(Debug)]
-struct Head<'a> {
-    group: &'a str,
-    topic: &'a str,
-    default_topic: &'a str,
-    default_queues: i32,
-    queue: i32,
-    sys_flag: i32,
-    born: i64,
-    flag: i32,
-    properties: &'a str,
-    is_batch: bool,
+pub(crate) struct Head<'a> {
+    pub group: &'a str,
+    pub topic: &'a str,
+    pub default_topic: &'a str,
+    pub default_queues: i32,
+    pub queue: i32,
+    pub sys_flag: i32,
+    pub born: i64,
+    pub flag: i32,
+    pub properties: &'a str,
+    pub is_batch: bool,
 }
 
 /// What the fields of a head are called, in the order of [`Head::read`].
@@ -58,8 +58,13 @@ const LONG_NAMES: HeadNames = [
 const SHORT_NAMES: HeadNames = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "m"];
 
 impl<'a> Head<'a> {
-    fn read(fields: &Fields<'a>, names: &HeadNames) -> Result<Self, FieldError> {
-        let [group, topic, default_topic, default_queues, queue, sys_flag, born, flag, properties, batch] = *names;
+    /// That of a request with this code.
+    pub fn read(code: i32, fields: &Fields<'a>) -> Result<Self, FieldError> {
+        let names = match code {
+            request::SEND_MESSAGE | request::SEND_REPLY_MESSAGE => LONG_NAMES,
+            _ => SHORT_NAMES,
+        };
+        let [group, topic, default_topic, default_queues, queue, sys_flag, born, flag, properties, batch] = names;
         Ok(Self {
             group: fields.text(group)?,
             topic: fields.text(topic)?,
@@ -84,8 +89,7 @@ impl Front {
         fields: &Fields<'_>,
         body: Bytes,
     ) -> Result<Answer, Denied> {
-        let names = if code == request::SEND_MESSAGE { &LONG_NAMES } else { &SHORT_NAMES };
-        let mut head = Head::read(fields, names)?;
+        let mut head = Head::read(code, fields)?;
         head.is_batch |= code == request::SEND_BATCH_MESSAGE;
         if head.group.len() > PRODUCER_GROUP_BYTES_MAX {
             let remark =

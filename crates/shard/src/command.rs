@@ -193,6 +193,8 @@ pub struct ReceiveCommand {
     pub group: GroupId,
     /// From which topic.
     pub topic: TopicId,
+    /// Number of the queue within the topic; `None`: of all of them. Has no meaning for lite topics.
+    pub queue: Option<u32>,
     /// What passes.
     pub filter: Arc<Filter>,
     /// Most messages.
@@ -503,6 +505,30 @@ pub enum Command<T> {
         /// For the reply.
         token: T,
     },
+    /// The same, of hand-outs that are named by their places and marks.
+    AckMarked {
+        /// Who was handed them.
+        group: GroupId,
+        /// The topic of all of them.
+        topic: TopicId,
+        /// Which.
+        places: Vec<MarkedPlace>,
+        /// For the reply.
+        token: T,
+    },
+    /// [`Command::ChangeInvisible`] of a hand-out that is named by its place and mark.
+    ChangeMarked {
+        /// Who was handed it.
+        group: GroupId,
+        /// Its topic.
+        topic: TopicId,
+        /// Which.
+        place: MarkedPlace,
+        /// From now on; 0 for at once.
+        invisible_millis: i64,
+        /// For the reply.
+        token: T,
+    },
     /// Makes a message visible after this time; answered by [`Output::Changed`].
     ChangeInvisible {
         /// Decoded handle.
@@ -798,6 +824,17 @@ pub struct HandOut {
     pub until: UnixMillis,
     /// About how many bytes its record has, judged by those stored in its queue lately; 0 if that is not known.
     pub bytes_hint: usize,
+}
+
+/// A hand-out, named by the place of its message and the mark of the delivery (`martlet_model::handle`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarkedPlace {
+    /// The queue's number within the topic.
+    pub index: u32,
+    /// The place.
+    pub offset: QueueOffset,
+    /// The mark.
+    pub mark: u32,
 }
 
 /// Why a handle does not settle its message.

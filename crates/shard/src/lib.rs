@@ -42,6 +42,7 @@ mod lite_registry;
 mod lite_subscriptions;
 mod lite_wildcard;
 mod load;
+mod marks;
 mod ordered;
 mod owners;
 mod parked;
@@ -69,10 +70,10 @@ mod turn;
 pub use clock::{ClockNotice, ShardClock};
 pub use command::{
     ClientNumber, Command, Counters, DeadLetterPlace, DeadLetters, EndError, GroupFacts, Half, HalfPlace, HalfTaken,
-    HandOut, Incoming, LATENESS_MILLIS, LiteAction, LiteGroup, LiteNotice, LiteParent, LiteStart, LiteSync, Output,
-    Placed, PollId, ProgressFigures, PullCommand, PullStatus, Pulled, QueueFigures, RecallError, ReceiveCommand,
-    Refused, ResendError, ResetTarget, Scheduled, SendBackCommand, SendBackDelay, SettleError, SubscriptionFigures,
-    TimerAt, TopicFacts, TransactionCheck, Waiting,
+    HandOut, Incoming, LATENESS_MILLIS, LiteAction, LiteGroup, LiteNotice, LiteParent, LiteStart, LiteSync,
+    MarkedPlace, Output, Placed, PollId, ProgressFigures, PullCommand, PullStatus, Pulled, QueueFigures, RecallError,
+    ReceiveCommand, Refused, ResendError, ResetTarget, Scheduled, SendBackCommand, SendBackDelay, SettleError,
+    SubscriptionFigures, TimerAt, TopicFacts, TransactionCheck, Waiting,
 };
 pub use halves::{HalfFound, halves};
 pub use lite::lite_topic_of;

@@ -142,7 +142,10 @@ impl<T> Shard<T> {
         let Some(entry) = self.topics.get_mut(&topic) else { return Vec::new() };
         entry.next_receive = entry.next_receive.wrapping_add(1);
         let start = entry.next_receive;
-        let mut queues = entry.read_queues().to_vec();
+        let mut queues = match receive.queue {
+            None => entry.read_queues().to_vec(),
+            Some(index) => entry.read_queues().get(index as usize).copied().into_iter().collect(),
+        };
         if queues.is_empty() {
             return Vec::new();
         }

@@ -171,6 +171,13 @@ impl<T> Shard<T> {
             Work::Command(Command::ChangeInvisible { handle, .. } | Command::DeadLetter { handle, .. }) => {
                 touched.extend(of_handle(handle));
             }
+            Work::Command(Command::AckMarked { group, topic, places, .. }) => {
+                let queues = places.iter().filter_map(|place| self.queue_at(*topic, place.index));
+                touched.extend(queues.flat_map(|queue| [Entity::Queue(queue), Entity::Progress(*group, queue)]));
+            }
+            Work::Command(Command::ChangeMarked { group, topic, place, .. }) => {
+                touched.extend(self.touched_by_pull(*group, *topic, place.index));
+            }
             Work::Command(Command::DescribeTopic { topic, .. }) => {
                 let queues = self.topics.get(topic).into_iter().flat_map(|topic| topic.queues.iter().copied());
                 touched.extend(queues.map(Entity::Queue));
@@ -580,7 +587,9 @@ impl<T> Shard<T> {
                 | Command::Schedule { token, .. }
                 | Command::Receive { token, .. }
                 | Command::Ack { token, .. }
+                | Command::AckMarked { token, .. }
                 | Command::ChangeInvisible { token, .. }
+                | Command::ChangeMarked { token, .. }
                 | Command::DeadLetter { token, .. }
                 | Command::DescribeTopic { token, .. }
                 | Command::DescribeSubscriptions { token, .. }

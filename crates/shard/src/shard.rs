@@ -507,6 +507,16 @@ impl<T> Shard<T> {
                 let answers = self.ack(&handles);
                 self.reply(token, Output::Acked(answers));
             }
+            Command::AckMarked { group, topic, places, token } => {
+                let handles: Vec<_> = places.iter().map(|place| self.marked_handle(group, topic, place)).collect();
+                let answers = self.ack(&handles);
+                self.reply(token, Output::Acked(answers));
+            }
+            Command::ChangeMarked { group, topic, place, invisible_millis, token } => {
+                let handle = self.marked_handle(group, topic, &place);
+                let answer = self.change_invisible(&handle, invisible_millis, false);
+                self.reply(token, Output::Changed(answer));
+            }
             Command::ChangeInvisible { handle, invisible_millis, suspend, token } => {
                 let answer = self.change_invisible(&handle, invisible_millis, suspend);
                 self.reply(token, Output::Changed(answer));

@@ -83,6 +83,7 @@ impl World {
             poll_millis,
             message_group_max: 32,
             attempt_id: None,
+            queue: None,
         };
         let messages = self.broker.receive(request).await.unwrap().messages;
         let handles = messages.iter().map(|message| message.handle.clone()).collect();

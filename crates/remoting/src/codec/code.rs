@@ -76,6 +76,12 @@ pub mod request {
     pub const SEND_MESSAGE_V2: i32 = 310;
     /// Messages for one queue.
     pub const SEND_BATCH_MESSAGE: i32 = 320;
+    /// The answer to a request that was a message, long field names.
+    pub const SEND_REPLY_MESSAGE: i32 = 324;
+    /// The same, short field names.
+    pub const SEND_REPLY_MESSAGE_V2: i32 = 325;
+    /// To a producer: the answer to a request that it sent as a message.
+    pub const PUSH_REPLY_MESSAGE_TO_CLIENT: i32 = 326;
     /// Settings of a topic.
     pub const GET_TOPIC_CONFIG: i32 = 351;
     /// [`PULL_MESSAGE`] of lite pull consumers.
@@ -84,6 +90,18 @@ pub mod request {
     pub const RECALL_MESSAGE: i32 = 370;
     /// Queues that a member should read.
     pub const QUERY_ASSIGNMENT: i32 = 400;
+    /// How members that are assigned queues get a topic's messages.
+    pub const SET_MESSAGE_REQUEST_MODE: i32 = 401;
+    /// Messages of a topic, to be settled one by one.
+    pub const POP_MESSAGE: i32 = 200_050;
+    /// A message is settled.
+    pub const ACK_MESSAGE: i32 = 200_051;
+    /// A message is to stay invisible for so long.
+    pub const CHANGE_MESSAGE_INVISIBLETIME: i32 = 200_053;
+    /// Is there a message to pop?
+    pub const NOTIFICATION: i32 = 200_054;
+    /// Messages are settled.
+    pub const BATCH_ACK_MESSAGE: i32 = 200_151;
     /// Settings of all topics.
     pub const GET_ALL_TOPIC_CONFIG: i32 = 21;
     /// Settings of the broker.
@@ -106,13 +124,15 @@ pub mod request {
     pub const GET_SUBSCRIPTIONGROUP_CONFIG: i32 = 352;
 
     /// What metrics call the codes, the frequent ones first.
-    pub const NAMES: [(i32, &str); 51] = [
+    pub const NAMES: [(i32, &str); 60] = [
         (SEND_MESSAGE_V2, "send_message_v2"),
         (PULL_MESSAGE, "pull_message"),
         (LITE_PULL_MESSAGE, "lite_pull_message"),
         (SEND_MESSAGE, "send_message"),
         (SEND_BATCH_MESSAGE, "send_batch_message"),
         (UPDATE_CONSUMER_OFFSET, "update_consumer_offset"),
+        (POP_MESSAGE, "pop_message"),
+        (ACK_MESSAGE, "ack_message"),
         (HEART_BEAT, "heart_beat"),
         (GET_ROUTEINFO_BY_TOPIC, "get_routeinfo_by_topic"),
         (END_TRANSACTION, "end_transaction"),
@@ -158,6 +178,13 @@ pub mod request {
         (GET_SYSTEM_TOPIC_LIST_FROM_BROKER, "get_system_topic_list_from_broker"),
         (GET_ALL_PRODUCER_INFO, "get_all_producer_info"),
         (GET_SUBSCRIPTIONGROUP_CONFIG, "get_subscriptiongroup_config"),
+        (SEND_REPLY_MESSAGE, "send_reply_message"),
+        (SEND_REPLY_MESSAGE_V2, "send_reply_message_v2"),
+        (PUSH_REPLY_MESSAGE_TO_CLIENT, "push_reply_message_to_client"),
+        (SET_MESSAGE_REQUEST_MODE, "set_message_request_mode"),
+        (CHANGE_MESSAGE_INVISIBLETIME, "change_message_invisibletime"),
+        (NOTIFICATION, "notification"),
+        (BATCH_ACK_MESSAGE, "batch_ack_message"),
     ];
     /// What metrics call all other codes.
     pub const OTHER: &str = "other";
@@ -206,6 +233,10 @@ pub mod response {
     pub const INVALID_PARAMETER: i32 = 29;
     /// The group has no member.
     pub const CONSUMER_NOT_ONLINE: i32 = 206;
+    /// There is no such delivery any more.
+    pub const NO_MESSAGE: i32 = 208;
+    /// No message came within the poll.
+    pub const POLLING_TIMEOUT: i32 = 210;
     /// What is asked for is not possible any more.
     pub const ILLEGAL_OPERATION: i32 = 604;
 
@@ -230,6 +261,8 @@ pub mod response {
             SUBSCRIPTION_GROUP_NOT_EXIST => "subscription_group_not_exist",
             INVALID_PARAMETER => "invalid_parameter",
             CONSUMER_NOT_ONLINE => "consumer_not_online",
+            NO_MESSAGE => "no_message",
+            POLLING_TIMEOUT => "polling_timeout",
             ILLEGAL_OPERATION => "illegal_operation",
             _ => "other",
         }

@@ -76,6 +76,7 @@ fn snapshot() -> Snapshot {
                 retry: RetryPolicy::default(),
                 dead_letters: DeadLetterPolicy::GroupTopic,
                 start: Default::default(),
+                pop_topics: Vec::new(),
                 created_millis: 0,
                 auto_created: false,
             },

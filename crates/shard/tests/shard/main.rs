@@ -16,6 +16,7 @@ mod lite;
 mod lite_expiry;
 mod lite_subscriptions;
 mod lite_wildcard;
+mod marks;
 mod memory;
 mod mixed;
 mod ordered;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 pub mod lite;
+pub mod marks;
 pub mod queues;
 
 pub const START: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -78,6 +79,7 @@ pub struct Receive {
     batch: u32,
     filter: Filter,
     topic: Option<TopicId>,
+    queue: Option<u32>,
     client: ClientNumber,
     auto_renew: bool,
     wait_millis: i64,
@@ -92,6 +94,7 @@ pub fn invisible_secs(secs: i64) -> Receive {
         batch: 32,
         filter: Filter::ALL,
         topic: None,
+        queue: None,
         client: ClientNumber(1),
         auto_renew: false,
         wait_millis: 20_000,
@@ -106,6 +109,10 @@ pub fn auto_renew(client: u64) -> Receive {
 }
 
 impl Receive {
+    pub fn queue(self, index: u32) -> Self {
+        Self { queue: Some(index), ..self }
+    }
+
     pub fn batch(self, batch: u32) -> Self {
         Self { batch, ..self }
     }
@@ -416,6 +423,7 @@ impl World {
             client: how.client,
             group,
             topic,
+            queue: how.queue,
             filter: Arc::new(how.filter),
             batch_size: how.batch,
             invisible_millis: how.invisible_millis,

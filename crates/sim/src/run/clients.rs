@@ -246,6 +246,7 @@ impl Run {
             client: ClientNumber(client.number),
             group: id,
             topic,
+            queue: None,
             filter,
             batch_size: 1 + self.random.below(if small { 2 } else { 32 }) as u32,
             invisible_millis,

@@ -60,6 +60,7 @@ impl Run {
             client: ClientNumber(u64::MAX),
             group,
             topic,
+            queue: None,
             filter,
             batch_size: 32,
             invisible_millis: 10_000,

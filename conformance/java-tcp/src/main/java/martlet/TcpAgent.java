@@ -19,6 +19,8 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
+import java.util.function.BooleanSupplier;
+import java.util.function.Predicate;
 import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.MessageSelector;
@@ -43,8 +45,8 @@ import org.apache.rocketmq.common.message.MessageExt;
 /** Drives the published Java client for the remoting protocol on the harness's behalf. Compiles with 4.9 and 5.x. */
 public final class TcpAgent {
     private static final long RETRY_MILLIS = 200;
-    private final TcpOptions options;
-    private final TcpEvents events;
+    final TcpOptions options;
+    final TcpEvents events;
     private final long deadlineNanos;
     private final CountDownLatch ended = new CountDownLatch(1);
     private final Map<String, Integer> deliveries = new ConcurrentHashMap<>();
@@ -63,6 +65,9 @@ public final class TcpAgent {
             case "produce" -> agent.produce();
             case "push" -> agent.push();
             case "lite-pull" -> agent.litePull();
+            case "pop-ordered" -> agent.popOrdered();
+            case "request" -> new TcpReplies(agent).request();
+            case "reply" -> new TcpReplies(agent).reply();
             default -> throw new IllegalArgumentException("unknown command " + agent.options.command());
         }
         events.emit(TcpEvents.event("done"));
@@ -79,7 +84,7 @@ public final class TcpAgent {
     }
 
     /** Starting fails while the broker is away: try until the deadline. */
-    private void start(Step step) throws Exception {
+    void start(Step step) throws Exception {
         while (true) {
             try {
                 step.run();
@@ -220,7 +225,7 @@ public final class TcpAgent {
         }
     }
 
-    private Message message(JsonObject input) {
+    Message message(JsonObject input) {
         byte[] body = input.has("body_hex")
                 ? HexFormat.of().parseHex(input.get("body_hex").getAsString())
                 : input.get("body").getAsString().getBytes(StandardCharsets.UTF_8);
@@ -267,6 +272,14 @@ public final class TcpAgent {
         if (options.has("broadcasting")) {
             broadcast(consumer);
         }
+        if (options.has("pop")) {
+            // Only 5.x can, so these are called by name.
+            DefaultMQPushConsumer.class.getMethod("setClientRebalance", boolean.class).invoke(consumer, false);
+            DefaultMQPushConsumer.class.getMethod("setPopInvisibleTime", long.class)
+                    .invoke(consumer, options.number("invisible-secs", 60) * 1_000L);
+            pops("mode", String.class, String.class, String.class)
+                    .invoke(null, options.text("endpoint", ""), options.text("topic", ""), options.text("group", ""));
+        }
         String filter = options.text("filter", "*");
         consumer.subscribe(options.text("topic", ""), filter.startsWith("sql:")
                 ? MessageSelector.bySql(filter.substring(4)) : MessageSelector.byTag(filter));
@@ -287,6 +300,21 @@ public final class TcpAgent {
         start(consumer::start);
         awaitEnd();
         consumer.shutdown();
+    }
+
+    /** What the agent that is built with 4.9 does not have. */
+    private static Method pops(String name, Class<?>... parameters) throws ReflectiveOperationException {
+        return Class.forName("martlet.TcpPop").getMethod(name, parameters);
+    }
+
+    private void popOrdered() throws Exception {
+        endWithStandardInput();
+        Predicate<MessageExt> consumed = this::consumed;
+        BooleanSupplier goesOn = () -> System.nanoTime() - deadlineNanos < 0 && ended.getCount() > 0;
+        events.emit(TcpEvents.event("ready"));
+        pops("ordered", String.class, String.class, String.class, Predicate.class, BooleanSupplier.class)
+                .invoke(null, options.text("endpoint", ""), options.text("topic", ""), options.text("group", ""), consumed,
+                        goesOn);
     }
 
     /** The model's class is in different packages in 4.9 and 5.x, so it is found by the setter. */
@@ -333,7 +361,7 @@ public final class TcpAgent {
         consumer.shutdown();
     }
 
-    private void received(MessageExt message, String result) {
+    void received(MessageExt message, String result) {
         JsonObject event = TcpEvents.event("received");
         event.addProperty("id", message.getProperty(MessageConst.PROPERTY_UNIQ_CLIENT_MESSAGE_ID_KEYIDX));
         event.addProperty("topic", message.getTopic());
@@ -354,14 +382,14 @@ public final class TcpAgent {
         events.emit(event);
     }
 
-    private void awaitEnd() throws InterruptedException {
+    void awaitEnd() throws InterruptedException {
         long left = deadlineNanos - System.nanoTime();
         if (left > 0) {
             ended.await(left, TimeUnit.NANOSECONDS);
         }
     }
 
-    private void endWithStandardInput() {
+    void endWithStandardInput() {
         Thread watcher = new Thread(() -> {
             try {
                 while (System.in.read() >= 0) {
