@@ -27,23 +27,31 @@ func main() {
 	}
 	os.Stdout = os.Stderr // whatever else prints must not mix with the events
 	rmq.EnableSsl = o.tls
-	switch o.command {
-	case "produce":
-		err = produce(o)
-	case "simple":
-		err = simple(o)
-	case "push":
-		err = push(o)
-	case "lite":
-		err = lite(o)
-	default:
-		err = fmt.Errorf("unknown command %s", o.command)
+	if o.tcp {
+		err = runTCP(o)
+	} else {
+		err = run(o)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	emit(event{"event": "done"})
+}
+
+func run(o *options) error {
+	switch o.command {
+	case "produce":
+		return produce(o)
+	case "simple":
+		return simple(o)
+	case "push":
+		return push(o)
+	case "lite":
+		return lite(o)
+	default:
+		return fmt.Errorf("unknown command %s", o.command)
+	}
 }
 
 func (o *options) config() *rmq.Config {
@@ -200,7 +208,11 @@ func produce(o *options) error {
 		}
 		return nil
 	}
-	lines := bufio.NewReader(os.Stdin)
+	return eachInput(bufio.NewReader(os.Stdin), send)
+}
+
+// eachInput sends what standard input says, a message a line.
+func eachInput(lines *bufio.Reader, send func(int, *input) error) error {
 	for index := 0; ; index++ {
 		line, err := lines.ReadBytes('\n')
 		if len(line) == 0 && err == io.EOF {

@@ -12,11 +12,14 @@ import (
 type options struct {
 	command, endpoint, topic, group, filter string
 	liteTopics                              string
-	tls, stdin, failAll, transactional      bool
-	count, batch, cache                     int
-	failFirst, failEvery                    int
-	invisible, changeInvisible              time.Duration
-	deadline                                time.Time
+	// tcp says to use the client of the remoting protocol, whose endpoint is the name server.
+	tcp                                bool
+	tls, stdin, failAll, transactional bool
+	orderly, broadcasting              bool
+	count, batch, cache, delayLevel    int
+	failFirst, failEvery               int
+	invisible, changeInvisible         time.Duration
+	deadline                           time.Time
 	// ended is closed when standard input ends, where only its end matters; nil, and so never, where messages come from there.
 	ended chan struct{}
 }
@@ -26,9 +29,13 @@ const retry = 200 * time.Millisecond
 
 func parse(args []string) (*options, error) {
 	if len(args) < 2 {
-		return nil, errors.New("usage: produce|simple|push|lite --endpoint HOST:PORT --topic T ...")
+		return nil, errors.New("usage: [tcp] produce|simple|push|lite --endpoint HOST:PORT --topic T ...")
 	}
 	o := &options{command: args[1]}
+	if o.command == "tcp" && len(args) > 2 {
+		args = args[1:]
+		o.tcp, o.command = true, args[1]
+	}
 	flags := flag.NewFlagSet(o.command, flag.ContinueOnError)
 	flags.StringVar(&o.endpoint, "endpoint", "", "HOST:PORT")
 	flags.StringVar(&o.topic, "topic", "", "topic")
@@ -39,6 +46,9 @@ func parse(args []string) (*options, error) {
 	flags.BoolVar(&o.stdin, "stdin", false, "messages come from standard input")
 	flags.BoolVar(&o.transactional, "transactional", false, "messages are transactional")
 	flags.BoolVar(&o.failAll, "fail-all", false, "fail every delivery")
+	flags.BoolVar(&o.orderly, "orderly", false, "consume queues in order; TCP")
+	flags.BoolVar(&o.broadcasting, "broadcasting", false, "get all messages; TCP")
+	flags.IntVar(&o.delayLevel, "delay-level", 0, "when a failed message comes again; TCP")
 	flags.IntVar(&o.count, "count", 0, "messages")
 	flags.IntVar(&o.batch, "batch", 16, "messages per receive")
 	flags.IntVar(&o.cache, "cache", 64, "messages held by a push consumer")

@@ -1,31 +1,15 @@
 """Drives the published Python client on the harness's behalf; conformance/README.md describes the command line."""
 
-import argparse
-import json
-import os
-import sys
-import threading
 import time
 
-# Whatever else prints must not mix with the events.
-OUT = os.fdopen(os.dup(1), "w", encoding="utf-8")
-os.dup2(2, 1)
+# First: it keeps what the client prints away from the events.
+from common import Driver, body, emit, options, run
 
-from rocketmq import (  # noqa: E402
+from rocketmq import (
     ClientConfiguration, ConsumeResult, Credentials, FilterExpression, LitePushConsumer, LiteSimpleConsumer, Message,
     MessageListener, Producer, PushConsumer, SimpleConsumer, TransactionChecker, TransactionResolution,
 )
-from rocketmq.grpc_protocol import FilterType  # noqa: E402
-
-# Seconds between two tries of what fails while the broker is away: that it is back is no event this client reports.
-RETRY_SECS = 0.2
-LOCK = threading.Lock()
-
-
-def emit(event, **fields):
-    with LOCK:
-        OUT.write(json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n")
-        OUT.flush()
+from rocketmq.grpc_protocol import FilterType
 
 
 def received(message, **fields):
@@ -37,22 +21,6 @@ def received(message, **fields):
     )
 
 
-def options():
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument("command", choices=["produce", "simple", "push", "lite", "lite-simple"])
-    parser.add_argument("--endpoint", required=True)
-    parser.add_argument("--topic", required=True)
-    parser.add_argument("--group", default="")
-    parser.add_argument("--filter", default="*")
-    parser.add_argument("--lite-topics", default="")
-    for name in ("tls", "stdin", "transactional", "fail-all"):
-        parser.add_argument("--" + name, action="store_true")
-    for name, default in (("count", 0), ("deadline-secs", 60), ("invisible-secs", 30), ("change-invisible", 0),
-                          ("batch", 16), ("cache", 64), ("fail-first", 0), ("fail-every", 0)):
-        parser.add_argument("--" + name, type=int, default=default)
-    return parser.parse_args()
-
-
 class Checker(TransactionChecker):
     """What became of a transaction whose end the broker never heard: its message says so itself."""
 
@@ -62,23 +30,7 @@ class Checker(TransactionChecker):
             (message.properties or {}).get("outcome"), TransactionResolution.TRANSACTION_RESOLUTION_UNSPECIFIED)
 
 
-class Agent:
-    def __init__(self, given):
-        self.given = given
-        self.deadline = time.monotonic() + given.deadline_secs
-        self.ended = threading.Event()
-        self.lock = threading.Lock()
-        self.deliveries = {}
-        self.total = 0
-        self.done = set()
-
-    def late(self):
-        return time.monotonic() >= self.deadline
-
-    def again(self):
-        """Whether to try again, once it is time to: not after the deadline, nor when standard input has ended, which ends the wait."""
-        return not self.late() and not self.ended.wait(RETRY_SECS)
-
+class Agent(Driver):
     def configuration(self):
         return ClientConfiguration(self.given.endpoint, Credentials())
 
@@ -87,54 +39,18 @@ class Agent:
         sql = given.startswith("sql:")
         return {self.given.topic: FilterExpression(given[4:], FilterType.SQL) if sql else FilterExpression(given)}
 
-    def start(self, create):
-        """Starting fails while the broker is away or a topic is not known yet: try until the deadline."""
-        while True:
-            try:
-                client = create()
-                client.startup()
-                emit("ready")
-                return client
-            except Exception as e:  # the client raises many kinds
-                emit("start_failed", message=repr(e))
-                if not self.again():
-                    raise
-
-    def end_with_standard_input(self):
-        def watch():
-            while os.read(0, 4096):
-                pass
-            self.ended.set()
-        threading.Thread(target=watch, daemon=True).start()
-
-    def delivered(self, message_id):
-        with self.lock:
-            self.deliveries[message_id] = self.deliveries.get(message_id, 0) + 1
-            self.total += 1
-            return self.deliveries[message_id], self.total
-
-    def fails(self, delivery):
-        return self.given.fail_all or delivery <= self.given.fail_first
-
-    def finished(self):
-        return self.given.count > 0 and len(self.done) >= self.given.count
-
     def produce(self):
         checker = Checker() if self.given.transactional else None
         producer = self.start(lambda: Producer(
             self.configuration(), [self.given.topic], checker, tls_enable=self.given.tls))
-        if self.given.stdin:
-            lines = (json.loads(line) for line in sys.stdin.buffer)
-        else:
-            lines = ({"body": f"message {n}"} for n in range(self.given.count))
-        for index, line in enumerate(lines):
+        for index, line in enumerate(self.lines()):
             self.send(producer, index, line)
         return producer
 
     def message(self, line):
         message = Message()
         message.topic = self.given.topic
-        message.body = bytes.fromhex(line["body_hex"]) if "body_hex" in line else line["body"].encode()
+        message.body = body(line)
         if "tag" in line:
             message.tag = line["tag"]
         if "message_group" in line:
@@ -242,16 +158,11 @@ class Agent:
 
         class Listener(MessageListener):
             def consume(self, message):
-                delivery, number = agent.delivered(message.message_id)
-                every = agent.given.fail_every
-                if agent.fails(delivery) or (every > 0 and number % every == 0):
+                if agent.fails_now(message.message_id):
                     received(message, result="failure")
                     return ConsumeResult.FAILURE
                 received(message, result="success")
-                with agent.lock:
-                    agent.done.add(message.message_id)
-                    if agent.finished():
-                        agent.ended.set()
+                agent.succeeded(message.message_id)
                 return ConsumeResult.SUCCESS
 
         return Listener()
@@ -261,7 +172,7 @@ class Agent:
         consumer = self.start(lambda: PushConsumer(
             self.configuration(), self.given.group, self.listener(), self.subscription(),
             max_cache_message_count=self.given.cache, consumption_thread_count=4, tls_enable=self.given.tls))
-        self.ended.wait(max(0.0, self.deadline - time.monotonic()))
+        self.await_end()
         return consumer
 
     def lite(self):
@@ -270,24 +181,9 @@ class Agent:
             self.configuration(), self.given.group, self.given.topic, self.listener(),
             max_cache_message_count=self.given.cache, consumption_thread_count=4, tls_enable=self.given.tls))
         self.subscribe_lite(consumer)
-        self.ended.wait(max(0.0, self.deadline - time.monotonic()))
+        self.await_end()
         return consumer
 
 
-def main():
-    given = options()
-    client = getattr(Agent(given), given.command.replace("-", "_"))()
-    closer = threading.Thread(target=client.shutdown, daemon=True)
-    closer.start()
-    closer.join(3)  # a broker that is away must not hold the agent
-    emit("done")
-    # The client's own threads must not keep a finished agent alive.
-    os._exit(0)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except Exception as e:
-        print(repr(e), file=sys.stderr)
-        os._exit(1)
+    run(Agent(options(["produce", "simple", "push", "lite", "lite-simple"])))

@@ -231,7 +231,11 @@ impl Agent {
         let home = TempDir::new().map_err(io("creating a temporary folder"))?;
         let log = File::create(home.path().join("stderr")).map_err(io("creating an agent's log"))?;
         let mut command = program.command(home.path());
-        let endpoint = if program.language.is_tcp() { broker.nameserver() } else { broker.endpoint().to_owned() };
+        let endpoint = match program.language {
+            language if language.is_tcp() => broker.nameserver(),
+            language if language.is_http() => broker.http(),
+            _ => broker.endpoint().to_owned(),
+        };
         command.args(arguments).args(["--endpoint", &endpoint, "--topic", topic]);
         command.args(["--deadline-secs", DEADLINE_SECS]);
         // The Go client takes this from its environment.

@@ -37,6 +37,7 @@ struct Own {
     admin: String,
     nameserver: String,
     remoting: String,
+    http: String,
     /// Settings of its own.
     flags: Vec<String>,
     /// In a bucket: starts so far.
@@ -62,7 +63,8 @@ impl Broker {
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
         let elsewhere = IN_BUCKETS.load(Relaxed).then_some(0);
         let (nameserver, remoting) = (free_address()?.to_string(), free_address()?.to_string());
-        let own = Own { binary: binary()?, folder, admin, nameserver, remoting, flags, elsewhere, child: None };
+        let http = free_address()?.to_string();
+        let own = Own { binary: binary()?, folder, admin, nameserver, remoting, http, flags, elsewhere, child: None };
         let mut broker = Broker { endpoint, own: Some(own) };
         broker.spawn()?;
         Ok(broker)
@@ -107,6 +109,12 @@ impl Broker {
     /// `host:port` where TCP clients find the broker; `None` for a broker that is not ours.
     pub fn remoting(&self) -> Option<&str> {
         self.own.as_ref().map(|own| own.remoting.as_str())
+    }
+
+    /// `http://host:port` where clients of the HTTP SDK protocol connect. `CONFORMANCE_HTTP` says it for a broker that is not ours.
+    pub fn http(&self) -> String {
+        let other = || std::env::var("CONFORMANCE_HTTP").unwrap_or_else(|_| "http://127.0.0.1:8080".to_owned());
+        self.own.as_ref().map_or_else(other, |own| format!("http://{}", own.http))
     }
 
     /// Receives and acknowledges so many messages with the command line, over gRPC.
@@ -292,14 +300,21 @@ impl Broker {
     /// # Errors
     /// When the broker does not say.
     pub fn backlog(&self, group: &str) -> Result<Option<u64>> {
+        Ok(self.describe_group(group)?.and_then(|described| described["backlog"].as_u64()))
+    }
+
+    /// What `martlet group describe --json` says. `None` for a broker that is not ours.
+    ///
+    /// # Errors
+    /// When the broker does not say.
+    pub fn describe_group(&self, group: &str) -> Result<Option<serde_json::Value>> {
         let Some(own) = &self.own else { return Ok(None) };
         let mut command = martlet(&own.binary);
         command.args(["group", "describe", group, "--json", "--endpoint", &self.endpoint]);
         let output = command.stdin(Stdio::null()).output().map_err(io(format!("{command:?}")))?;
-        let value = serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap_or_default();
-        match value["backlog"].as_u64() {
-            Some(backlog) => Ok(Some(backlog)),
-            None => Err(HarnessError::Command {
+        match serde_json::from_slice::<serde_json::Value>(&output.stdout) {
+            Ok(value) if value["backlog"].is_u64() => Ok(Some(value)),
+            _ => Err(HarnessError::Command {
                 what: format!("{command:?}"),
                 output: String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
             }),
@@ -332,6 +347,7 @@ impl Broker {
         command.arg("--data").arg(own.data()).args(&own.flags);
         command.args(["--grpc-listen", &self.endpoint, "--admin-listen", &own.admin]);
         command.args(["--nameserver-listen", &own.nameserver, "--remoting-listen", &own.remoting]);
+        command.args(["--http-listen", &own.http]);
         own.child = Some(launch(command, &own.log())?);
         Ok(())
     }

@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 
 use crate::{HarnessError, Result, io, say, skip, target};
 
-/// A language with a published RocketMQ 5.x gRPC client.
+/// A language with a published RocketMQ client: of the 5.x gRPC protocol, of the remoting protocol (`…Tcp`, `Ons`), or of the HTTP SDK
+/// protocol (`…Http`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
     /// Maven `rocketmq-client-java`.
@@ -25,6 +26,18 @@ pub enum Language {
     JavaTcp,
     /// Maven `rocketmq-client` 4.9.8, which speaks it, too.
     JavaTcp4,
+    /// Go module `rocketmq-client-go/v2`, of the same protocol.
+    GoTcp,
+    /// Maven `ons-client` 1.8.8.8, the product's own for Java, of the same protocol.
+    Ons,
+    /// PyPI `rocketmq`, which wraps the C++ client of the same protocol.
+    PythonTcp,
+    /// PyPI `mq_http_sdk`, which speaks the HTTP SDK protocol.
+    PythonHttp,
+    /// npm `@aliyunmq/mq-http-sdk`, which speaks it, too.
+    NodejsHttp,
+    /// Maven `com.aliyun.mq:mq-http-sdk`, which speaks it, too.
+    JavaHttp,
 }
 
 /// An agent that is built and can be run.
@@ -46,17 +59,45 @@ impl Language {
             Language::Rust => "rust",
             Language::JavaTcp => "java-tcp",
             Language::JavaTcp4 => "java-tcp-4",
+            Language::GoTcp => "go-tcp",
+            Language::PythonTcp => "python-tcp",
+            Language::Ons => "ons",
+            Language::PythonHttp => "python-http",
+            Language::NodejsHttp => "nodejs-http",
+            Language::JavaHttp => "java-http",
         }
     }
 
+    /// Those whose agents produce and consume by the same command line.
+    pub const ALL: [Language; 10] = [
+        Language::Java,
+        Language::Go,
+        Language::Python,
+        Language::Nodejs,
+        Language::Rust,
+        Language::JavaTcp,
+        Language::JavaTcp4,
+        Language::GoTcp,
+        Language::PythonTcp,
+        Language::Ons,
+    ];
+
     /// Whether its client speaks the remoting protocol.
     pub fn is_tcp(self) -> bool {
-        matches!(self, Language::JavaTcp | Language::JavaTcp4)
+        use Language::{GoTcp, JavaTcp, JavaTcp4, Ons, PythonTcp};
+        matches!(self, JavaTcp | JavaTcp4 | GoTcp | PythonTcp | Ons)
+    }
+
+    /// Whether its client speaks the HTTP SDK protocol.
+    pub fn is_http(self) -> bool {
+        matches!(self, Language::PythonHttp | Language::NodejsHttp | Language::JavaHttp)
     }
 
     fn folder(self) -> &'static str {
         match self {
-            Language::JavaTcp4 => Language::JavaTcp.name(),
+            Language::JavaTcp4 | Language::Ons => Language::JavaTcp.name(),
+            Language::GoTcp => Language::Go.name(),
+            Language::PythonTcp => Language::Python.name(),
             other => other.name(),
         }
     }
@@ -84,9 +125,9 @@ impl Language {
     /// then refuses a topic that wants one (`PublishingMessage`).
     pub fn lowest_priority(self) -> Option<i32> {
         match self {
-            Language::Rust => None,
+            Language::Rust | Language::PythonHttp | Language::NodejsHttp | Language::JavaHttp => None,
             Language::Nodejs => Some(1),
-            Language::JavaTcp | Language::JavaTcp4 | Language::Java | Language::Go | Language::Python => Some(0),
+            _ => Some(0),
         }
     }
 
@@ -118,10 +159,12 @@ impl Language {
 
     fn tools(self) -> &'static [&'static str] {
         match self {
-            Language::Java | Language::JavaTcp | Language::JavaTcp4 => &["java", "mvn"],
-            Language::Go => &["go"],
-            Language::Python => &["python3"],
-            Language::Nodejs => &["node", "npm"],
+            Language::Java | Language::JavaTcp | Language::JavaTcp4 | Language::Ons | Language::JavaHttp => {
+                &["java", "mvn"]
+            }
+            Language::Go | Language::GoTcp => &["go"],
+            Language::Python | Language::PythonTcp | Language::PythonHttp => &["python3"],
+            Language::Nodejs | Language::NodejsHttp => &["node", "npm"],
             Language::Rust => &["cargo"],
         }
     }
@@ -176,7 +219,7 @@ impl Language {
     fn build(self, built: &Path) -> Result<()> {
         let source = self.source();
         match self {
-            Language::Java | Language::JavaTcp | Language::JavaTcp4 => {
+            Language::Java | Language::JavaTcp | Language::JavaTcp4 | Language::Ons | Language::JavaHttp => {
                 let output = format!("-Dagent.output={}", built.display());
                 let mut maven = Command::new("mvn");
                 maven.args(["-B", "-q", &output, "package"]).current_dir(source);
@@ -185,17 +228,22 @@ impl Language {
                 }
                 run(&mut maven)
             }
-            Language::Go => {
+            Language::Go | Language::GoTcp => {
                 run(Command::new("go").args(["build", "-o"]).arg(built.join("agent")).arg(".").current_dir(source))
             }
-            Language::Python => {
+            Language::Python | Language::PythonTcp | Language::PythonHttp => {
+                let (packages, files): (_, &[&str]) = match self {
+                    Language::PythonTcp => ("requirements-tcp.txt", &["tcp_agent.py", "common.py"]),
+                    Language::PythonHttp => ("requirements.txt", &["agent.py"]),
+                    _ => ("requirements.txt", &["agent.py", "common.py"]),
+                };
                 run(Command::new("python3").args(["-m", "venv"]).arg(built.join("venv")))?;
                 run(Command::new(built.join("venv/bin/pip"))
-                    .args(["install", "-q", "--disable-pip-version-check", "-r", "requirements.txt"])
+                    .args(["install", "-q", "--disable-pip-version-check", "-r", packages])
                     .current_dir(&source))?;
-                copy(&source, built, &["agent.py"])
+                copy(&source, built, files)
             }
-            Language::Nodejs => {
+            Language::Nodejs | Language::NodejsHttp => {
                 copy(&source, built, &["package.json", "package-lock.json", ".npmrc", "agent.js"])?;
                 run(Command::new("npm").args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(built))
             }
@@ -211,23 +259,34 @@ impl Program {
     /// The command that runs the agent, without its arguments. `home` receives what the client logs.
     pub fn command(&self, home: &Path) -> Command {
         let mut command = match self.language {
-            Language::Java | Language::JavaTcp | Language::JavaTcp4 => {
+            Language::Java | Language::JavaTcp | Language::JavaTcp4 | Language::Ons | Language::JavaHttp => {
                 let mut java = Command::new("java");
                 java.args(["-Xms16m", "-Xmx128m", "-Xss512k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
                 java.arg(format!("-Duser.home={}", home.display()));
                 // What these clients log goes to the agent's folder in a way of their own.
                 java.arg("-Drocketmq.client.logUseSlf4j=false");
                 java.arg("-cp").arg(format!("{0}/agent.jar:{0}/lib/*", self.built.display()));
-                java.arg(if self.language.is_tcp() { "martlet.TcpAgent" } else { "martlet.Agent" });
+                java.arg(match self.language {
+                    Language::Ons => "martlet.OnsAgent",
+                    Language::JavaHttp => "martlet.HttpAgent",
+                    tcp if tcp.is_tcp() => "martlet.TcpAgent",
+                    _ => "martlet.Agent",
+                });
                 java
             }
             Language::Go => Command::new(self.built.join("agent")),
-            Language::Python => {
+            Language::GoTcp => {
+                let mut go = Command::new(self.built.join("agent"));
+                go.arg("tcp");
+                go
+            }
+            Language::Python | Language::PythonTcp | Language::PythonHttp => {
                 let mut python = Command::new(self.built.join("venv/bin/python"));
-                python.arg(self.built.join("agent.py"));
+                let agent = if self.language.is_tcp() { "tcp_agent.py" } else { "agent.py" };
+                python.arg(self.built.join(agent));
                 python
             }
-            Language::Nodejs => {
+            Language::Nodejs | Language::NodejsHttp => {
                 let mut node = Command::new("node");
                 node.arg(self.built.join("agent.js"));
                 node

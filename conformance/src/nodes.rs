@@ -71,7 +71,7 @@ impl Nodes {
         let mut command = martlet(&self.binary);
         command.arg("--data").arg(home.join("data")).args(["--store", &format!("s3://{BUCKET}/broker")]);
         command.args(["--grpc-listen", &address.to_string(), "--admin-listen", &admin.to_string()]);
-        command.args(["--nameserver-listen", "off", "--remoting-listen", "off"]);
+        command.args(["--nameserver-listen", "off", "--remoting-listen", "off", "--http-listen", "off"]);
         command.args(["--grpc-advertise", &self.front.address().to_string()]);
         command.envs(self.bucket.environment()).env("AWS_ENDPOINT", format!("http://{}", to_bucket.address()));
         let node = Node { address, child: launch(command, &log)?, to_bucket, log };

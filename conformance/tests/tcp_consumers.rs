@@ -1,15 +1,27 @@
-//! The published Java clients of the remoting protocol, 5.5.0 and 4.9.8, as consumers.
+//! The published clients of the remoting protocol as consumers: Java 5.5.0 and 4.9.8, Go, Python, which is C++,
+//! and the product's own for Java.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use martlet_conformance::Result;
-use martlet_conformance::agent::{Agent, Draft, PATIENCE_SECS, Received};
+use martlet_conformance::agent::{Agent, Draft, Event, PATIENCE_SECS, Received};
 use martlet_conformance::broker::Broker;
 use martlet_conformance::checks::unique;
 use martlet_conformance::language::{Language, Program};
 
+/// With both versions of the Java client, which have settings that the others lack.
 fn with_each(check: impl Fn(&Program) -> Result<()>) -> Result<()> {
-    for language in [Language::JavaTcp, Language::JavaTcp4] {
+    with(&[Language::JavaTcp, Language::JavaTcp4], check)
+}
+
+/// With the clients of all languages.
+fn with_all(check: impl Fn(&Program) -> Result<()>) -> Result<()> {
+    with(&[Language::JavaTcp, Language::JavaTcp4, Language::GoTcp, Language::PythonTcp, Language::Ons], check)
+}
+
+fn with(languages: &[Language], check: impl Fn(&Program) -> Result<()>) -> Result<()> {
+    for language in languages {
         if let Some(program) = language.program()? {
             check(&program)?;
         }
@@ -92,7 +104,7 @@ fn tags_and_conditions_let_through_what_they_name() -> Result<()> {
 /// A second member takes its share at once, and the first one takes that back when the second is killed.
 #[test]
 fn members_share_queues_and_take_over_from_one_that_was_killed() -> Result<()> {
-    with_each(|program| {
+    with_all(|program| {
         let broker = Broker::start()?;
         let (topic, group) = (unique("shared"), unique("members"));
         broker.create_topic(&topic, 4)?;
@@ -106,9 +118,7 @@ fn members_share_queues_and_take_over_from_one_that_was_killed() -> Result<()> {
         let shared = loop {
             broker.send(&topic, &format!("number {number}"), &[])?;
             number += 1;
-            if let Some(martlet_conformance::agent::Event::Received(received)) =
-                second.next(std::time::Duration::from_millis(500))?
-            {
+            if let Some(Event::Received(received)) = second.next(Duration::from_millis(500))? {
                 break body(&received);
             }
             assert!(number < 200, "the second member gets nothing");
@@ -127,7 +137,7 @@ fn members_share_queues_and_take_over_from_one_that_was_killed() -> Result<()> {
 
 #[test]
 fn consumers_go_on_after_the_broker_was_killed_and_lose_nothing() -> Result<()> {
-    with_each(|program| {
+    with_all(|program| {
         let Some(mut broker) = Broker::start_own("a kill")? else { return Ok(()) };
         let (topic, group) = (unique("killed"), unique("members"));
         broker.create_topic(&topic, 4)?;
@@ -196,7 +206,7 @@ fn each_member_of_a_broadcasting_group_gets_everything() -> Result<()> {
                 broker.send(&topic, "first", &[])?;
                 number += 1;
                 assert!(number < 200, "a member gets nothing");
-                if member.next(std::time::Duration::from_millis(500))?.is_some() {
+                if member.next(Duration::from_millis(500))?.is_some() {
                     break;
                 }
             }
@@ -207,6 +217,53 @@ fn each_member_of_a_broadcasting_group_gets_everything() -> Result<()> {
             member.finish()?;
         }
         Ok(())
+    })
+}
+
+/// Members that share messages and one that broadcasts: each gets everything, as long as that one is there.
+#[test]
+fn one_member_that_broadcasts_makes_all_members_get_everything() -> Result<()> {
+    with_each(|program| {
+        let broker = Broker::start()?;
+        let (topic, group) = (unique("disagreeing"), unique("members"));
+        broker.create_topic(&topic, 2)?;
+        let start = |arguments: &[&str]| {
+            Agent::ready(program, &broker, &topic, false, &[&["push", "--group", &group], arguments].concat())
+        };
+        let mut members = [start(&[])?, start(&[])?, start(&["--broadcasting"])?];
+        let described = broker.describe_group(&group)?;
+        assert!(described.is_none_or(|group| group["disagreement"].to_string().contains("broadcasting")));
+        // Until each reads both queues.
+        for member in &mut members {
+            let mut queues = BTreeSet::new();
+            for _ in 0..200 {
+                broker.send(&topic, "first", &[])?;
+                if let Some(Event::Received(received)) = member.next(Duration::from_millis(500))? {
+                    queues.insert(received.queue);
+                }
+                if queues.len() == 2 {
+                    break;
+                }
+            }
+            assert_eq!(queues.len(), 2, "a member does not get both queues");
+        }
+        let sent: BTreeSet<String> = (0..8).map(|n| format!("for all {n}")).collect();
+        for text in &sent {
+            broker.send(&topic, text, &[])?;
+        }
+        for member in &mut members {
+            await_bodies(member, sent.clone())?;
+        }
+        let [one, mut other, broadcasting] = members;
+        broadcasting.finish()?;
+        one.finish()?;
+        let sent: BTreeSet<String> = (0..8).map(|n| format!("for one {n}")).collect();
+        for text in &sent {
+            broker.send(&topic, text, &[])?;
+        }
+        await_bodies(&mut other, sent)?;
+        broker.await_no_backlog(&group, PATIENCE_SECS)?;
+        other.finish()
     })
 }
 

@@ -103,6 +103,8 @@ impl Server {
                     "off".into(),
                     "--remoting-listen".into(),
                     "off".into(),
+                    "--http-listen".into(),
+                    "off".into(),
                 ];
                 Self::spawn(kind, martlet(options), arguments, listen, work)
             }

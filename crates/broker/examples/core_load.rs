@@ -30,6 +30,7 @@ fn message(id: &str, body: &[u8]) -> NewMessage {
         keys: vec![id.into()],
         deliver_at: None,
         immunity_millis: None,
+        polled: false,
         record: writer.finish(body),
     }
 }

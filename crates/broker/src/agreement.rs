@@ -2,8 +2,9 @@
 //! `martlet_shard`'s subscriptions), and it is reported: in the log, in metrics, in a group's status, to clients in the
 //! answer to their settings.
 
-use crate::{Broker, ClientInfo, ClientRole};
+use crate::{Broker, ClientRole, MemberInfo, MemberKind};
 use martlet_model::Filter;
+use martlet_model::names::RETRY_PREFIX;
 use martlet_shard::Command;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,6 +23,8 @@ pub struct Disagreement {
     pub topics: bool,
     /// Topics on which they have different filters, by name; 8 at most.
     pub filters: Vec<String>,
+    /// Some broadcast, others share messages.
+    pub models: bool,
 }
 
 impl fmt::Display for Disagreement {
@@ -33,42 +36,40 @@ impl fmt::Display for Disagreement {
         if !self.filters.is_empty() {
             parts.push(format!("have different filters on {}", self.filters.join(", ")));
         }
+        if self.models {
+            parts.push("differ in broadcasting, which takes effect for all that pull queues".to_owned());
+        }
         write!(f, "members {}", parts.join(" and "))
     }
 }
 
-/// What the consumers of each group differ in; groups that agree are left out. Members that never said what they subscribe
-/// to are left out too.
-pub fn disagreements<'a>(clients: impl IntoIterator<Item = &'a ClientInfo>) -> BTreeMap<String, Disagreement> {
-    #[derive(Default)]
-    struct Seen<'a> {
-        topics: Option<BTreeSet<&'a str>>,
-        topics_differ: bool,
-        filters: BTreeMap<&'a str, &'a Filter>,
-        filters_differ: BTreeSet<&'a str>,
-    }
-    let mut groups: BTreeMap<&str, Seen<'_>> = BTreeMap::new();
-    for client in clients {
-        let ClientRole::Consumer { group, subscriptions, .. } = &client.role else { continue };
-        if subscriptions.is_empty() {
-            continue;
-        }
-        let seen = groups.entry(group).or_default();
-        let topics: BTreeSet<&str> = subscriptions.iter().map(|(topic, _)| topic.as_str()).collect();
-        seen.topics_differ |= seen.topics.get_or_insert_with(|| topics.clone()) != &topics;
-        for (topic, filter) in subscriptions {
-            if seen.filters.entry(topic).or_insert(filter) != &filter {
-                seen.filters_differ.insert(topic);
+impl Disagreement {
+    /// What members of one group differ in; `None`: they agree. Those that never said what they subscribe to are left out.
+    pub fn of(members: &[MemberInfo]) -> Option<Self> {
+        let mut found = Self::default();
+        let queue_based = || members.iter().filter(|member| member.kind == MemberKind::QueueBased);
+        let models = queue_based().map(|member| member.model);
+        found.models = models.clone().any(|model| Some(model) != models.clone().next());
+        let mut topics: Option<BTreeSet<&str>> = None;
+        let mut filters: BTreeMap<&str, &Filter> = BTreeMap::new();
+        let mut differ: BTreeSet<&str> = BTreeSet::new();
+        for member in members {
+            // Those that broadcast have no use for retries.
+            let wanted = || member.subscriptions.iter().filter(|wanted| !wanted.topic.starts_with(RETRY_PREFIX));
+            let named: BTreeSet<&str> = wanted().map(|wanted| wanted.topic.as_str()).collect();
+            if named.is_empty() {
+                continue;
+            }
+            found.topics |= topics.get_or_insert_with(|| named.clone()) != &named;
+            for wanted in wanted() {
+                if *filters.entry(&wanted.topic).or_insert(&wanted.filter) != &*wanted.filter {
+                    differ.insert(&wanted.topic);
+                }
             }
         }
+        found.filters = differ.into_iter().take(TOPICS_NAMED).map(str::to_owned).collect();
+        (found != Self::default()).then_some(found)
     }
-    let differ = groups.into_iter().filter(|(_, seen)| seen.topics_differ || !seen.filters_differ.is_empty());
-    differ
-        .map(|(group, seen)| {
-            let filters = seen.filters_differ.into_iter().take(TOPICS_NAMED).map(str::to_owned).collect();
-            (group.to_owned(), Disagreement { topics: seen.topics_differ, filters })
-        })
-        .collect()
 }
 
 /// When which group's disagreement was written to the log.
@@ -90,18 +91,20 @@ impl Broker {
 
     /// What the connected members of a group differ in.
     pub fn disagreement(&self, group: &str) -> Option<Disagreement> {
-        disagreements(&self.inner.clients.of_group(group)).remove(group)
+        Disagreement::of(&self.members(group))
     }
 
     /// Writes new disagreements to the log, and old ones now and then.
     pub(crate) fn log_disagreements(&self, told: &mut Told) {
         let now = Instant::now();
-        let found = disagreements(&self.inner.clients.all());
+        let groups = self.members_of_groups().into_iter();
+        let found: BTreeMap<_, _> =
+            groups.filter_map(|(group, members)| Some((group, Disagreement::of(&members)?))).collect();
         told.retain(|group, _| found.contains_key(group));
         for (group, disagreement) in found {
             let known = told.get(&group);
             if known.is_none_or(|(last, at)| *last != disagreement || now.duration_since(*at) > LOG_AGAIN) {
-                tracing::warn!("consumer group {group}: {disagreement}; a message is kept for whoever wants it");
+                tracing::warn!("consumer group {group}: {disagreement}");
                 told.insert(group, (disagreement, now));
             }
         }
@@ -111,36 +114,48 @@ impl Broker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{ConsumeFrom, MemberSubscription, MessageModel};
 
-    fn member(id: &str, group: &str, subscriptions: &[(&str, &str)]) -> ClientInfo {
-        let subscriptions = subscriptions
-            .iter()
-            .map(|(topic, tags)| ((*topic).to_owned(), Filter::tags(tags).unwrap_or(Filter::ALL)))
-            .collect();
-        let role = ClientRole::Consumer { group: group.to_owned(), push: true, subscriptions };
-        ClientInfo {
-            client_id: id.into(),
+    fn member(kind: MemberKind, model: MessageModel, subscriptions: &[(&str, &str)]) -> MemberInfo {
+        let subscription = |(topic, tags): &(&str, &str)| MemberSubscription {
+            topic: (*topic).to_owned(),
+            filter: Arc::new(Filter::tags(tags).unwrap_or(Filter::ALL)),
+            version: 0,
+        };
+        MemberInfo {
+            client_id: "".into(),
+            kind,
+            connection: None,
+            model,
+            from: ConsumeFrom::default(),
+            subscriptions: subscriptions.iter().map(subscription).collect(),
             language: String::new(),
             version: String::new(),
             remote: String::new(),
-            role,
         }
     }
 
     #[test]
     fn members_agree_by_topics_and_filters_however_they_are_written() {
-        let members = [
-            member("1", "same", &[("a", "x || y"), ("b", "*")]),
-            member("2", "same", &[("b", ""), ("a", "y||x")]),
-            member("3", "same", &[]),
-            member("4", "topics", &[("a", "*")]),
-            member("5", "topics", &[("b", "*")]),
-            member("6", "both", &[("a", "x"), ("b", "*")]),
-            member("7", "both", &[("a", "y")]),
-        ];
-        let found = disagreements(&members);
-        assert_eq!(found.len(), 2);
-        assert_eq!(found["topics"], Disagreement { topics: true, filters: vec![] });
-        assert_eq!(found["both"].to_string(), "members subscribe to different topics and have different filters on a");
+        let said = |members: &[&[(&str, &str)]]| {
+            let member = |subscriptions: &&[_]| member(MemberKind::Push, MessageModel::Clustering, subscriptions);
+            let members: Vec<_> = members.iter().map(member).collect();
+            Disagreement::of(&members).map(|found| found.to_string())
+        };
+        assert_eq!(said(&[&[("a", "x || y"), ("b", "*")], &[("b", ""), ("a", "y||x")], &[]]), None);
+        let topics = "members subscribe to different topics";
+        assert_eq!(said(&[&[("a", "*")], &[("b", "*")]]).as_deref(), Some(topics));
+        let both = format!("{topics} and have different filters on a");
+        assert_eq!(said(&[&[("a", "x"), ("b", "*")], &[("a", "y")]]), Some(both));
+    }
+
+    #[test]
+    fn members_that_broadcast_beside_others_are_reported() {
+        let one = member(MemberKind::QueueBased, MessageModel::Clustering, &[("a", "*"), ("%RETRY%billing", "*")]);
+        let other = member(MemberKind::QueueBased, MessageModel::Broadcasting, &[("a", "*")]);
+        let by_message = member(MemberKind::Push, MessageModel::Clustering, &[("a", "*")]);
+        assert_eq!(Disagreement::of(&[other.clone(), by_message.clone()]), None);
+        let found = Disagreement::of(&[one, other, by_message]);
+        assert_eq!(found, Some(Disagreement { models: true, ..Disagreement::default() }));
     }
 }

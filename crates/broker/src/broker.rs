@@ -356,6 +356,11 @@ impl Broker {
 
     /// A group by name; made if it is missing and groups are made automatically.
     pub async fn group(&self, name: &str) -> Result<Arc<GroupConfig>, Refusal> {
+        self.group_or(name, &GroupSettings::default()).await
+    }
+
+    /// A group by name; made with these settings if it is missing and groups are made automatically.
+    pub async fn group_or(&self, name: &str, settings: &GroupSettings) -> Result<Arc<GroupConfig>, Refusal> {
         if let Some(group) = self.known_group(name) {
             return Ok(group);
         }
@@ -363,8 +368,11 @@ impl Broker {
         if !self.inner.options.auto_create_groups {
             return Err(Refusal::GroupNotFound { group: name.to_owned() });
         }
-        self.change_group(|catalog| catalog.create_group(name, &GroupSettings::default(), crate::wall_clock(), true))
-            .await
+        match self.change_group(|catalog| catalog.create_group(name, settings, crate::wall_clock(), true)).await {
+            // Somebody else was faster.
+            Err(Refusal::Exists { what, name }) => self.known_group(&name).ok_or(Refusal::Exists { what, name }),
+            other => other,
+        }
     }
 
     /// A group that exists.
@@ -555,7 +563,14 @@ impl Broker {
                 .map_or_else(Vec::new, |meter| Class::ALL.iter().map(|class| (*class, meter.counts(*class))).collect()),
             shortage: shard.shortage,
             reply_bytes: (used, self.inner.reply_bytes),
-            clients: self.inner.clients.all(),
+            producers: self
+                .inner
+                .clients
+                .all()
+                .into_iter()
+                .filter(|client| matches!(client.role, crate::ClientRole::Producer { .. }))
+                .collect(),
+            members: self.members_of_groups(),
             stopped: self.stop_reason(),
         }
     }

@@ -7,13 +7,14 @@
 //! - `broker`: the catalog's side: topics, groups, figures.
 //! - `messages`: send, receive, settle: names to ids, commands to the shard, bodies read outside of it.
 //! - `delayed`: delayed messages and their recall.
-//! - `transactions`: half messages, their ends, and the checks that producers are sent.
+//! - `transactions`: half messages, their ends, and the checks that producers are sent; `polled`: those that producers ask for.
 //! - `find`, `dead_letters`, `progress`: looking at messages without consuming them, resending, moving groups.
 //! - `physical`: physical offsets, by which remoting clients know messages.
 //! - `pull`: consumers that keep their own place.
 //! - `members`: queue-based members of groups, and who listens to changes; `queue_pull` and
 //!   `queue_offsets`: what they pull, commit and lock.
 //! - `clients`: who is connected; what a vanished client held goes back.
+//! - `broadcast`: groups in which broadcasting takes effect for all.
 //! - `agreement`: what members subscribe to, told to the shard; where they differ, reported.
 //! - `runtime`: the shard's thread, its clock and its inbox.
 //! - `mailbox`: replies on their way back to the runtimes, one wake-up for many.
@@ -21,6 +22,7 @@
 //! - `stats`: what is counted per topic and group.
 
 mod agreement;
+mod broadcast;
 mod broker;
 mod clients;
 pub mod copy;
@@ -35,6 +37,7 @@ mod messages;
 mod options;
 mod physical;
 mod places;
+mod polled;
 mod progress;
 mod pull;
 mod queue_offsets;
@@ -45,7 +48,7 @@ mod runtime;
 mod stats;
 mod transactions;
 
-pub use agreement::{Disagreement, disagreements};
+pub use agreement::Disagreement;
 pub use broker::Broker;
 pub use dead_letters::{DeadLetterAt, DeadLetterList, Resent};
 pub use find::{FOUND_MAX, FindCursor, FindRequest, Found, FoundMessage, PeekFrom, Peeked, Wanted};
@@ -61,6 +64,7 @@ pub use members::{
 };
 pub use messages::ReplyBudget;
 pub use options::{BrokerOptions, BucketPlace, OpenError, OpenReport};
+pub use polled::{HALF_LEASE_MILLIS, PolledHalf};
 pub use progress::{ResetQueue, ResetTo};
 pub use pull::{OffsetOf, PullRequest, Pulled};
 pub use queue_offsets::StoredOffset;

@@ -7,10 +7,11 @@
 //! - A heartbeat replaces what the member said before. One that is not heard of for two minutes has left; so have all
 //!   of a connection that is closed.
 //! - A member that has left gives up its queues and locks at once.
+//! - Where they disagree on the message model: see [`crate::broadcast`].
 //! - Whoever listens is told the name of each group whose members or subscriptions have changed.
 
 use crate::{Broker, ClientInfo, ClientRole, Refusal};
-use martlet_model::{Filter, limits};
+use martlet_model::{Filter, QueueOffset, TopicId, limits};
 use martlet_shard::Command;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -116,11 +117,13 @@ pub struct MemberInfo {
     pub remote: String,
 }
 
-struct Member {
-    info: QueueMember,
+pub(crate) struct Member {
+    pub info: QueueMember,
     seen: Instant,
     /// When the shard was told of its subscriptions.
     told: Option<Instant>,
+    /// Where it is by itself (see [`crate::broadcast`]).
+    pub offsets: BTreeMap<(TopicId, u32), QueueOffset>,
 }
 
 /// Queue-based members of all groups.
@@ -131,9 +134,9 @@ pub(crate) struct Members {
 }
 
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
     /// By group, by client id.
-    of: BTreeMap<String, BTreeMap<Arc<str>, Member>>,
+    pub of: BTreeMap<String, BTreeMap<Arc<str>, Member>>,
     connections: BTreeMap<u64, BTreeSet<(String, Arc<str>)>>,
     count: usize,
 }
@@ -171,7 +174,7 @@ impl Members {
         Self { state: Mutex::default(), changes: broadcast::Sender::new(CHANGES_MAX), max }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    pub fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -205,7 +208,7 @@ impl Members {
             }
             None => {
                 state.count += 1;
-                let member = Member { info: info.clone(), seen: now, told: Some(now) };
+                let member = Member { info: info.clone(), seen: now, told: Some(now), offsets: BTreeMap::new() };
                 state.of.entry(info.group.clone()).or_default().insert(info.client_id.clone(), member);
                 (true, true)
             }
@@ -270,6 +273,7 @@ impl Broker {
             self.tell_subscriptions(&role);
         }
         if seen.changed {
+            self.apply_message_model(&group);
             self.inner.members.changed(&group);
         }
         Ok(seen.changed)
@@ -308,7 +312,10 @@ impl Broker {
             }
             changed.insert(member.group);
         }
-        changed.iter().for_each(|group| self.inner.members.changed(group));
+        for group in &changed {
+            self.apply_message_model(group);
+            self.inner.members.changed(group);
+        }
     }
 
     /// The live members of a group, of both kinds, in the order of their client ids.
@@ -319,6 +326,21 @@ impl Broker {
         members.sort_by(|a, b| a.client_id.cmp(&b.client_id));
         members.dedup_by(|a, b| a.client_id == b.client_id);
         members
+    }
+
+    /// The live members of all groups that have any.
+    pub(crate) fn members_of_groups(&self) -> BTreeMap<String, Vec<MemberInfo>> {
+        let mut found: BTreeMap<String, Vec<MemberInfo>> = BTreeMap::new();
+        for (group, members) in &self.inner.members.state().of {
+            let members = members.values().map(|member| queue_based(member.info.clone()));
+            found.insert(group.clone(), members.collect());
+        }
+        for client in self.inner.clients.all() {
+            let ClientRole::Consumer { group, .. } = &client.role else { continue };
+            let group = group.clone();
+            found.entry(group).or_default().extend(message_based(client));
+        }
+        found
     }
 
     /// The newest subscription of any queue-based member of a group to a topic.

@@ -98,13 +98,17 @@ impl Drop for Undelivered<'_> {
 impl Broker {
     /// Stores messages; returns once they are durable.
     pub async fn send(&self, request: SendRequest) -> Result<Vec<SentMessage>, Refusal> {
-        let topic = match request.topic.starts_with(names::RETRY_PREFIX) {
-            true => self.topic_to_look_into(&request.topic)?,
-            false => self.topic(&request.topic).await?,
+        let topic = match request.topic.strip_prefix(names::RETRY_PREFIX) {
+            Some(group) => {
+                self.check_takes_back(group)?;
+                self.topic_to_look_into(&request.topic)?
+            }
+            None => self.topic(&request.topic).await?,
         };
         check_sendable(&topic, &request)?;
         let transactional = transactions::check_alone(&request.messages)?;
         let immunity = request.messages.iter().find_map(|message| message.immunity_millis);
+        let polled = request.messages.iter().any(|message| message.polled);
         let bytes: Vec<usize> = request.messages.iter().map(|message| message.record.len()).collect();
         let deadline = request.deadline.map(|at| {
             let left = at.saturating_duration_since(Instant::now()).as_millis();
@@ -126,7 +130,7 @@ impl Broker {
             .collect();
         let half = if transactional { messages.pop() } else { None };
         let sending = self.ask(|token| match half {
-            Some(half) => transactions::half_command(topic.id, half, immunity, deadline, token),
+            Some(half) => transactions::half_command(topic.id, half, immunity, polled, deadline, token),
             None if dues.iter().any(Option::is_some) => {
                 let messages = delayed::scheduled(messages, &dues);
                 Command::Schedule { topic: topic.id, messages, deadline, token }
@@ -155,7 +159,10 @@ impl Broker {
             Output::Half(place, began) => {
                 let stats = self.inner.stats.topic(&topic.name);
                 bytes.iter().for_each(|&bytes| stats.sent(bytes));
-                Ok(vec![self.sent_half(topic.id, place, began)])
+                // The sender of a polled one ends it until it is due.
+                let immunity = immunity.unwrap_or(self.inner.options.transaction_immunity_millis);
+                let time = if polled { began.plus(immunity) } else { began };
+                Ok(vec![self.sent_half(topic.id, place, time)])
             }
             other => Err(self.unexpected(other, &topic.name, "")),
         }

@@ -37,7 +37,14 @@ impl Broker {
         client_id: Option<&str>,
     ) -> Result<bool, Refusal> {
         let (topic, group) = self.queue_of_group(group, topic, queue)?;
-        let (client, offset) = (client_id.map(Arc::from), QueueOffset(offset));
+        let mut client = client_id.map(Arc::from);
+        let mut offset = QueueOffset(offset);
+        if let Some(member) = client_id.filter(|_| self.keep_own_offsets(&group.name, &topic.name)) {
+            let Some(slowest) = self.move_own_offset(&group.name, member, (topic.id, queue), offset) else {
+                return Ok(false);
+            };
+            (client, offset) = (None, slowest);
+        }
         let (group_id, topic_id) = (group.id, topic.id);
         let commit =
             |token| Command::CommitOffset { group: group_id, topic: topic_id, index: queue, offset, client, token };
@@ -57,11 +64,20 @@ impl Broker {
         client_id: Option<&str>,
     ) -> Result<StoredOffset, Refusal> {
         let (topic, group) = self.queue_of_group(group, topic, queue)?;
-        let client = client_id.map(Arc::from);
+        let alone = client_id.filter(|_| self.keep_own_offsets(&group.name, &topic.name));
+        if let Some(own) = alone.and_then(|member| self.own_offset(&group.name, member, (topic.id, queue))) {
+            return Ok(StoredOffset::Found(own));
+        }
+        let client = client_id.filter(|_| alone.is_none()).map(Arc::from);
         let (group_id, topic_id) = (group.id, topic.id);
         let question = |token| Command::StoredOffset { group: group_id, topic: topic_id, index: queue, client, token };
         match self.ask(question).await? {
-            Output::StoredOffset { stored: Some(offset), .. } => Ok(StoredOffset::Found(offset)),
+            Output::StoredOffset { stored: Some(offset), .. } => {
+                if let Some(member) = alone {
+                    self.move_own_offset(&group.name, member, (topic.id, queue), offset);
+                }
+                Ok(StoredOffset::Found(offset))
+            }
             Output::StoredOffset { stored: None, min, max } => Ok(StoredOffset::NotFound { min, max }),
             other => Err(self.unexpected(other, &topic.name, &group.name)),
         }
@@ -80,7 +96,8 @@ impl Broker {
         Ok((topic, group))
     }
 
-    /// Locks queues for a member for 60 s, or renews that. Gives back those that it has; topics that do not exist are left out.
+    /// Locks queues for a member for 60 s, or renews that. Gives back those that it has; topics that do not exist are left
+    /// out. Where broadcasting takes effect, each member has all.
     pub async fn lock_queues(
         &self,
         group: &str,
@@ -89,6 +106,9 @@ impl Broker {
     ) -> Result<Vec<(String, u32)>, Refusal> {
         let known = self.known_group(group).ok_or_else(|| Refusal::GroupNotFound { group: group.to_owned() })?;
         let (names, queues) = self.queues_to_lock(queues);
+        if self.broadcasts(group) {
+            return Ok(queues.into_iter().filter_map(|(id, index)| Some((names.get(&id)?.clone(), index))).collect());
+        }
         let client = Arc::from(client_id);
         match self.ask(|token| Command::LockQueues { group: known.id, client, queues, token }).await? {
             Output::Locked(locked) => {

@@ -129,6 +129,7 @@ impl Broker {
         if let Some(group) = &group {
             check_move(&topic, group)?;
         }
+        let group = group.filter(|group| !self.keep_own_offsets(&group.name, &topic.name));
         let until = self.inner.shard.now().plus(request.wait_millis.max(0));
         let mut from = QueueOffset(request.offset);
         loop {
@@ -312,6 +313,7 @@ impl Broker {
     pub async fn send_back(&self, request: SendBack) -> Result<(), Refusal> {
         let name = &request.group;
         let group = self.known_group(name).ok_or_else(|| Refusal::GroupNotFound { group: name.clone() })?;
+        self.check_takes_back(&group.name)?;
         let (queue, offset) = request.physical.place().ok_or_else(|| not_there(request.physical))?;
         let attempts_max = request.max_reconsume_times.map(|times| times.saturating_add(1));
         let back = SendBackCommand { group: group.id, queue, offset, delay: request.delay, attempts_max };

@@ -20,6 +20,8 @@ pub struct NewMessage {
     pub deliver_at: Option<UnixMillis>,
     /// Of a transactional message: how long after its sending nobody is asked about it; `None`: the broker's own time.
     pub immunity_millis: Option<i64>,
+    /// Of a transactional message: its producers ask for it ([`crate::Broker::poll_halves`]), nobody is to ask them.
+    pub polled: bool,
     /// The record, see `martlet_model::record`.
     pub record: Bytes,
 }

@@ -6,6 +6,7 @@
 
 use crate::mailbox::Mailbox;
 use crate::options::OpenError;
+use crate::polled::PolledHalves;
 use crate::stats::ShardFigures;
 use martlet_model::handle::{HandleKey, ReceiptHandle};
 use martlet_model::{GroupId, UnixMillis};
@@ -83,6 +84,7 @@ pub(crate) struct ShardHandle {
     figures: Arc<Mutex<ShardFigures>>,
     wall: Wall,
     listeners: Arc<Mutex<Vec<NoticeListener>>>,
+    pub polled: Arc<PolledHalves>,
 }
 
 /// Told on the shard's thread: must not wait.
@@ -169,6 +171,7 @@ impl ShardHandle {
             figures: Arc::clone(&figures),
             wall,
             listeners: Arc::default(),
+            polled: Arc::default(),
         };
         let (pending, handed) = (Vec::new(), handle.clone());
         let runner = Runner { shard, clock, inbox: inbox.clone(), figures, wall, pending, handle: handed, checks };
@@ -355,7 +358,10 @@ impl<S: Store> Runner<S> {
             self.release(turn.replies);
             // One for which there is no room is not counted, and comes again after the interval.
             for check in turn.checks {
-                let _ = self.checks.try_send(check);
+                match check.polled {
+                    true => self.handle.polled.offer(check, now),
+                    false => drop(self.checks.try_send(check)),
+                }
             }
             if !turn.notices.is_empty() {
                 self.handle.tell(&turn.notices);

@@ -1,6 +1,6 @@
 //! What is counted, per topic and group, and snapshots of it for metrics.
 
-use crate::ClientInfo;
+use crate::{ClientInfo, MemberInfo};
 use martlet_model::{Histogram, HistogramFigures, TopicId, UnixMillis};
 use martlet_shard::{Counters, Waiting};
 use martlet_store::{Notice, Shortage, Usage};
@@ -233,8 +233,10 @@ pub struct Figures {
     pub shortage: Option<Shortage>,
     /// Bytes of replies under way, and the budget they are taken from.
     pub reply_bytes: (usize, usize),
-    /// Connected clients.
-    pub clients: Vec<ClientInfo>,
+    /// Clients of message-based protocols that publish.
+    pub producers: Vec<ClientInfo>,
+    /// Live members of groups.
+    pub members: BTreeMap<String, Vec<MemberInfo>>,
     /// Why the shard stopped, if it did.
     pub stopped: Option<String>,
 }

@@ -72,22 +72,32 @@ pub(crate) fn check_alone(messages: &[NewMessage]) -> Result<bool, Refusal> {
 
 impl Broker {
     /// What a sender is told of a half message.
-    pub(crate) fn sent_half(&self, topic: TopicId, place: HalfPlace, began: UnixMillis) -> SentMessage {
-        let id = self.transaction_id(topic, place, began);
+    pub(crate) fn sent_half(&self, topic: TopicId, place: HalfPlace, time: UnixMillis) -> SentMessage {
+        let id = self.transaction_id(topic, place, time);
         let waits_at = Some((place.queue, place.offset));
         SentMessage { offset: place.offset, transaction_id: Some(id), waits_at, ..SentMessage::default() }
     }
 
-    fn transaction_id(&self, topic: TopicId, place: HalfPlace, began: UnixMillis) -> String {
-        self.producer_handle(ProducerHandleKind::Transaction, topic, began, place.queue, place.offset)
+    /// `time` is when the transaction began, or of a polled half message until when this id ends it.
+    pub(crate) fn transaction_id(&self, topic: TopicId, place: HalfPlace, time: UnixMillis) -> String {
+        self.producer_handle(ProducerHandleKind::Transaction, topic, time, place.queue, place.offset)
     }
 
     /// Whether this is a transaction id of this broker and topic.
     fn place_of(&self, topic: &TopicConfig, transaction_id: &str) -> Result<HalfPlace, Refusal> {
+        self.place_and_time_of(topic, transaction_id).map(|(place, _)| place)
+    }
+
+    /// The same, and the time in it.
+    pub(crate) fn place_and_time_of(
+        &self,
+        topic: &TopicConfig,
+        transaction_id: &str,
+    ) -> Result<(HalfPlace, UnixMillis), Refusal> {
         let handle =
             self.read_producer_handle(transaction_id, ProducerHandleKind::Transaction, (&topic.name, topic.id));
         match handle {
-            Ok(handle) => Ok(HalfPlace { queue: handle.queue, offset: handle.offset }),
+            Ok(handle) => Ok((HalfPlace { queue: handle.queue, offset: handle.offset }, handle.time)),
             Err(Refusal::ProducerHandle { reason }) => Err(Refusal::TransactionId { reason }),
             Err(other) => Err(other),
         }
@@ -259,9 +269,10 @@ pub(crate) fn half_command<T>(
     topic: TopicId,
     message: Incoming,
     immunity_millis: Option<i64>,
+    polled: bool,
     deadline: Option<UnixMillis>,
     token: T,
 ) -> Command<T> {
     let immunity_millis = immunity_millis.map(|millis| millis.clamp(0, limits::TRANSACTION_IMMUNITY_MILLIS_MAX));
-    Command::SendHalf { topic, record: message.record, immunity_millis, deadline, token }
+    Command::SendHalf { topic, record: message.record, immunity_millis, polled, deadline, token }
 }

@@ -17,6 +17,7 @@ fn message(id: &str, tag: &str, body: &[u8]) -> NewMessage {
         keys: vec![],
         deliver_at: None,
         immunity_millis: None,
+        polled: false,
         record: writer.finish(body),
     }
 }

@@ -198,7 +198,7 @@ impl GroupSettings {
     }
 
     /// Retries of a new group with this order.
-    pub(crate) fn default_retry(order: DeliveryOrder) -> RetryPolicy {
+    pub fn default_retry(order: DeliveryOrder) -> RetryPolicy {
         match order {
             DeliveryOrder::Concurrent => RetryPolicy::default(),
             DeliveryOrder::Fifo => {

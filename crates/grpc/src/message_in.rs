@@ -220,6 +220,7 @@ pub(crate) fn accept(
         keys: std::mem::take(&mut system.keys),
         deliver_at: delivery.map(UnixMillis),
         immunity_millis: immunity.filter(|_| message_type == MessageType::Transaction),
+        polled: false,
         record: writer.finish(&message.body),
     })
 }

@@ -61,6 +61,9 @@ pub const TRANSACTION_IMMUNITY_MILLIS_MAX: i64 = 3_600_000;
 pub const TRANSACTION_CHECK_INTERVAL_MILLIS: i64 = 30_000;
 /// Checks of a transaction, after which it is given up.
 pub const TRANSACTION_CHECKS_MAX: u32 = 15;
+/// Producers that ask for half messages by themselves get one no longer when it is so old, in milliseconds (4 h).
+/// Source: product.md LIM-15.
+pub const TRANSACTION_POLLED_MILLIS_MAX: i64 = 4 * 3_600_000;
 /// Message ids that one shard remembers to recognise send retries, of all topics that ask for it; about 40 MB. Our own limit.
 pub const DEDUPLICATION_IDS_MAX: usize = 262_144;
 /// Bytes of messages that are read back for that when a shard is opened. Our own limit.

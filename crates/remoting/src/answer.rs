@@ -143,7 +143,9 @@ fn code(refusal: &Refusal) -> i32 {
         Refusal::DiskFull { .. } | Refusal::ShardStopped { .. } | Refusal::ShuttingDown => {
             response::SERVICE_NOT_AVAILABLE
         }
-        Refusal::ProducerHandle { .. } | Refusal::NotWaiting { .. } => response::ILLEGAL_OPERATION,
+        Refusal::ProducerHandle { .. } | Refusal::NotWaiting { .. } | Refusal::NotSentBack { .. } => {
+            response::ILLEGAL_OPERATION
+        }
         Refusal::Name(_) | Refusal::Setting { .. } | Refusal::OffsetOutOfRange { .. } | Refusal::Exists { .. } => {
             response::INVALID_PARAMETER
         }

@@ -142,7 +142,7 @@ impl Front {
             request::UPDATE_CONSUMER_OFFSET => self.move_group(link, &fields).await,
             request::QUERY_CONSUMER_OFFSET => self.group_offset(link, &fields).await,
             request::CONSUMER_SEND_MSG_BACK => self.send_back(&fields).await,
-            request::GET_CONSUMER_LIST_BY_GROUP => self.member_list(&fields),
+            request::GET_CONSUMER_LIST_BY_GROUP => self.member_list(link, &fields),
             request::LOCK_BATCH_MQ => self.lock_queues(&body, true).await,
             request::UNLOCK_BATCH_MQ => self.lock_queues(&body, false).await,
             request::CHECK_CLIENT_CONFIG => self.check_client(&body),

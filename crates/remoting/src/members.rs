@@ -102,10 +102,13 @@ impl Front {
         link.consumes_no_more(group);
     }
 
-    /// Ids of a group's members.
-    pub(crate) fn member_list(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
+    /// Ids of a group's members; for one of them, those among whom it shares out queues.
+    pub(crate) fn member_list(&self, link: &Link, fields: &Fields<'_>) -> Result<Answer, Denied> {
         let group = fields.text("consumerGroup")?;
-        let members = self.broker.members(group);
+        let members = match link.member(group) {
+            Some((client, _)) => self.broker.members_to_share_with(group, &client),
+            None => self.broker.members(group),
+        };
         if members.is_empty() {
             let shown: String = group.chars().take(128).collect();
             let remark = format!("consumer group {shown} has no connected member");
@@ -131,7 +134,7 @@ impl Front {
         } else if self.broker.known_group(group).is_some_and(|group| group.request_mode(topic) == RequestMode::Pop) {
             return Ok(self.any_queue(topic));
         } else {
-            let members = self.broker.members(group);
+            let members = self.broker.members_to_share_with(group, client);
             // Without an answer the client keeps what it has, and asks again.
             let place = members.iter().position(|member| &*member.client_id == client).ok_or_else(|| {
                 let remark = format!("the client is not a member of consumer group {group}");

@@ -201,7 +201,8 @@ pub(crate) fn accept(
         None => None,
     };
     let record = writer.finish(body);
-    let message = NewMessage { message_type, message_id, keys, deliver_at: delivery_at, immunity_millis, record };
+    let message =
+        NewMessage { message_type, message_id, keys, deliver_at: delivery_at, immunity_millis, polled: false, record };
     Ok(Accepted { message, has_timer: delivery.is_some_and(|delivery| !delivery.by_level) })
 }
 

@@ -9,10 +9,15 @@ use martlet_remoting::codec::message::decode_all;
 use world::{Client, World, denied, field, json};
 
 async fn heartbeat(client: &mut Client, id: &str, group: &str, topic: &str, version: i64) {
+    heartbeat_as(client, 1, id, group, topic, version).await;
+}
+
+/// `model`: 0 broadcasts, 1 shares messages.
+async fn heartbeat_as(client: &mut Client, model: i32, id: &str, group: &str, topic: &str, version: i64) {
     // Some clients write numbers as texts, and names as their places in a list.
     let body = format!(
         r#"{{"clientID":"{id}","producerDataSet":[{{"groupName":"CLIENT_INNER_PRODUCER"}}],"consumerDataSet":[{{"groupName":"{group}",
-        "consumeType":1,"messageModel":1,"consumeFromWhere":0,"unitMode":false,
+        "consumeType":1,"messageModel":{model},"consumeFromWhere":0,"unitMode":false,
         "subscriptionDataSet":[{{"topic":"{topic}","subString":"a || b","subVersion":"{version}"}}]}}]}}"#
     );
     let answer = client.ask(request::HEART_BEAT, &[], body.as_bytes()).await;
@@ -201,6 +206,58 @@ async fn a_queue_is_locked_by_one_client_at_a_time() {
     assert_eq!(String::from_utf8_lossy(&answer.body), own);
     let answer = client.ask(request::LOCK_BATCH_MQ, &[], b"{\"clientId\":\"c1\"}").await;
     assert_eq!(denied(&answer), (response::INVALID_PARAMETER, "field consumerGroup is missing"));
+}
+
+/// All that pull queues get everything while one member broadcasts, and share again when it has left.
+#[tokio::test]
+async fn where_one_member_broadcasts_each_takes_all_queues_and_the_group_waits_for_the_slowest() {
+    let world = World::new();
+    let (mut one, mut two, mut third) = (world.client().await, world.client().await, world.client().await);
+    let mut operator = world.client().await;
+    for _ in 0..3 {
+        operator.produce("orders", "0", &[("TAGS", "a")], b"body").await;
+    }
+    heartbeat(&mut one, "c1", "billing", "orders", 7).await;
+    heartbeat(&mut two, "c2", "billing", "orders", 7).await;
+    one.ask(request::PULL_MESSAGE, &pull_fields("0", "0", "0", "7"), b"").await;
+    heartbeat_as(&mut third, 0, "c3", "billing", "orders", 7).await;
+    let list = [("consumerGroup", "billing")];
+    for (client, id) in [(&mut one, "c1"), (&mut two, "c2")] {
+        let answer = client.ask(request::GET_CONSUMER_LIST_BY_GROUP, &list, b"").await;
+        assert_eq!(String::from_utf8_lossy(&answer.body), format!(r#"{{"consumerIdList":["{id}"]}}"#));
+        let body = format!(r#"{{"topic":"orders","consumerGroup":"billing","clientId":"{id}"}}"#);
+        let answer = client.ask(request::QUERY_ASSIGNMENT, &[], body.as_bytes()).await;
+        assert_eq!(json(&answer.body).items("messageQueueAssignments").len(), 4);
+        let lock = format!(
+            r#"{{"consumerGroup":"billing","clientId":"{id}","mqSet":[{{"brokerName":"broker-a","queueId":0,"topic":"orders"}}]}}"#
+        );
+        let answer = client.ask(request::LOCK_BATCH_MQ, &[], lock.as_bytes()).await;
+        assert_eq!(json(&answer.body).items("lockOKMQSet").len(), 1);
+        let answer = client.ask(request::PULL_MESSAGE, &pull_fields("0", "0", "0", "7"), b"").await;
+        assert_eq!(decode_all(&answer.body).unwrap().len(), 3, "{id}");
+    }
+    let place = [("consumerGroup", "billing"), ("topic", "orders"), ("queueId", "0")];
+    for (client, offset) in [(&mut one, "3"), (&mut two, "1")] {
+        let commit = [&place[..], &[("commitOffset", offset)]].concat();
+        client.ask(request::UPDATE_CONSUMER_OFFSET, &commit, b"").await;
+    }
+    for (client, offset) in [(&mut one, "3"), (&mut two, "1"), (&mut operator, "1")] {
+        let answer = client.ask(request::QUERY_CONSUMER_OFFSET, &place, b"").await;
+        assert_eq!(field(&answer, "offset"), offset);
+    }
+    let back = [("group", "billing"), ("offset", "0"), ("delayLevel", "0")];
+    let answer = one.ask(request::CONSUMER_SEND_MSG_BACK, &back, b"").await;
+    assert_eq!(answer.header.code, response::ILLEGAL_OPERATION);
+    assert!(denied(&answer).1.contains("broadcasting"), "{:?}", answer.header.remark);
+    let answer = one.produce("%RETRY%billing", "0", &[], b"body").await;
+    assert!(denied(&answer).1.contains("broadcasting"), "{:?}", answer.header.remark);
+
+    let leave = [("clientID", "c3"), ("consumerGroup", "billing")];
+    third.ask(request::UNREGISTER_CLIENT, &leave, b"").await;
+    let answer = one.ask(request::GET_CONSUMER_LIST_BY_GROUP, &list, b"").await;
+    assert_eq!(&answer.body[..], br#"{"consumerIdList":["c1","c2"]}"#);
+    let answer = one.ask(request::QUERY_CONSUMER_OFFSET, &place, b"").await;
+    assert_eq!(field(&answer, "offset"), "1", "what the slowest had not done is there for all");
 }
 
 #[tokio::test]

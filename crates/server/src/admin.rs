@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use martlet_broker::{Broker, GroupStatus};
 use martlet_grpc::GrpcServer;
+use martlet_http::HttpServer;
 use martlet_remoting::RemotingServer;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,14 +37,17 @@ pub struct Fronts {
     pub grpc: GrpcServer,
     /// The ports of TCP clients, unless they are switched off.
     pub remoting: Option<RemotingServer>,
+    /// The port of HTTP clients, unless it is switched off.
+    pub http: Option<HttpServer>,
 }
 
 impl Fronts {
     /// Drains all of them at the same time. Blocks until then.
     pub fn shutdown(self) {
-        let Self { grpc, remoting } = self;
+        let Self { grpc, remoting, http } = self;
         std::thread::scope(|scope| {
             scope.spawn(|| remoting.map(RemotingServer::shutdown));
+            scope.spawn(|| http.map(HttpServer::shutdown));
             grpc.shutdown();
         });
     }
@@ -127,10 +131,11 @@ async fn overview() -> &'static str {
 async fn metrics_text(State(admin): State<Admin>) -> Response {
     let groups = admin.groups().await;
     let broker = &admin.inner.broker;
-    let (grpc, remoting) = {
+    let (grpc, remoting, http) = {
         let fronts = admin.inner.fronts.lock().unwrap_or_else(PoisonError::into_inner);
         let remoting = fronts.as_ref().and_then(|fronts| fronts.remoting.as_ref());
-        (fronts.as_ref().map(|fronts| fronts.grpc.figures()), remoting.map(RemotingServer::figures))
+        let http = fronts.as_ref().and_then(|fronts| fronts.http.as_ref()).map(HttpServer::figures);
+        (fronts.as_ref().map(|fronts| fronts.grpc.figures()), remoting.map(RemotingServer::figures), http)
     };
     let snapshot = Snapshot {
         cluster: broker.cluster_name().to_owned(),
@@ -141,6 +146,7 @@ async fn metrics_text(State(admin): State<Admin>) -> Response {
         groups,
         grpc,
         remoting,
+        http,
         uptime_seconds: admin.inner.started.elapsed().as_secs_f64(),
     };
     match metrics::text(snapshot) {

@@ -7,8 +7,9 @@
 
 mod process;
 
-use martlet_broker::{ClientRole, Figures, GroupStatus, disagreements};
+use martlet_broker::{Disagreement, Figures, GroupStatus, MemberKind};
 use martlet_grpc::{GrpcFigures, RpcLatency};
+use martlet_http::HttpFigures;
 use martlet_model::HistogramFigures;
 use martlet_remoting::RemotingFigures;
 use martlet_store::Shortage;
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub grpc: Option<GrpcFigures>,
     /// Figures of the ports of TCP clients, if there are such.
     pub remoting: Option<RemotingFigures>,
+    /// Of the front for HTTP clients.
+    pub http: Option<HttpFigures>,
     /// Seconds since the process started.
     pub uptime_seconds: f64,
 }
@@ -102,6 +105,9 @@ impl Collector for Snapshot {
         }
         if let Some(remoting) = &self.remoting {
             Self::remoting(remoting, &mut families);
+        }
+        if let Some(http) = &self.http {
+            Self::http(http, &mut families);
         }
         process::add(&mut families, self.uptime_seconds);
         for (name, help) in &families.order {
@@ -187,34 +193,39 @@ impl Snapshot {
 
     fn clients(&self, families: &mut Families) {
         let mut producers: BTreeMap<(String, String), u64> = BTreeMap::new();
-        let mut consumers: BTreeMap<(String, String, String, &'static str), u64> = BTreeMap::new();
-        for client in &self.figures.clients {
-            let (language, version) = (known_language(&client.language), short(&client.version));
-            match &client.role {
-                ClientRole::Producer { .. } => *producers.entry((language, version)).or_default() += 1,
-                ClientRole::Consumer { group, push, .. } => {
-                    let mode = if *push { "push" } else { "pop" };
-                    *consumers.entry((group.clone(), language, version, mode)).or_default() += 1;
-                }
-            }
+        let mut consumers: BTreeMap<(String, String, String, (&'static str, &'static str)), u64> = BTreeMap::new();
+        for client in &self.figures.producers {
+            let of = (known_language(&client.language), short(&client.version));
+            *producers.entry(of).or_default() += 1;
         }
-        for group in disagreements(&self.figures.clients).into_keys() {
-            let help = "1 while the members of a group subscribe to different topics or with different filters";
-            let labels = vec![("consumer_group", group)];
-            families.add("martlet_subscription_disagreement", help, labels, Value::Gauge(1.0));
+        for (group, members) in &self.figures.members {
+            for member in members {
+                let mode = match member.kind {
+                    MemberKind::Push => ("push", "grpc"),
+                    MemberKind::Simple => ("pop", "grpc"),
+                    MemberKind::QueueBased => ("push", "remoting"),
+                };
+                let of = (group.clone(), known_language(&member.language), short(&member.version), mode);
+                *consumers.entry(of).or_default() += 1;
+            }
+            if Disagreement::of(members).is_some() {
+                let help = "1 while the members of a group differ in topics, in filters, or in broadcasting";
+                let labels = vec![("consumer_group", group.clone())];
+                families.add("martlet_subscription_disagreement", help, labels, Value::Gauge(1.0));
+            }
         }
         for ((language, version), count) in producers {
             let labels = vec![("language", language), ("version", version), ("protocol_type", "grpc".into())];
             let value = Value::Gauge(count as f64);
             families.add("rocketmq_producer_connections", "Connected producers", labels, value);
         }
-        for ((group, language, version, mode), count) in consumers {
+        for ((group, language, version, (mode, protocol)), count) in consumers {
             let labels = vec![
                 ("consumer_group", group),
                 ("language", language),
                 ("version", version),
                 ("consume_mode", mode.into()),
-                ("protocol_type", "grpc".into()),
+                ("protocol_type", protocol.into()),
             ];
             let value = Value::Gauge(count as f64);
             families.add("rocketmq_consumer_connections", "Connected consumers", labels, value);
@@ -242,6 +253,28 @@ impl Snapshot {
         let help = "Most bytes of requests of TCP clients that may be held";
         families.gauge("martlet_remoting_inbound_budget_bytes", help, limit as f64);
         latencies("remoting", &remoting.latencies, families);
+    }
+
+    fn http(http: &HttpFigures, families: &mut Families) {
+        families.gauge(
+            "martlet_http_connections",
+            "Connections of HTTP clients at this moment",
+            http.connections as f64,
+        );
+        let (used, limit) = http.inbound;
+        families.gauge(
+            "martlet_http_inbound_budget_used_bytes",
+            "Bytes of requests of HTTP clients that are held",
+            used as f64,
+        );
+        let help = "Most bytes of requests of HTTP clients that may be held";
+        families.gauge("martlet_http_inbound_budget_bytes", help, limit as f64);
+        let (used, limit) = http.outbound;
+        let help = "Bytes of messages on their way to HTTP clients";
+        families.gauge("martlet_http_outbound_budget_used_bytes", help, used as f64);
+        let help = "Most bytes of messages on their way to HTTP clients";
+        families.gauge("martlet_http_outbound_budget_bytes", help, limit as f64);
+        latencies("http", &http.latencies, families);
     }
 
     fn bucket(&self, families: &mut Families) {

@@ -5,6 +5,7 @@ use crate::config::{Advertise, Config, Durability};
 use crate::duration::show_bytes;
 use martlet_broker::{Broker, BrokerOptions, BucketPlace, OpenError, OpenReport};
 use martlet_grpc::{GrpcOptions, TlsOptions};
+use martlet_http::{Accounts, HttpOptions, HttpServer};
 use martlet_remoting::{RemotingOptions, RemotingServer};
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -62,6 +63,12 @@ pub enum RunError {
     /// The front for TCP clients cannot start.
     #[error(transparent)]
     Remoting(#[from] martlet_remoting::ServeError),
+    /// The front for HTTP clients cannot start.
+    #[error(transparent)]
+    Http(#[from] martlet_http::ServeError),
+    /// Its accounts cannot be read.
+    #[error("http_accounts: {0}")]
+    Accounts(#[from] martlet_http::AccountsError),
     /// The system refused something basic.
     #[error("{what}: {error}")]
     System {
@@ -175,8 +182,9 @@ fn serve(
         error => RunError::Front(error),
     })?;
     let remoting = serve_remoting(config, folder, broker)?;
-    let addresses = Listening::of(front.local_addr(), admin_address, remoting.as_ref());
-    admin.serving(Fronts { grpc: front, remoting });
+    let http = serve_http(config, folder, broker)?;
+    let addresses = Listening::of(front.local_addr(), admin_address, remoting.as_ref(), http.as_ref());
+    admin.serving(Fronts { grpc: front, remoting, http });
     say(&announcement(config, folder, report, &addresses, started.elapsed()));
 
     runtime.block_on(async {
@@ -255,6 +263,22 @@ fn serve_remoting(config: &Config, folder: &Path, broker: &Broker) -> Result<Opt
     Ok(Some(front))
 }
 
+/// The front for HTTP clients, unless it is switched off.
+fn serve_http(config: &Config, folder: &Path, broker: &Broker) -> Result<Option<HttpServer>, RunError> {
+    let Some(listen) = config.http_listen else { return Ok(None) };
+    let mut options = HttpOptions::new(listen.0, tls_options(config, folder));
+    options.accounts = config.http_accounts.as_deref().map(Accounts::load).transpose()?;
+    options.workers = config.workers;
+    options.limits.drain_timeout = Duration::from_secs(config.drain_seconds.into());
+    let front = martlet_http::serve(broker.clone(), options).map_err(|error| match error {
+        martlet_http::ServeError::Listen { address, source } => {
+            RunError::Listen { address: address.to_string(), key: "http_listen", error: source }
+        }
+        error => RunError::Http(error),
+    })?;
+    Ok(Some(front))
+}
+
 /// Host and port that clients are told, with this port if none is set.
 fn advertised(advertise: &Advertise, port_listened_on: u16) -> Option<(String, u16)> {
     match advertise {
@@ -291,16 +315,18 @@ struct Listening {
     nameserver: Option<SocketAddr>,
     remoting: Option<SocketAddr>,
     alias: Option<SocketAddr>,
+    http: Option<SocketAddr>,
 }
 
 impl Listening {
-    fn of(grpc: SocketAddr, admin: SocketAddr, remoting: Option<&RemotingServer>) -> Self {
+    fn of(grpc: SocketAddr, admin: SocketAddr, remoting: Option<&RemotingServer>, http: Option<&HttpServer>) -> Self {
         Self {
             grpc,
             admin,
             nameserver: remoting.and_then(RemotingServer::nameserver_addr),
             remoting: remoting.map(RemotingServer::local_addr),
             alias: remoting.and_then(RemotingServer::alias_addr),
+            http: http.map(HttpServer::local_addr),
         }
     }
 }
@@ -346,6 +372,10 @@ fn announcement(
             "  clients (TCP)       {nameserver}, broker {remoting}{alias}   4.x and 5.x, TLS and plaintext"
         ));
     }
+    if let Some(http) = listening.http {
+        let signed = if config.http_accounts.is_some() { "signed requests" } else { "signatures are not checked" };
+        lines.push(format!("  clients (HTTP SDK)  {http}   TLS and plaintext; {signed}"));
+    }
     lines.push(format!("  metrics and health  http://{admin}/metrics, /healthz, /readyz"));
     let contents = if recovery.created {
         "new".to_owned()
@@ -368,7 +398,7 @@ fn announcement(
         }
     });
     lines.push(format!("  automatic creation  {}", automatic(config)));
-    lines.extend(warnings(listening));
+    lines.extend(warnings(config, listening));
     lines.push(String::new());
     lines.push(format!("Ready after {} ms. Stop with Ctrl-C.", elapsed.as_millis()));
     let mut text = lines.join("\n");
@@ -377,10 +407,12 @@ fn announcement(
 }
 
 /// Said when others than this machine can reach a listener without access control.
-fn warnings(listening: &Listening) -> Vec<String> {
+fn warnings(config: &Config, listening: &Listening) -> Vec<String> {
     let mut dangers = Vec::new();
     let admin = listening.admin;
-    let clients = [Some(listening.grpc), listening.nameserver, listening.remoting, listening.alias];
+    // Accounts are access control enough to be read and sent to.
+    let http = listening.http.filter(|_| config.http_accounts.is_none());
+    let clients = [Some(listening.grpc), listening.nameserver, listening.remoting, listening.alias, http];
     let mut open: Vec<String> =
         clients.into_iter().flatten().filter(|at| !at.ip().is_loopback()).map(|at| at.to_string()).collect();
     open.dedup();
@@ -400,6 +432,7 @@ fn warnings(listening: &Listening) -> Vec<String> {
     lines.push(warning("         Keep it inside a trusted network, or listen on this machine only:"));
     lines.push(warning("         --grpc-listen localhost:8081 --admin-listen localhost:8082"));
     lines.push(warning("         --nameserver-listen localhost:9876 --remoting-listen localhost:10911 (or off)"));
+    lines.push(warning("         --http-listen localhost:8080 (or off)"));
     lines
 }
 

@@ -141,6 +141,8 @@ pub struct Half {
     pub checks: u32,
     /// Nobody is asked any more.
     pub given_up: bool,
+    /// Its producers ask for it ([`Command::TakeHalf`]) instead of being asked.
+    pub polled: bool,
     /// The client's message id.
     pub message_id: String,
 }
@@ -157,6 +159,17 @@ pub struct TransactionCheck {
     /// When the next check is due; tells this check from others.
     pub due: UnixMillis,
     /// This one's number, from 1.
+    pub number: u32,
+    /// Nobody is to be sent it: it is for whoever asks next, by [`Command::TakeHalf`].
+    pub polled: bool,
+}
+
+/// A half message in the hands of a producer that asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HalfTaken {
+    /// Until then it is offered to nobody else, and it can be ended by [`Command::EndTaken`] with this time.
+    pub until: UnixMillis,
+    /// How often it was taken, this time included.
     pub number: u32,
 }
 
@@ -416,6 +429,8 @@ pub enum Command<T> {
         record: Bytes,
         /// How long nobody is asked about it; `None`: the shard's own time.
         immunity_millis: Option<i64>,
+        /// Its producers ask for it instead of being asked: see [`TransactionCheck::polled`].
+        polled: bool,
         /// Refused if the turn starts after this.
         deadline: Option<UnixMillis>,
         /// For the reply.
@@ -436,6 +451,29 @@ pub enum Command<T> {
     Checked {
         /// Which.
         check: TransactionCheck,
+    },
+    /// A producer takes the half message of a check that nobody was sent; answered by [`Output::HalfTaken`].
+    TakeHalf {
+        /// Which.
+        check: TransactionCheck,
+        /// How long it is this producer's, in milliseconds; then it is due again.
+        lease_millis: i64,
+        /// For the reply.
+        token: T,
+    },
+    /// Ends a transaction as [`Command::EndTransaction`] does, unless the half message has been due since; answered by
+    /// [`Output::Ended`].
+    EndTaken {
+        /// The topic of its message.
+        topic: TopicId,
+        /// Its half message.
+        place: HalfPlace,
+        /// [`HalfTaken::until`], or when it was first due.
+        until: UnixMillis,
+        /// Commit, or else roll back.
+        commit: bool,
+        /// For the reply.
+        token: T,
     },
     /// Polls; answered by [`Output::Delivered`].
     Receive {
@@ -833,6 +871,9 @@ pub enum RecallError {
 /// Why a transaction does not end as asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndError {
+    /// It has been due since it was sent or taken: it is for somebody else to end.
+    #[error("the time in which this handle ends it is over")]
+    Lapsed,
     /// It ended before, the other way.
     #[error("it was {} before", if *committed { "committed" } else { "rolled back" })]
     Ended {
@@ -1026,6 +1067,8 @@ pub enum Output {
     Recalled(Result<String, RecallError>),
     /// Stored apart: where, and when.
     Half(HalfPlace, UnixMillis),
+    /// Taken; `None`: it has ended, or was due again since.
+    HalfTaken(Option<HalfTaken>),
     /// The transaction has ended as asked, now or before.
     Ended(Result<(), EndError>),
     /// Handed out; empty when the poll ended without a message.

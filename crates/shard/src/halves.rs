@@ -15,19 +15,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const FORMAT: u8 = 1;
 const GIVEN_UP: u64 = 1;
+const POLLED: u64 = 2;
 
 fn millis(time: UnixMillis) -> u64 {
     time.0.max(0) as u64
 }
 
-/// Key 11: format, topic, times of the beginning and of what happens next, immunity, checks, 1 if it is given up; then the
-/// message id.
+/// Key 11: format, topic, times of the beginning and of what happens next, immunity, checks, flags (1 given up, 2 polled); then
+/// the message id.
 pub(crate) fn encode(half: &Half) -> Bytes {
     let mut bytes = vec![FORMAT];
-    let given_up = if half.given_up { GIVEN_UP } else { 0 };
+    let flags = if half.given_up { GIVEN_UP } else { 0 } | if half.polled { POLLED } else { 0 };
     let immunity = half.immunity_millis.max(0) as u64;
     let (began, due) = (millis(half.began), millis(half.due));
-    for number in [u64::from(half.topic.0), began, due, immunity, u64::from(half.checks), given_up] {
+    for number in [u64::from(half.topic.0), began, due, immunity, u64::from(half.checks), flags] {
         put_varint(&mut bytes, number);
     }
     bytes.extend_from_slice(half.message_id.as_bytes());
@@ -54,6 +55,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Half, CodecError> {
         immunity_millis: time(immunity)?,
         checks: u32::try_from(checks).map_err(|_| bad.clone())?,
         given_up: flags & GIVEN_UP != 0,
+        polled: flags & POLLED != 0,
         message_id: message_id.to_owned(),
     })
 }
@@ -217,6 +219,7 @@ mod tests {
             immunity_millis: 6_000,
             checks: 15,
             given_up: true,
+            polled: true,
             message_id: "01F2".into(),
         };
         let bytes = encode(&half);

@@ -69,11 +69,11 @@ mod turn;
 
 pub use clock::{ClockNotice, ShardClock};
 pub use command::{
-    ClientNumber, Command, Counters, DeadLetterPlace, DeadLetters, EndError, GroupFacts, Half, HalfPlace, HandOut,
-    Incoming, LATENESS_MILLIS, LiteAction, LiteGroup, LiteNotice, LiteParent, LiteStart, LiteSync, MarkedPlace, Output,
-    Placed, PollId, ProgressFigures, PullCommand, PullStatus, Pulled, QueueFigures, RecallError, ReceiveCommand,
-    Refused, ResendError, ResetTarget, Scheduled, SendBackCommand, SendBackDelay, SettleError, SubscriptionFigures,
-    TimerAt, TopicFacts, TransactionCheck, Waiting,
+    ClientNumber, Command, Counters, DeadLetterPlace, DeadLetters, EndError, GroupFacts, Half, HalfPlace, HalfTaken,
+    HandOut, Incoming, LATENESS_MILLIS, LiteAction, LiteGroup, LiteNotice, LiteParent, LiteStart, LiteSync,
+    MarkedPlace, Output, Placed, PollId, ProgressFigures, PullCommand, PullStatus, Pulled, QueueFigures, RecallError,
+    ReceiveCommand, Refused, ResendError, ResetTarget, Scheduled, SendBackCommand, SendBackDelay, SettleError,
+    SubscriptionFigures, TimerAt, TopicFacts, TransactionCheck, Waiting,
 };
 pub use halves::{HalfFound, halves};
 pub use lite::lite_topic_of;

@@ -482,13 +482,19 @@ impl<T> Shard<T> {
             Command::Send { topic, messages, deadline, token } => self.send(topic, messages, deadline, token),
             Command::Schedule { topic, messages, deadline, token } => self.schedule(topic, messages, deadline, token),
             Command::Recall { topic, at, token } => self.recall(topic, at, token),
-            Command::SendHalf { topic, record, immunity_millis, deadline, token } => {
-                self.send_half(topic, record, immunity_millis, deadline, token);
+            Command::SendHalf { topic, record, immunity_millis, polled, deadline, token } => {
+                self.send_half(topic, record, immunity_millis, polled, deadline, token);
             }
             Command::EndTransaction { topic, place, commit, token } => {
-                self.half_job(place, HalfJob::End { topic, commit, token });
+                self.half_job(place, HalfJob::End { topic, until: None, commit, token });
+            }
+            Command::EndTaken { topic, place, until, commit, token } => {
+                self.half_job(place, HalfJob::End { topic, until: Some(until), commit, token });
             }
             Command::Checked { check } => self.half_job(check.place, HalfJob::Checked(check.due)),
+            Command::TakeHalf { check, lease_millis, token } => {
+                self.half_job(check.place, HalfJob::Take { due: check.due, lease_millis, token });
+            }
             Command::Receive { receive, token } => self.receive(receive, token),
             Command::CancelPoll { poll } => {
                 if self.take_poll(poll).is_none() && !self.waits.cancel(poll) {

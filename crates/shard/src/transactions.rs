@@ -6,6 +6,8 @@
 //! - An end is remembered as long as the topic keeps messages: the same end again is OK, the other one is refused.
 //! - A transaction without an end is asked about from its immunity on, at intervals. Only a check that a producer was sent
 //!   counts. After the last one the transaction is given up: kept and listed, ended by whoever knows, dropped by retention.
+//! - Of a polled half message no producer is asked: one that asks takes it, for a time in which nobody else gets it. Only
+//!   who took it last ends it, or its sender before it was due. It is given up when it is as old as these may become.
 //! - All that happens to one half message happens in turn: each piece waits until those before it are in the batch.
 //!
 //! Source: semantics sheet, section 4; RecoverOrphanedTransactionCommand and EndTransaction of rocketmq-apis.
@@ -20,7 +22,7 @@ use crate::shard::{PAUSED_MILLIS, Shard, Work};
 use crate::timers::Timer;
 use bytes::Bytes;
 use martlet_model::record::{self, Field};
-use martlet_model::{QueueId, TopicId, UnixMillis};
+use martlet_model::{QueueId, TopicId, UnixMillis, limits};
 use martlet_store::Op;
 
 /// Something that is to happen to a half message.
@@ -30,8 +32,10 @@ pub(crate) enum HalfJob<T> {
     Due(TimerAt),
     /// A producer was sent the check that was followed by this time.
     Checked(UnixMillis),
-    /// Its transaction ends.
-    End { topic: TopicId, commit: bool, token: T },
+    /// A producer takes it after the check that was followed by this time.
+    Take { due: UnixMillis, lease_millis: i64, token: T },
+    /// Its transaction ends; `until`: unless it is due only after that.
+    End { topic: TopicId, until: Option<UnixMillis>, commit: bool, token: T },
 }
 
 pub(crate) fn delivery_timestamp(record: &[u8]) -> Option<UnixMillis> {
@@ -52,6 +56,7 @@ impl<T> Shard<T> {
         topic: TopicId,
         record: Bytes,
         immunity_millis: Option<i64>,
+        polled: bool,
         deadline: Option<UnixMillis>,
         token: T,
     ) {
@@ -69,7 +74,7 @@ impl<T> Shard<T> {
         let immunity_millis = immunity_millis.unwrap_or(self.options.transaction_immunity_millis).max(0);
         let keep_until = began.plus(self.retention_of(topic));
         let due = began.plus(immunity_millis).min(keep_until);
-        let half = Half { topic, began, due, immunity_millis, checks: 0, given_up: false, message_id };
+        let half = Half { topic, began, due, immunity_millis, checks: 0, given_up: false, polled, message_id };
         // Found by what it is called only once it is in its topic.
         let HalfPlace { queue, offset } = place;
         self.ops.push(Op::Append { queue, offset, record, terms: Vec::new(), keep_until });
@@ -122,7 +127,7 @@ impl<T> Shard<T> {
                 HalfJob::Due(at) => self.timers_again([at]),
                 // Not counted: there is one check more at the end.
                 HalfJob::Checked(_) => {}
-                HalfJob::End { token, .. } => {
+                HalfJob::Take { token, .. } | HalfJob::End { token, .. } => {
                     self.reply(token, Output::Refused(Refused::ReadFailed(reason.to_owned())));
                 }
             }
@@ -172,12 +177,36 @@ impl<T> Shard<T> {
                         self.put_half(place, &half);
                     }
                 }
-                HalfJob::End { topic, commit, token } => {
-                    let output = self.end_half(place, topic, commit, &mut found);
+                HalfJob::Take { due, lease_millis, token } => {
+                    let taken = self.take_half(place, due, lease_millis, &mut found);
+                    self.reply(token, Output::HalfTaken(taken));
+                }
+                HalfJob::End { topic, until, commit, token } => {
+                    let output = self.end_half(place, topic, until, commit, &mut found);
                     self.reply(token, output);
                 }
             }
         }
+    }
+
+    /// A producer takes a polled half message, whose next check is due at this time unless that was made void.
+    fn take_half(
+        &mut self,
+        place: HalfPlace,
+        due: UnixMillis,
+        lease_millis: i64,
+        found: &mut HalfFound,
+    ) -> Option<HalfTaken> {
+        let half = found.half.as_mut().filter(|half| half.polled && half.due == due && !half.given_up)?;
+        let expires = half.began.plus(self.retention_of(half.topic));
+        self.remove_timer(timer_of(place, half.due));
+        half.due = expires.min(self.now.plus(lease_millis.max(0)));
+        half.checks += 1;
+        self.counters.transaction_checks += 1;
+        let half = half.clone();
+        self.add_timer(timer_of(place, half.due), Timer::Check(half.topic));
+        self.put_half(place, &half);
+        Some(HalfTaken { until: half.due, number: half.checks })
     }
 
     fn half_due(&mut self, place: HalfPlace, at: TimerAt, found: &mut HalfFound) {
@@ -195,18 +224,22 @@ impl<T> Shard<T> {
             return;
         }
         let interval = self.options.transaction_check_interval_millis.max(1);
+        let asked_enough = match half.polled {
+            true => self.now.since(half.began) >= limits::TRANSACTION_POLLED_MILLIS_MAX,
+            false => half.checks >= self.options.transaction_checks_max,
+        };
         let mut due = expires;
         if self.now >= expires {
             due = self.now.plus(PAUSED_MILLIS);
-        } else if !half.given_up && half.checks >= self.options.transaction_checks_max {
+        } else if !half.given_up && asked_enough {
             half.given_up = true;
             self.counters.given_up += 1;
             let topic = half.topic;
             self.count_waiting(topic, |waiting| waiting.given_up += 1);
         } else if !half.given_up {
             due = expires.min(self.now.plus(interval));
-            let (topic, began, number) = (half.topic, half.began, half.checks + 1);
-            self.checks.push(TransactionCheck { topic, place, began, due, number });
+            let (topic, began, number, polled) = (half.topic, half.began, half.checks + 1, half.polled);
+            self.checks.push(TransactionCheck { topic, place, began, due, number, polled });
         }
         half.due = due;
         let half = half.clone();
@@ -215,7 +248,14 @@ impl<T> Shard<T> {
         self.put_half(place, &half);
     }
 
-    fn end_half(&mut self, place: HalfPlace, topic: TopicId, commit: bool, found: &mut HalfFound) -> Output {
+    fn end_half(
+        &mut self,
+        place: HalfPlace,
+        topic: TopicId,
+        until: Option<UnixMillis>,
+        commit: bool,
+        found: &mut HalfFound,
+    ) -> Output {
         let Some(half) = found.half.clone() else {
             return match found.outcome {
                 Some(committed) if committed == commit => Output::Ended(Ok(())),
@@ -226,6 +266,9 @@ impl<T> Shard<T> {
         };
         if half.topic != topic {
             return Output::Ended(Err(EndError::Unknown));
+        }
+        if until.is_some_and(|until| half.due > until) {
+            return Output::Ended(Err(EndError::Lapsed));
         }
         if !self.topics.contains_key(&topic) {
             return Output::Refused(Refused::TopicGone);

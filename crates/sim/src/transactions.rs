@@ -100,6 +100,7 @@ impl Judge {
                     false => Err(format!("the transaction of {number} is lost: {transaction:?} at {now:?}")),
                 };
             }
+            Some(Err(EndError::Lapsed)) => return Err(format!("message {number} is not polled: {transaction:?}")),
             Some(Err(EndError::Lost)) => return Err(format!("message {number} is lost: {transaction:?}")),
         };
         if let Some(known) = transaction.outcome.filter(|known| *known != ended) {

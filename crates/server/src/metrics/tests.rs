@@ -1,16 +1,20 @@
 use super::*;
-use martlet_broker::{Class, ClientInfo, Counts, GroupCount, ProgressStatus, TopicCount};
+use martlet_broker::{Class, Counts, GroupCount, MemberInfo, MessageModel, ProgressStatus, TopicCount};
 use martlet_model::group::{ConsumptionPattern, DeliveryOrder};
 use martlet_model::{DeadLetterPolicy, GroupConfig, GroupId, RetryPolicy};
 
 fn snapshot() -> Snapshot {
     let sizes = HistogramFigures { buckets: vec![(1024.0, 2), (4096.0, 1)], above: 1, sum: 10_000.0 };
-    let consumer = |id: &str, language: &str| ClientInfo {
+    let consumer = |id: &str, language: &str| MemberInfo {
         client_id: id.into(),
+        kind: MemberKind::Push,
+        connection: None,
+        model: MessageModel::Clustering,
+        from: Default::default(),
+        subscriptions: Vec::new(),
         language: language.into(),
         version: "5.0.7".into(),
         remote: "127.0.0.1:1".into(),
-        role: ClientRole::Consumer { group: "billing".into(), push: true, subscriptions: Vec::new() },
     };
     let progress = |queue, ready, in_flight| ProgressStatus {
         topic: "orders".into(),
@@ -54,7 +58,11 @@ fn snapshot() -> Snapshot {
             )],
             shortage: Some(Shortage::Behind { waited_millis: 2_000 }),
             reply_bytes: (10, 100),
-            clients: vec![consumer("a", "JAVA"), consumer("b", "JAVA"), consumer("c", "\"evil\nlanguage")],
+            producers: Vec::new(),
+            members: BTreeMap::from([(
+                "billing".into(),
+                vec![consumer("a", "JAVA"), consumer("b", "JAVA"), consumer("c", "\"evil\nlanguage")],
+            )]),
             stopped: None,
         },
         topics: 1,
@@ -80,6 +88,7 @@ fn snapshot() -> Snapshot {
         }],
         group_count: 1,
         remoting: Some(RemotingFigures { connections: 3, inbound: (1, 2), latencies: Vec::new() }),
+        http: Some(HttpFigures { connections: 4, inbound: (1, 2), outbound: (3, 4), latencies: Vec::new() }),
         grpc: Some(GrpcFigures {
             connections: 3,
             polls: 2,

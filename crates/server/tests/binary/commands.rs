@@ -207,7 +207,7 @@ fn a_damaged_log_is_shown_repaired_by_name_and_what_is_lost_is_listed() {
     std::fs::write(&segment, &bytes).unwrap();
 
     let mut start = process::martlet();
-    start.args(["--nameserver-listen", "off", "--remoting-listen", "off"]);
+    start.args(["--nameserver-listen", "off", "--remoting-listen", "off", "--http-listen", "off"]);
     start.args(["--grpc-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data", path]);
     let error = process::refused_start(&mut start);
     assert!(error.contains("0000000001.seg is damaged at position"), "{error}");

@@ -49,6 +49,7 @@ impl Broker {
             .arg(data)
             .args(["--grpc-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--segment-mib", "16"])
             .args(["--nameserver-listen", "127.0.0.1:0", "--remoting-listen", "127.0.0.1:0"])
+            .args(["--http-listen", "127.0.0.1:0"])
             .args(flags)
             .stdout(Stdio::piped())
             .spawn()

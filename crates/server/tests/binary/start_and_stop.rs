@@ -63,7 +63,7 @@ fn a_second_process_on_the_same_folder_is_refused_by_name() {
     let data = folder.path().join("data");
     let broker = Broker::start(&data);
     let mut second = martlet();
-    second.args(["--nameserver-listen", "off", "--remoting-listen", "off"]);
+    second.args(["--nameserver-listen", "off", "--remoting-listen", "off", "--http-listen", "off"]);
     second.args(["--grpc-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data"]).arg(&data);
     let error = refused_start(&mut second);
     let expected = format!("data folder {} is in use by another process (pid {})", data.display(), broker.id());
@@ -75,7 +75,7 @@ fn a_port_in_use_is_named_with_its_key() {
     let folder = tempfile::tempdir().unwrap();
     let broker = Broker::start(&folder.path().join("one"));
     let mut second = martlet();
-    second.args(["--nameserver-listen", "off", "--remoting-listen", "off"]);
+    second.args(["--nameserver-listen", "off", "--remoting-listen", "off", "--http-listen", "off"]);
     second.args(["--grpc-listen", &broker.grpc, "--admin-listen", "127.0.0.1:0", "--data"]);
     let error = refused_start(second.arg(folder.path().join("two")));
     assert!(error.contains(&format!("cannot listen on {} (grpc_listen)", broker.grpc)), "{error}");

@@ -169,7 +169,14 @@ fn a_recalled_message_does_not_come_back_with_a_retry() {
 
 fn half(world: &mut World, body: &str) -> (HalfPlace, UnixMillis) {
     let (topic, record) = (world.topic_id("orders"), message(body, None));
-    match world.ask(|token| Command::SendHalf { topic, record, immunity_millis: None, deadline: None, token }) {
+    match world.ask(|token| Command::SendHalf {
+        topic,
+        record,
+        immunity_millis: None,
+        polled: false,
+        deadline: None,
+        token,
+    }) {
         Output::Half(place, began) => (place, began),
         other => panic!("a half message was answered with {other:?}"),
     }

@@ -21,6 +21,7 @@ mod memory;
 mod mixed;
 mod ordered;
 mod ordered_faults;
+mod polled;
 mod priority;
 mod pull;
 mod queue_based;

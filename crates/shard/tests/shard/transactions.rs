@@ -18,7 +18,14 @@ fn world(seed: u64) -> World {
 fn begin_half(world: &mut World, body: &str, immunity: Option<i64>) -> u64 {
     let topic = world.topic_id("orders");
     let record = message(body, None);
-    world.begin(|token| Command::SendHalf { topic, record, immunity_millis: immunity, deadline: None, token })
+    world.begin(|token| Command::SendHalf {
+        topic,
+        record,
+        immunity_millis: immunity,
+        polled: false,
+        deadline: None,
+        token,
+    })
 }
 
 fn half(world: &mut World, body: &str) -> HalfPlace {
@@ -161,7 +168,7 @@ fn of_two_opposite_ends_at_once_the_first_counts() {
     let place = half(&mut world, "second");
     let end = |commit, token| Command::EndTransaction { topic, place, commit, token };
     let due = world.now.plus(limits::TRANSACTION_IMMUNITY_MILLIS);
-    let check = TransactionCheck { topic, place, began: world.now, due, number: 1 };
+    let check = TransactionCheck { topic, place, began: world.now, due, number: 1, polled: false };
     world.turn([Command::Checked { check }]);
     world.turn([end(true, token + 3)]);
     world.settle();
@@ -353,7 +360,14 @@ fn a_transactional_message_with_a_time_waits_for_both() {
     let at = world.now.plus(60 * SECOND).0;
     let mut send = |body: &str| {
         let record = record::with_fields(&message(body, None), &[Field::DeliveryTimestamp(at)]).unwrap();
-        match world.ask(|token| Command::SendHalf { topic, record, immunity_millis: None, deadline: None, token }) {
+        match world.ask(|token| Command::SendHalf {
+            topic,
+            record,
+            immunity_millis: None,
+            polled: false,
+            deadline: None,
+            token,
+        }) {
             Output::Half(place, _) => place,
             other => panic!("a half message was answered with {other:?}"),
         }
@@ -375,7 +389,14 @@ fn committed_messages_of_a_message_group_come_in_the_order_of_their_commits() {
     let mut places = Vec::new();
     for body in ["a", "b", "c"] {
         let record = record::with_fields(&message(body, None), &[Field::MessageGroup("customer")]).unwrap();
-        match world.ask(|token| Command::SendHalf { topic, record, immunity_millis: None, deadline: None, token }) {
+        match world.ask(|token| Command::SendHalf {
+            topic,
+            record,
+            immunity_millis: None,
+            polled: false,
+            deadline: None,
+            token,
+        }) {
             Output::Half(place, _) => places.push(place),
             other => panic!("a half message was answered with {other:?}"),
         }

@@ -44,7 +44,7 @@ impl Run {
         self.ask(Pending::SendAgain(number as u64), |token| match due {
             _ if half => {
                 let (record, immunity_millis, deadline) = (incoming.record, None, None);
-                Command::SendHalf { topic, record, immunity_millis, deadline, token }
+                Command::SendHalf { topic, record, immunity_millis, polled: false, deadline, token }
             }
             Some(due) => {
                 let messages = vec![Scheduled { message: incoming, due }];

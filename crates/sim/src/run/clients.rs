@@ -130,6 +130,7 @@ impl Run {
                     topic,
                     record,
                     immunity_millis,
+                    polled: false,
                     deadline,
                     token,
                 });

@@ -1,0 +1,128 @@
+//! Groups whose queue-based members disagree on the message model: broadcasting takes effect for all of them, as the product
+//! documents it (product sheet, CM-5).
+//!
+//! Clients act on their own setting, so it is brought about by what they are answered. While any member broadcasts,
+//!
+//! - each of the others is told that it is alone, and so takes all queues; locks of queues are granted to each;
+//! - it pulls without owning the queue, and where it is is kept for itself alone, in memory, as long as it is a member;
+//! - the group stays where the slowest of them is: where new members begin, and where all go on when the last one that
+//!   broadcasts has left;
+//! - nothing is taken back for another delivery: it would come to those, too, that had no trouble with it. Clients then try
+//!   again by themselves.
+//!
+//! Not so in FIFO groups: ordered messages are never broadcast (CM-14). Retries that were there before go to one member each
+//! as ever, and message-based members know no broadcasting: they share what the slowest has not settled.
+
+use crate::members::{MemberInfo, Members, MessageModel};
+use crate::{Broker, Refusal};
+use martlet_model::group::DeliveryOrder;
+use martlet_model::names::RETRY_PREFIX;
+use martlet_model::{QueueOffset, TopicId};
+use martlet_shard::Command;
+use std::sync::Arc;
+
+impl Members {
+    /// Whether a member of the group broadcasts.
+    fn broadcast(&self, group: &str) -> bool {
+        let state = self.state();
+        let Some(members) = state.of.get(group) else { return false };
+        members.values().any(|member| member.info.model == MessageModel::Broadcasting)
+    }
+
+    /// Where a member that would share messages is by itself.
+    fn own_offset(&self, group: &str, client_id: &str, queue: (TopicId, u32)) -> Option<QueueOffset> {
+        self.state().of.get(group)?.get(client_id)?.offsets.get(&queue).copied()
+    }
+
+    /// The same changes. Gives back where the slowest of those is that have been there; `None`: it is no such member.
+    fn move_own_offset(
+        &self,
+        group: &str,
+        client_id: &str,
+        queue: (TopicId, u32),
+        to: QueueOffset,
+    ) -> Option<QueueOffset> {
+        let mut state = self.state();
+        let members = state.of.get_mut(group)?;
+        let member = members.get_mut(client_id)?;
+        if member.info.model == MessageModel::Broadcasting {
+            return None;
+        }
+        member.offsets.insert(queue, to);
+        members.values().filter_map(|member| member.offsets.get(&queue)).min().copied()
+    }
+
+    /// All share again.
+    fn forget_own_offsets(&self, group: &str) {
+        if let Some(members) = self.state().of.get_mut(group) {
+            members.values_mut().for_each(|member| member.offsets.clear());
+        }
+    }
+}
+
+impl Broker {
+    /// Whether broadcasting takes effect for all queue-based members of a group.
+    pub fn broadcasts(&self, group: &str) -> bool {
+        let is_fifo = || self.known_group(group).is_some_and(|group| group.order == DeliveryOrder::Fifo);
+        self.inner.members.broadcast(group) && !is_fifo()
+    }
+
+    /// The members among whom one of them shares out queues: all, or where broadcasting takes effect, itself.
+    pub fn members_to_share_with(&self, group: &str, client_id: &str) -> Vec<MemberInfo> {
+        let mut members = self.members(group);
+        if self.broadcasts(group) {
+            members.retain(|member| &*member.client_id == client_id);
+        }
+        members
+    }
+
+    /// Whether queue-based members keep where they are in this topic each for itself.
+    pub(crate) fn keep_own_offsets(&self, group: &str, topic: &str) -> bool {
+        !topic.starts_with(RETRY_PREFIX) && self.broadcasts(group)
+    }
+
+    pub(crate) fn own_offset(&self, group: &str, client_id: &str, queue: (TopicId, u32)) -> Option<QueueOffset> {
+        self.inner.members.own_offset(group, client_id, queue)
+    }
+
+    /// Gives back where the group is to be.
+    pub(crate) fn move_own_offset(
+        &self,
+        group: &str,
+        client_id: &str,
+        queue: (TopicId, u32),
+        to: QueueOffset,
+    ) -> Option<QueueOffset> {
+        self.inner.members.move_own_offset(group, client_id, queue, to)
+    }
+
+    /// A message is not taken back where broadcasting takes effect.
+    pub(crate) fn check_takes_back(&self, group: &str) -> Result<(), Refusal> {
+        if !self.broadcasts(group) {
+            return Ok(());
+        }
+        let reason = "broadcasting takes effect for all members of the group, and each tries again by itself";
+        Err(Refusal::NotSentBack { reason: reason.to_owned() })
+    }
+
+    /// Members have come, left, or changed their message model.
+    pub(crate) fn apply_message_model(&self, group: &str) {
+        if !self.broadcasts(group) {
+            return self.inner.members.forget_own_offsets(group);
+        }
+        // Nobody owns queues any more: what members say of the group's progress would not count.
+        let Some(known) = self.known_group(group) else { return };
+        for member in self.members(group).iter().filter(|member| member.shares_queues()) {
+            let client: Arc<str> = member.client_id.clone();
+            // A full inbox refuses this; the leases end by themselves.
+            let _ = self.inner.shard.submit(Command::MemberGone { group: known.id, client });
+        }
+    }
+}
+
+impl MemberInfo {
+    /// Whether it would share queues with others.
+    fn shares_queues(&self) -> bool {
+        self.connection.is_some() && self.model == MessageModel::Clustering
+    }
+}

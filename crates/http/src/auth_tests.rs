@@ -1,0 +1,109 @@
+//! Signatures as the SDKs make them, and everything that is wrong with others.
+
+use super::*;
+use hyper::Request;
+
+const NOW: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+fn now() -> SystemTime {
+    httpdate::parse_http_date(NOW).unwrap()
+}
+
+fn accounts() -> Accounts {
+    Accounts::parse("# for tests\n\nkey secret\n").unwrap()
+}
+
+fn sign(text: &str) -> String {
+    let mut mac = Hmac::<Sha1>::new_from_slice(b"secret").unwrap();
+    mac.update(text.as_bytes());
+    STANDARD.encode(mac.finalize().into_bytes())
+}
+
+fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> Parts {
+    let mut request = Request::builder().method(method).uri(target);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn denied(parts: &Parts) -> Code {
+    accounts().check(parts, now()).unwrap_err().code
+}
+
+#[test]
+fn what_is_signed_is_what_was_sent_with_empty_lines_for_what_is_missing() {
+    let target = "/topics/I%25t/messages?consumer=g&numOfMessages=3&tag=a%7C%7Cb+c";
+    let bare = sign(&format!("GET\n\n\n{NOW}\nx-mq-version:2015-06-06\n{target}"));
+    let headers = [("Authorization", &*format!("MQ key:{bare}")), ("Date", NOW), ("X-Mq-Version", "2015-06-06")];
+    assert_eq!(accounts().check(&request("GET", target, &headers), now()), Ok(()));
+    assert_eq!(denied(&request("GET", "/topics/t/messages", &headers)), Code::SignatureDoesNotMatch);
+    assert_eq!(denied(&request("POST", target, &headers)), Code::SignatureDoesNotMatch);
+
+    let full = sign(&format!(
+        "POST\nZGln\ntext/xml;charset=utf-8\n{NOW}\nx-mq-a:1\nx-mq-version:2015-06-06\n/p/topics/t/messages"
+    ));
+    let headers = [
+        ("authorization", &*format!("MQ key:{full}")),
+        ("date", NOW),
+        ("x-mq-version", "2015-06-06"),
+        ("content-md5", "ZGln"),
+        ("content-type", "text/xml;charset=utf-8"),
+        ("x-mq-a", "1"),
+        ("security-token", "not signed"),
+    ];
+    assert_eq!(accounts().check(&request("POST", "/p/topics/t/messages", &headers), now()), Ok(()));
+}
+
+#[test]
+fn what_is_missing_wrong_or_late_is_told_by_its_code() {
+    let ok = sign(&format!("GET\n\n\n{NOW}\n/"));
+    let ask = |authorization: &str, date: &str| {
+        let mut headers = vec![];
+        if !authorization.is_empty() {
+            headers.push(("authorization", authorization));
+        }
+        if !date.is_empty() {
+            headers.push(("date", date));
+        }
+        denied(&request("GET", "/", &headers))
+    };
+    let good = format!("MQ key:{ok}");
+    assert_eq!(ask("", NOW), Code::MissingAuthorizationHeader);
+    for bad in ["Basic a:b", "MQ", "MQ key", "MQ :x", "MQ key:???"] {
+        assert_eq!(ask(bad, NOW), Code::InvalidAuthorizationHeader, "{bad}");
+    }
+    assert_eq!(ask(&good, ""), Code::MissingDateHeader);
+    assert_eq!(ask(&good, "yesterday"), Code::InvalidDateHeader);
+    assert_eq!(ask(&good, "Sun, 06 Nov 1994 08:34:36 GMT"), Code::TimeExpired);
+    assert_eq!(ask(&good, "Sun, 06 Nov 1994 09:04:38 GMT"), Code::TimeExpired);
+    assert_eq!(ask(&good, "Sun, 06 Nov 1994 09:04:37 GMT"), Code::SignatureDoesNotMatch);
+    assert_eq!(ask(&format!("MQ other:{ok}"), NOW), Code::InvalidAccessKeyId);
+    assert_eq!(ask("MQ key:AAAA", NOW), Code::SignatureDoesNotMatch);
+}
+
+#[test]
+fn digests_in_both_forms_are_taken_and_wrong_ones_are_not() {
+    let check = |value: &str, body: &[u8]| {
+        let parts = request("POST", "/", &[("content-md5", value)]);
+        check_digest(&parts.headers, body).map_err(|denied| denied.code)
+    };
+    let hex: String = Md5::digest(b"body").iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(check(&STANDARD.encode(&hex), b"body"), Ok(()));
+    assert_eq!(check(&STANDARD.encode(Md5::digest(b"body")), b"body"), Ok(()));
+    assert_eq!(check(&STANDARD.encode(&hex), b"other"), Err(Code::InvalidDigest));
+    for bad in ["", "???", &*hex] {
+        assert_eq!(check(bad, b"body"), Err(Code::InvalidDigest), "{bad}");
+    }
+    assert_eq!(body_digest(b"body"), hex.to_uppercase());
+}
+
+#[test]
+fn files_of_accounts_are_refused_by_line_and_no_secret_is_shown() {
+    assert_eq!(Accounts::parse("a b\n").unwrap().0.len(), 1);
+    assert_eq!(format!("{:?}", accounts()), "Accounts(1)");
+    assert_eq!(Accounts::parse("# nothing\n").unwrap_err(), None);
+    for (text, line) in [("a b\nc\n", 2), ("a b c", 1), ("a:b c", 1), ("a b\na c", 2)] {
+        assert_eq!(Accounts::parse(text).unwrap_err().map(|(line, _)| line), Some(line), "{text:?}");
+    }
+}
