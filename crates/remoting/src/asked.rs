@@ -24,19 +24,14 @@ impl Asked {
     }
 
     /// A request of this number is sent; where its answer will be. `None`: the client owes too many, or is gone.
-    pub fn begin(&self, opaque: i32) -> Option<oneshot::Receiver<Frame>> {
+    pub fn begin(&self, opaque: i32) -> Option<Waiting<'_>> {
         let mut state = self.state();
         if state.closed || state.waiting.len() >= ASKED_MAX {
             return None;
         }
         let (tell, answer) = oneshot::channel();
         state.waiting.insert(opaque, tell);
-        Some(answer)
-    }
-
-    /// Nobody waits for that answer any more.
-    pub fn end(&self, opaque: i32) {
-        self.state().waiting.remove(&opaque);
+        Some(Waiting { asked: self, opaque, answer })
     }
 
     /// An answer came. One that nobody waits for is passed over.
@@ -55,21 +50,42 @@ impl Asked {
     }
 }
 
+/// An answer is waited for until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a> {
+    asked: &'a Asked,
+    opaque: i32,
+    answer: oneshot::Receiver<Frame>,
+}
+
+impl Waiting<'_> {
+    /// The answer. `None`: the client is gone.
+    pub async fn answer(&mut self) -> Option<Frame> {
+        (&mut self.answer).await.ok()
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.asked.state().waiting.remove(&self.opaque);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_so_many_answers_are_waited_for_and_none_of_a_client_that_is_gone() {
+    #[tokio::test]
+    async fn only_so_many_answers_are_waited_for_and_none_of_a_client_that_is_gone() {
         let asked = Asked::default();
         let mut waiting: Vec<_> = (0..).map_while(|number| asked.begin(number)).collect();
         assert_eq!(waiting.len(), ASKED_MAX);
-        asked.end(0);
+        drop(waiting.remove(0));
         assert!(asked.begin(0).is_some(), "a place is free again");
         asked.close();
-        assert!(
-            waiting.iter_mut().all(|answer| matches!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed)))
-        );
+        for answer in &mut waiting {
+            assert!(answer.answer().await.is_none());
+        }
         assert!(asked.begin(1).is_none());
     }
 }

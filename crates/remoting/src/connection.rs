@@ -134,16 +134,11 @@ impl Link {
         patience: Duration,
     ) -> Option<Frame> {
         let opaque = self.next_opaque.fetch_add(1, Ordering::Relaxed);
-        let answer = self.asked.begin(opaque)?;
+        let mut waiting = self.asked.begin(opaque)?;
         let header = Header { code, opaque, fields, version: VERSION, ..Header::default() };
         let head = frame::head(&header, body.len());
-        let sent = self.out.try_send(Some(Outgoing { head, body, _budget: None, handed_out: None }));
-        let answer = match sent {
-            Ok(()) => timeout(patience, answer).await.ok().and_then(Result::ok),
-            Err(_) => None,
-        };
-        self.asked.end(opaque);
-        answer
+        self.out.try_send(Some(Outgoing { head, body, _budget: None, handed_out: None })).ok()?;
+        timeout(patience, waiting.answer()).await.ok()?
     }
 
     /// Sends the answer to a request. An error: the client is gone.

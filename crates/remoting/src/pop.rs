@@ -68,7 +68,8 @@ impl Front {
     pub(crate) async fn notification(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
         fields.i64("bornTime")?;
         let Poll { mut request, .. } = self.poll_of(fields)?;
-        (request.batch_size, request.invisible_millis) = (1, LOOK_MILLIS);
+        // With it, what the client has in flight would be taken for what was looked at.
+        request.attempt_id = None;
         let group = request.group.clone();
         let received = self.receive(request).await?;
         let has = !received.messages.is_empty();

@@ -77,7 +77,7 @@ async fn unknown_codes_are_refused_also_those_that_a_binary_header_cuts_off() {
     let mut client = world.client().await;
     for format in [Format::Json, Format::Binary] {
         client.format = format;
-        for code in [4242, 200_050] {
+        for code in [4242, 200_052] {
             let answer = client.ask(code, &[], b"").await;
             let remark = format!("request code {code} is not supported");
             assert_eq!(denied(&answer), (response::REQUEST_CODE_NOT_SUPPORTED, &*remark));
