@@ -4,19 +4,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use martlet_conformance::Result;
 use martlet_conformance::agent::{Agent, Draft, Event, PATIENCE_SECS, Received};
 use martlet_conformance::broker::Broker;
 use martlet_conformance::checks::unique;
 use martlet_conformance::language::{Language, Program};
+use martlet_conformance::{HarnessError, Result};
 use serde_json::Value;
 
 /// Calls with the program of each language, and a broker that knows their key.
 fn with_each(flags: &[&str], check: impl Fn(&Program, &Broker) -> Result<()>) -> Result<()> {
     for language in [Language::PythonHttp, Language::NodejsHttp, Language::JavaHttp] {
         let Some(program) = language.program()? else { continue };
-        let accounts = tempfile::NamedTempFile::new().expect("a temporary file");
-        std::fs::write(accounts.path(), "key secret\n").expect("a file that can be written");
+        let io = |source| HarnessError::Io { what: "writing accounts".into(), source };
+        let accounts = tempfile::NamedTempFile::new().map_err(io)?;
+        std::fs::write(accounts.path(), "key secret\n").map_err(io)?;
         let path = accounts.path().display().to_string();
         let flags = [&["--http-accounts", &*path], flags].concat();
         if let Some(broker) = Broker::start_own_with(language.name(), &flags)? {

@@ -105,7 +105,7 @@ impl Default for Limits {
             drain_timeout: Duration::from_secs(10),
             head_bytes: 16 << 10,
             headers_max: 64,
-            publish_bytes: (6 * 4 << 20) + (256 << 10),
+            publish_bytes: (24 << 20) + (256 << 10),
             other_bytes: 64 << 10,
             inbound_bytes: 256 << 20,
             outbound_bytes: 128 << 20,
