@@ -47,6 +47,8 @@ pub struct Snapshot {
 }
 
 type Labels = Vec<(&'static str, String)>;
+/// Consumers are counted by group, language and version, and by mode and protocol.
+type ConsumerSeries = (String, String, String, (&'static str, &'static str));
 
 enum Value {
     Counter(f64),
@@ -193,7 +195,7 @@ impl Snapshot {
 
     fn clients(&self, families: &mut Families) {
         let mut producers: BTreeMap<(String, String), u64> = BTreeMap::new();
-        let mut consumers: BTreeMap<(String, String, String, (&'static str, &'static str)), u64> = BTreeMap::new();
+        let mut consumers: BTreeMap<ConsumerSeries, u64> = BTreeMap::new();
         for client in &self.figures.producers {
             let of = (known_language(&client.language), short(&client.version));
             *producers.entry(of).or_default() += 1;
