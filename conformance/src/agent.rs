@@ -64,6 +64,13 @@ impl Draft {
     pub fn body(body: &[u8]) -> Draft {
         Draft { body_hex: hex(body), ..Draft::default() }
     }
+
+    /// One with a tag, two keys and a property, too.
+    pub fn full(body: &str) -> Draft {
+        let keys = ["4711", "4712"].map(str::to_owned).into();
+        let properties = BTreeMap::from([("colour".to_owned(), "grün".to_owned())]);
+        Draft { tag: Some("greeting".into()), keys, properties, ..Draft::body(body.as_bytes()) }
+    }
 }
 
 /// Bytes as lower-case hexadecimal digits.
@@ -107,6 +114,13 @@ pub struct Received {
 }
 
 impl Received {
+    /// Its body as a text.
+    pub fn body(&self) -> String {
+        let bytes = (0..self.body_hex.len()).step_by(2);
+        let bytes = bytes.filter_map(|at| u8::from_str_radix(self.body_hex.get(at..at + 2)?, 16).ok());
+        String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned()
+    }
+
     /// When the application had it, in milliseconds since the Unix epoch.
     pub fn at_ms(&self) -> u64 {
         self.at_us / 1_000

@@ -1,6 +1,6 @@
 //! What every client must be able to do. One function per fear; a language's test file calls all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::agent::{Agent, Draft, Event, PATIENCE_SECS, Received};
 use crate::broker::Broker;
@@ -11,6 +11,17 @@ use crate::{Result, not_in_client};
 pub fn unique(name: &str) -> String {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     format!("{name}-{}-{}", since.as_nanos(), std::process::id())
+}
+
+/// Milliseconds since the Unix epoch.
+pub fn now_millis() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The texts in a list of JSON.
+pub fn texts(value: &serde_json::Value) -> BTreeSet<&str> {
+    value.as_array().into_iter().flatten().filter_map(serde_json::Value::as_str).collect()
 }
 
 fn drafts() -> Vec<Draft> {

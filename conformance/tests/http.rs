@@ -2,14 +2,12 @@
 //! is signed, and the broker checks that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use martlet_conformance::agent::{Agent, Draft, Event, PATIENCE_SECS, Received};
+use martlet_conformance::agent::{Agent, Draft, Event, PATIENCE_SECS};
 use martlet_conformance::broker::Broker;
-use martlet_conformance::checks::unique;
+use martlet_conformance::checks::{now_millis, texts, unique};
 use martlet_conformance::language::{Language, Program};
 use martlet_conformance::{HarnessError, Result};
-use serde_json::Value;
 
 /// Calls with the program of each language, and a broker that knows their key.
 fn with_each(flags: &[&str], check: impl Fn(&Program, &Broker) -> Result<()>) -> Result<()> {
@@ -27,27 +25,6 @@ fn with_each(flags: &[&str], check: impl Fn(&Program, &Broker) -> Result<()>) ->
     Ok(())
 }
 
-fn now_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn body(received: &Received) -> String {
-    let bytes = (0..received.body_hex.len()).step_by(2);
-    let bytes = bytes.filter_map(|at| u8::from_str_radix(received.body_hex.get(at..at + 2)?, 16).ok());
-    String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned()
-}
-
-fn texts(value: &Value) -> BTreeSet<&str> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
-}
-
-fn full_draft(body: &str) -> Draft {
-    let keys = ["4711", "4712"].map(str::to_owned).into();
-    let properties = BTreeMap::from([("colour".to_owned(), "grün".to_owned())]);
-    Draft { tag: Some("greeting".into()), keys, properties, ..Draft::body(body.as_bytes()) }
-}
-
 /// What XML escapes, lines, and characters of more than one byte and unit.
 const ODD_BODY: &str = "<a href=\"x\">it's & äöü 漢字 😀</a>\n\tend";
 
@@ -58,7 +35,7 @@ fn what_http_clients_send_is_read_over_grpc_with_every_field() -> Result<()> {
             let arguments = ["produce", "--stdin", "--instance", instance];
             let arguments = if instance.is_empty() { &arguments[..2] } else { &arguments[..] };
             let mut producer = Agent::ready(program, broker, &topic, false, arguments)?;
-            let id = producer.send(&full_draft(ODD_BODY))?;
+            let id = producer.send(&Draft::full(ODD_BODY))?;
             let full_name = if instance.is_empty() { topic.clone() } else { format!("{instance}%{topic}") };
             let message = broker.receive(&full_name, &unique("readers"), 1)?.remove(0);
             assert_eq!(message["message_id"].as_str(), Some(id.as_str()), "{message}");
@@ -78,13 +55,13 @@ fn what_is_sent_over_grpc_and_http_is_consumed_over_http_with_every_field() -> R
         let mut producer = Agent::ready(program, broker, &topic, false, &["produce", "--stdin"])?;
         let arguments = ["consume", "--group", &group, "--filter", "greeting||other"];
         let mut consumer = Agent::ready(program, broker, &topic, false, &arguments)?;
-        producer.send(&Draft { tag: Some("unwanted".into()), ..full_draft("unwanted") })?;
+        producer.send(&Draft { tag: Some("unwanted".into()), ..Draft::full("unwanted") })?;
         let flags = ["--tag", "greeting", "--key", "4711", "--key", "4712", "--property", "colour=grün"];
         broker.send(&topic, ODD_BODY, &flags)?;
-        producer.send(&full_draft(ODD_BODY))?;
+        producer.send(&Draft::full(ODD_BODY))?;
         for _ in 0..2 {
             let received = consumer.received()?;
-            assert_eq!((body(&received).as_str(), received.attempt), (ODD_BODY, 1), "{received:?}");
+            assert_eq!((received.body().as_str(), received.attempt), (ODD_BODY, 1), "{received:?}");
             assert_eq!(received.tag.as_deref(), Some("greeting"));
             assert_eq!(received.keys, ["4711", "4712"].map(str::to_owned).into());
             assert_eq!(received.properties, BTreeMap::from([("colour".to_owned(), "grün".to_owned())]));
@@ -122,7 +99,7 @@ fn what_is_not_acknowledged_comes_again_with_a_higher_attempt() -> Result<()> {
         let mut consumer = Agent::ready(program, broker, &topic, false, &arguments)?;
         let (first, second) = (consumer.received()?, consumer.received()?);
         assert_eq!((first.attempt, second.attempt), (1, 2));
-        assert_eq!((&first.id, body(&first)), (&second.id, body(&second)));
+        assert_eq!((&first.id, first.body()), (&second.id, second.body()));
         broker.await_no_backlog(&group, PATIENCE_SECS)?;
         consumer.finish()
     })
@@ -142,7 +119,7 @@ fn messages_of_a_sharding_key_come_in_order_and_delays_hold() -> Result<()> {
         let mut next = BTreeMap::from([(0, 0), (1, 1), (2, 2)]);
         for _ in 0..30 {
             let received = consumer.received()?;
-            let n: u32 = body(&received).parse().expect("a number");
+            let n: u32 = received.body().parse().expect("a number");
             assert_eq!(received.message_group, Some(format!("key-{}", n % 3)));
             assert_eq!(next.insert(n % 3, n + 3), Some(n), "{n} is out of order");
         }
@@ -168,7 +145,7 @@ fn transactions_end_as_their_sender_says_or_whoever_asks_for_them() -> Result<()
         let (topic, group) = (unique("transactions"), unique("readers"));
         let mut producer = Agent::ready(program, broker, &topic, false, &["produce", "--stdin"])?;
         let mut send = |body: &str, transaction: &str, outcome: &str| -> Result<String> {
-            let mut draft = Draft { transaction: Some(transaction.into()), ..full_draft(body) };
+            let mut draft = Draft { transaction: Some(transaction.into()), ..Draft::full(body) };
             draft.properties.insert("outcome".into(), outcome.into());
             producer.send(&draft)
         };
@@ -218,10 +195,10 @@ fn tcp_and_http_clients_read_what_the_other_has_sent() -> Result<()> {
         let mut sender = Agent::ready(&tcp, broker, &topic, false, &["produce", "--stdin"])?;
         // Long enough to be compressed by its sender.
         let long = "long text ".repeat(5_000);
-        let id = sender.send(&full_draft(&long))?;
+        let id = sender.send(&Draft::full(&long))?;
         let mut consumer = Agent::ready(program, broker, &topic, false, &["consume", "--group", &group])?;
         let received = consumer.received()?;
-        assert!(body(&received) == long, "the body is another one");
+        assert!(received.body() == long, "the body is another one");
         assert_eq!((&received.id, received.tag.as_deref()), (&id, Some("greeting")));
         assert_eq!(received.keys, ["4711", "4712"].map(str::to_owned).into());
         assert_eq!(received.properties.get("colour").map(String::as_str), Some("grün"), "{received:?}");
@@ -231,9 +208,9 @@ fn tcp_and_http_clients_read_what_the_other_has_sent() -> Result<()> {
         let mut consumer = Agent::ready(&tcp, broker, &topic, false, &["push", "--group", &unique("readers")])?;
         consumer.received()?;
         let mut sender = Agent::ready(program, broker, &topic, false, &["produce", "--stdin"])?;
-        let id = sender.send(&full_draft(ODD_BODY))?;
+        let id = sender.send(&Draft::full(ODD_BODY))?;
         let received = consumer.received()?;
-        assert_eq!((&*body(&received), &received.id, received.tag.as_deref()), (ODD_BODY, &id, Some("greeting")));
+        assert_eq!((&*received.body(), &received.id, received.tag.as_deref()), (ODD_BODY, &id, Some("greeting")));
         assert_eq!(received.keys, ["4711", "4712"].map(str::to_owned).into());
         assert_eq!(received.properties.get("colour").map(String::as_str), Some("grün"), "{received:?}");
         sender.finish()?;

@@ -1,14 +1,12 @@
 //! The published Java clients of the remoting protocol, 5.5.0 and 4.9.8, against the broker; what they send is read over gRPC.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use martlet_conformance::Result;
 use martlet_conformance::agent::{Agent, Draft, Event, PATIENCE_SECS};
 use martlet_conformance::broker::Broker;
-use martlet_conformance::checks::unique;
+use martlet_conformance::checks::{now_millis, texts, unique};
 use martlet_conformance::language::{Language, Program};
-use serde_json::Value;
 
 fn with_each(check: impl Fn(&Program) -> Result<()>) -> Result<()> {
     for language in [Language::JavaTcp, Language::JavaTcp4] {
@@ -17,21 +15,6 @@ fn with_each(check: impl Fn(&Program) -> Result<()>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn now_millis() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn texts(value: &Value) -> BTreeSet<&str> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
-}
-
-fn full_draft(body: &str) -> Draft {
-    let keys = ["4711", "4712"].map(str::to_owned).into();
-    let properties = BTreeMap::from([("colour".to_owned(), "grün".to_owned())]);
-    Draft { tag: Some("greeting".into()), keys, properties, ..Draft::body(body.as_bytes()) }
 }
 
 /// The topic is made by the first send, and what was sent in each way is there with tag, keys and properties.
@@ -44,7 +27,7 @@ fn what_tcp_clients_send_in_every_way_is_read_over_grpc() -> Result<()> {
         for mode in ["sync", "async", "oneway", "queue"] {
             let arguments = ["produce", "--stdin", "--mode", mode, "--queue", "2"];
             let mut producer = Agent::ready(program, &broker, &topic, false, &arguments)?;
-            let draft = full_draft(&format!("by {mode}"));
+            let draft = Draft::full(&format!("by {mode}"));
             producer.feed(&draft)?;
             let (id, queue) = producer.wait("a send", PATIENCE_SECS, |event| match event {
                 Event::Sent { id, queue, .. } => Some((id.clone(), *queue)),
@@ -101,7 +84,7 @@ fn levels_and_timers_delay_and_a_recalled_message_never_comes() -> Result<()> {
         let mut producer = Agent::ready(program, &broker, &topic, false, &["produce", "--stdin"])?;
         let began = now_millis();
         if program.language == Language::JavaTcp {
-            let due = began.unsigned_abs() + 5_000;
+            let due = began + 5_000;
             producer.feed(&Draft { deliver_at_ms: Some(due), recall: true, ..Draft::body(b"recalled") })?;
             let recalled = producer.wait("a recall", PATIENCE_SECS, |event| match event {
                 Event::Recalled { .. } => Some(Ok(())),
@@ -110,15 +93,19 @@ fn levels_and_timers_delay_and_a_recalled_message_never_comes() -> Result<()> {
             })?;
             assert_eq!(recalled, Ok(()));
         }
-        producer.send(&Draft { deliver_at_ms: Some(now_millis().unsigned_abs() + 6_000), ..Draft::body(b"timer") })?;
+        producer.send(&Draft { deliver_at_ms: Some(now_millis() + 6_000), ..Draft::body(b"timer") })?;
         producer.send(&Draft { delay_level: Some(2), ..Draft::body(b"level") })?;
         let sent = now_millis();
         let received = broker.receive(&topic, &group, 2)?;
         for message in &received {
-            let stored = message["store_millis"].as_i64().unwrap_or(0);
+            let stored = message["store_millis"].as_u64().unwrap_or(0);
             let wait = if message["body"] == "level" { 5_000 } else { 6_000 };
-            assert!(stored >= began + wait, "{message} came after {} ms", stored - began);
-            assert!(stored <= sent + wait + 5_000, "{message} came {} ms after it was sent", stored - sent);
+            assert!(stored >= began + wait, "{message} came after {} ms", stored.saturating_sub(began));
+            assert!(
+                stored <= sent + wait + 5_000,
+                "{message} came {} ms after it was sent",
+                stored.saturating_sub(sent)
+            );
         }
         producer.finish()
     })
@@ -132,7 +119,7 @@ fn transactions_end_as_their_producer_says_and_survive_a_kill_of_the_broker() ->
         let (topic, group) = (unique("transactions"), unique("readers"));
         let mut producer = Agent::ready(program, &broker, &topic, false, &["produce", "--stdin", "--transactional"])?;
         let mut send = |body: &str, transaction: &str, outcome: &str| -> Result<String> {
-            let mut draft = Draft { transaction: Some(transaction.into()), ..full_draft(body) };
+            let mut draft = Draft { transaction: Some(transaction.into()), ..Draft::full(body) };
             draft.properties.insert("outcome".into(), outcome.into());
             producer.send(&draft)
         };

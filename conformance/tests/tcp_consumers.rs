@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use martlet_conformance::Result;
-use martlet_conformance::agent::{Agent, Draft, Event, PATIENCE_SECS, Received};
+use martlet_conformance::agent::{Agent, Draft, Event, PATIENCE_SECS};
 use martlet_conformance::broker::Broker;
 use martlet_conformance::checks::unique;
 use martlet_conformance::language::{Language, Program};
@@ -29,16 +29,10 @@ fn with(languages: &[Language], check: impl Fn(&Program) -> Result<()>) -> Resul
     Ok(())
 }
 
-fn body(received: &Received) -> String {
-    let bytes = (0..received.body_hex.len()).step_by(2);
-    let bytes = bytes.filter_map(|at| u8::from_str_radix(received.body_hex.get(at..at + 2)?, 16).ok());
-    String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned()
-}
-
 /// Takes deliveries until all of these bodies have come.
 fn await_bodies(consumer: &mut Agent, mut wanted: BTreeSet<String>) -> Result<()> {
     while !wanted.is_empty() {
-        wanted.remove(&body(&consumer.received()?));
+        wanted.remove(&consumer.received()?.body());
     }
     Ok(())
 }
@@ -53,11 +47,11 @@ fn what_is_sent_over_grpc_is_consumed_over_tcp_with_every_field() -> Result<()> 
             broker.send(&topic, "before", &["--tag", "t", "--key", "4711", "--property", "colour=red"])?;
             let mut consumer = Agent::ready(program, &broker, &topic, false, &[kind, "--group", &group])?;
             let received = consumer.received()?;
-            assert_eq!((body(&received).as_str(), received.tag.as_deref(), received.attempt), ("before", Some("t"), 1));
+            assert_eq!((received.body().as_str(), received.tag.as_deref(), received.attempt), ("before", Some("t"), 1));
             assert_eq!(received.keys, BTreeSet::from(["4711".to_owned()]));
             assert_eq!(received.properties.get("colour").map(String::as_str), Some("red"), "{received:?}");
             broker.send(&topic, "after", &[])?;
-            assert_eq!(body(&consumer.received()?), "after");
+            assert_eq!(consumer.received()?.body(), "after");
             broker.await_no_backlog(&group, PATIENCE_SECS)?;
             consumer.finish()?;
         }
@@ -75,7 +69,7 @@ fn compressed_bodies_are_read_as_they_were_sent() -> Result<()> {
         producer.send(&Draft::body(long.as_bytes()))?;
         producer.finish()?;
         let mut consumer = Agent::ready(program, &broker, &topic, false, &["push", "--group", &group])?;
-        assert!(body(&consumer.received()?) == long, "the body is another one");
+        assert!(consumer.received()?.body() == long, "the body is another one");
         consumer.finish()
     })
 }
@@ -92,7 +86,7 @@ fn tags_and_conditions_let_through_what_they_name() -> Result<()> {
             for tag in ["a", "c", "b", "c"] {
                 broker.send(&topic, tag, &["--tag", tag, "--property", "size=5"])?;
             }
-            let bodies = BTreeSet::from([body(&consumer.received()?), body(&consumer.received()?)]);
+            let bodies = BTreeSet::from([consumer.received()?.body(), consumer.received()?.body()]);
             assert_eq!(bodies, BTreeSet::from(["a".to_owned(), "b".to_owned()]), "{filter}");
             broker.await_no_backlog(&group, PATIENCE_SECS)?;
             consumer.finish()?;
@@ -111,7 +105,7 @@ fn members_share_queues_and_take_over_from_one_that_was_killed() -> Result<()> {
         let arguments = ["push", "--group", &group];
         let mut first = Agent::ready(program, &broker, &topic, false, &arguments)?;
         broker.send(&topic, "for the first", &[])?;
-        assert_eq!(body(&first.received()?), "for the first");
+        assert_eq!(first.received()?.body(), "for the first");
         let mut second = Agent::ready(program, &broker, &topic, false, &arguments)?;
         let mut number = 0;
         // Which queue a message goes to is the broker's choice: until the second one has some.
@@ -119,7 +113,7 @@ fn members_share_queues_and_take_over_from_one_that_was_killed() -> Result<()> {
             broker.send(&topic, &format!("number {number}"), &[])?;
             number += 1;
             if let Some(Event::Received(received)) = second.next(Duration::from_millis(500))? {
-                break body(&received);
+                break received.body();
             }
             assert!(number < 200, "the second member gets nothing");
         };
@@ -176,7 +170,7 @@ fn orderly_consumers_get_each_queue_in_order() -> Result<()> {
             if received.result.as_deref() == Some("success") {
                 done += 1;
                 let queue = received.queue.map_or_else(String::new, |queue| queue.to_string());
-                by_queue.entry(queue).or_default().push(body(&received));
+                by_queue.entry(queue).or_default().push(received.body());
             }
         }
         assert_eq!(by_queue.len(), 4);
@@ -279,7 +273,7 @@ fn failed_messages_come_again_and_end_as_dead_letters() -> Result<()> {
         broker.send(&topic, "twice failed", &["--tag", "t", "--property", "colour=red"])?;
         for attempt in 1..=3 {
             let received = consumer.received()?;
-            assert_eq!((body(&received).as_str(), received.attempt), ("twice failed", attempt));
+            assert_eq!((received.body().as_str(), received.attempt), ("twice failed", attempt));
             assert_eq!((received.tag.as_deref(), received.topic.as_deref()), (Some("t"), Some(topic.as_str())));
         }
         broker.await_no_backlog(&group, PATIENCE_SECS)?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use martlet_conformance::Result;
-use martlet_conformance::agent::{Agent, Draft, Event, PATIENCE_SECS, Received};
+use martlet_conformance::agent::{Agent, Draft, Event, PATIENCE_SECS};
 use martlet_conformance::broker::Broker;
 use martlet_conformance::checks::unique;
 use martlet_conformance::language::{Language, Program};
@@ -12,12 +12,6 @@ use martlet_conformance::language::{Language, Program};
 /// Those of 5.5.0; 4.9.8 does not know popping.
 fn popping() -> Result<Option<Program>> {
     Language::JavaTcp.program()
-}
-
-fn body(received: &Received) -> String {
-    let bytes = (0..received.body_hex.len()).step_by(2);
-    let bytes = bytes.filter_map(|at| u8::from_str_radix(received.body_hex.get(at..at + 2)?, 16).ok());
-    String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned()
 }
 
 /// Sends so many messages over TCP.
@@ -44,9 +38,9 @@ fn popped_messages_come_with_every_field_come_again_and_end_as_dead_letters() ->
     let mut attempts: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for _ in 0..4 {
         let received = fails_once.received()?;
-        attempts.entry(body(&received)).or_default().push(received.attempt);
+        attempts.entry(received.body()).or_default().push(received.attempt);
         assert!(received.properties.contains_key("POP_CK"), "it was pulled: {received:?}");
-        if body(&received) == "body" {
+        if received.body() == "body" {
             assert_eq!((received.tag.as_deref(), received.topic.as_deref()), (Some("t"), Some(topic.as_str())));
             assert_eq!(received.keys, BTreeSet::from(["4711".to_owned()]));
             assert_eq!(received.properties.get("colour").map(String::as_str), Some("red"));
@@ -56,7 +50,7 @@ fn popped_messages_come_with_every_field_come_again_and_end_as_dead_letters() ->
     broker.await_no_backlog(&again, PATIENCE_SECS)?;
     for attempt in 1..=2 {
         let received = fails_always.received()?;
-        assert_eq!((body(&received).as_str(), received.attempt), ("body", attempt));
+        assert_eq!((received.body().as_str(), received.attempt), ("body", attempt));
     }
     let letters = broker.receive(&format!("%DLQ%{dead}"), &unique("undertakers"), 1)?;
     assert_eq!(letters[0]["body"], "body");
@@ -84,7 +78,7 @@ fn popping_goes_on_after_the_broker_was_killed_and_loses_nothing() -> Result<()>
         while !sent.is_empty() {
             let received = consumer.received()?;
             assert!(received.properties.contains_key("POP_CK"), "it was pulled: {received:?}");
-            sent.remove(&body(&received));
+            sent.remove(&received.body());
         }
     }
     broker.await_no_backlog(&group, PATIENCE_SECS)?;
@@ -141,7 +135,7 @@ fn ordered_popping_keeps_each_message_group_in_order() -> Result<()> {
     for _ in 0..24 {
         let received = consumer.received()?;
         let place = by_group.entry(received.message_group.clone().unwrap_or_default()).or_default();
-        place.push((body(&received), received.result));
+        place.push((received.body(), received.result));
     }
     for first in 0..3 {
         let numbers = (first..12).step_by(3).map(|number| format!("{number:02}"));
@@ -163,7 +157,7 @@ fn a_request_is_answered_by_whoever_consumes_it() -> Result<()> {
         let mut requester = Agent::ready(&program, &broker, &topic, false, &["request"])?;
         for question in ["one", "two"] {
             requester.feed(&Draft::body(question.as_bytes()))?;
-            assert_eq!(body(&requester.received()?), format!("re: {question}"));
+            assert_eq!(requester.received()?.body(), format!("re: {question}"));
         }
         requester.finish()?;
         replier.finish()?;

@@ -6,6 +6,7 @@
 //!
 //! - `broker`: the catalog's side: topics, groups, figures.
 //! - `messages`: send, receive, settle: names to ids, commands to the shard, bodies read outside of it.
+//! - `handed_out`: taking back what does not reach its client.
 //! - `delayed`: delayed messages and their recall.
 //! - `transactions`: half messages, their ends, and the checks that producers are sent; `polled`: those that producers ask for.
 //! - `find`, `dead_letters`, `progress`: looking at messages without consuming them, resending, moving groups.
@@ -29,6 +30,7 @@ pub mod copy;
 mod dead_letters;
 mod delayed;
 mod find;
+mod handed_out;
 mod lite;
 mod mailbox;
 mod marks;
@@ -52,6 +54,7 @@ pub use agreement::Disagreement;
 pub use broker::Broker;
 pub use dead_letters::{DeadLetterAt, DeadLetterList, Resent};
 pub use find::{FOUND_MAX, FindCursor, FindRequest, Found, FoundMessage, PeekFrom, Peeked, Wanted};
+pub use handed_out::HandedOut;
 pub use lite::{LITE_LIST_MAX, LiteSyncRequest, LiteTopicList, LiteTopicStatus};
 pub use martlet_bucket::{Class, Counts, Location, Scheme};
 pub use martlet_shard::{

@@ -4,7 +4,7 @@ use crate::answer::{Code, Denied};
 use crate::stream::Phase;
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use martlet_broker::Broker;
+use martlet_broker::HandedOut;
 use martlet_net::budget::{Budget, Taken};
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -70,69 +70,25 @@ pub(crate) async fn read(
     Ok((if more.is_empty() { first } else { more.freeze() }, taken))
 }
 
-/// Gives messages back that were handed out and did not reach the client.
-pub(crate) struct Undo {
-    broker: Broker,
-    group: String,
-    handles: Vec<String>,
-}
-
-impl Undo {
-    pub fn new(broker: &Broker, group: &str, handles: Vec<String>) -> Self {
-        Self { broker: broker.clone(), group: group.to_owned(), handles }
-    }
-
-    /// These are not given back.
-    pub fn keep(&mut self, kept: &[String]) {
-        self.handles.retain(|handle| !kept.contains(handle));
-    }
-
-    /// Gives back all but these now.
-    pub fn all_but(&mut self, held: &[String]) {
-        let (held, given_back) = std::mem::take(&mut self.handles).into_iter().partition(|one| held.contains(one));
-        self.handles = held;
-        self.give_back(given_back);
-    }
-
-    fn give_back(&self, handles: Vec<String>) {
-        if !handles.is_empty() {
-            self.broker.undo(&self.group, handles);
-        }
-    }
-}
-
-impl std::fmt::Debug for Undo {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Undo({} of {})", self.handles.len(), self.group)
-    }
-}
-
-impl Drop for Undo {
-    fn drop(&mut self) {
-        let handles = std::mem::take(&mut self.handles);
-        self.give_back(handles);
-    }
-}
-
 /// The body of a reply.
 #[derive(Debug, Default)]
 pub(crate) struct Reply {
     bytes: Bytes,
     /// Given back when the reply was taken, or could not be.
     _held: Option<Taken>,
-    /// What goes back if it is dropped before it was taken.
-    undo: Option<Undo>,
+    /// What is taken back if it is dropped before it was taken.
+    handed_out: Option<HandedOut>,
     phase: Option<Arc<Phase>>,
 }
 
 impl Reply {
     pub fn new(document: String) -> Self {
-        Self { bytes: Bytes::from(document), _held: None, undo: None, phase: None }
+        Self { bytes: Bytes::from(document), _held: None, handed_out: None, phase: None }
     }
 
-    /// With the bytes that it takes of a budget, and with what is given back if it does not leave.
-    pub fn with_messages(document: String, held: Taken, undo: Undo) -> Self {
-        Self { bytes: Bytes::from(document), _held: Some(held), undo: Some(undo), phase: None }
+    /// With the bytes that it takes of a budget, and with what is taken back if it does not leave.
+    pub fn with_messages(document: String, held: Taken, handed_out: HandedOut) -> Self {
+        Self { bytes: Bytes::from(document), _held: Some(held), handed_out: Some(handed_out), phase: None }
     }
 
     /// The connection waits for its next request once this is taken.
@@ -154,8 +110,8 @@ impl Body for Reply {
         if self.bytes.is_empty() {
             return Poll::Ready(None);
         }
-        if let Some(mut undo) = self.undo.take() {
-            undo.handles.clear();
+        if let Some(handed_out) = self.handed_out.take() {
+            handed_out.written();
         }
         Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.bytes)))))
     }

@@ -3,14 +3,14 @@
 //! Source: http.md sections 3.4 and 5.
 
 use crate::answer::{Answer, Code, Denied};
-use crate::body::{Reply, Undo};
+use crate::body::Reply;
 use crate::connection::Link;
 use crate::front::Front;
 use crate::message_out::{self, Facts};
 use crate::target::{Mode, Target};
 use crate::xml_out::Document;
 use hyper::{HeaderMap, StatusCode};
-use martlet_broker::{GroupSettings, HALF_LEASE_MILLIS, ReceiveRequest, Received, Refusal};
+use martlet_broker::{GroupSettings, HALF_LEASE_MILLIS, HandedOut, ReceiveRequest, Received, Refusal};
 use martlet_model::group::{DeliveryOrder, RetryBackoff};
 use martlet_model::{Filter, GroupConfig, limits};
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl Front {
     async fn messages(&self, request: &ReceiveRequest, received: Received) -> Result<Option<Answer>, Denied> {
         let (group, topic) = (&request.group, &request.topic);
         let handles = received.messages.iter().map(|message| message.handle.clone()).collect();
-        let mut undo = Undo::new(&self.broker, group, handles);
+        let mut handed_out = HandedOut::new(&self.broker, group, handles);
         let now = martlet_broker::wall_clock().0;
         let bytes: usize = received.messages.iter().map(|message| message.record.len() + 512).sum();
         let mut document = Document::begin("Messages", bytes);
@@ -105,12 +105,12 @@ impl Front {
             }
         }
         drop(received.budget);
-        undo.all_but(
+        handed_out.all_but(
             &[&written[..], &uncarriable.iter().map(|(handle, ..)| handle.clone()).collect::<Vec<_>>()].concat(),
         );
         for (handle, queue, offset, why) in uncarriable {
             // Should it not get there it waits for its next delivery: given back at once it would come again at once.
-            undo.keep(std::slice::from_ref(&handle));
+            handed_out.keep(std::slice::from_ref(&handle));
             let moved = self.broker.forward_to_dead_letters(group, topic, &handle).await;
             self.complaints.say(|more| {
                 tracing::warn!(topic, group, queue, %offset, %why, ?moved, more, "a message cannot be sent over HTTP, it is a dead letter");
@@ -125,7 +125,7 @@ impl Front {
             let limit = self.outbound.limit() as u64;
             return Err(Refusal::Busy { what: "bytes of replies under way", limit }.into());
         }
-        let reply = Reply::with_messages(document, held, undo);
+        let reply = Reply::with_messages(document, held, handed_out);
         Ok(Some(Answer { status: StatusCode::OK, code: Code::Ok, reply }))
     }
 

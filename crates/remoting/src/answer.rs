@@ -5,7 +5,7 @@ use crate::codec::code::response;
 use crate::codec::fields::FieldError;
 use crate::codec::json::Json;
 use bytes::Bytes;
-use martlet_broker::{Broker, Refusal, ReplyBudget};
+use martlet_broker::{HandedOut, Refusal, ReplyBudget};
 use martlet_model::names::NameError;
 
 /// An answer to a request.
@@ -23,37 +23,6 @@ pub(crate) struct Answer {
     pub budget: Option<ReplyBudget>,
     /// What in it is taken back if it is not written.
     pub handed_out: Option<HandedOut>,
-}
-
-/// Messages that were handed out to a client: taken back when this is dropped before they were written.
-pub(crate) struct HandedOut {
-    /// Who takes them back.
-    pub broker: Broker,
-    /// The consumer group.
-    pub group: String,
-    /// Their receipt handles.
-    pub handles: Vec<String>,
-}
-
-impl HandedOut {
-    /// They were written.
-    pub fn written(mut self) {
-        self.handles.clear();
-    }
-}
-
-impl Drop for HandedOut {
-    fn drop(&mut self) {
-        if !self.handles.is_empty() {
-            self.broker.undo(&self.group, std::mem::take(&mut self.handles));
-        }
-    }
-}
-
-impl std::fmt::Debug for HandedOut {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HandedOut").field("group", &self.group).field("count", &self.handles.len()).finish()
-    }
 }
 
 impl Answer {

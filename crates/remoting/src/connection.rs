@@ -1,6 +1,6 @@
 //! One connection: frames in, requests side by side, answers out as they come.
 
-use crate::answer::{Answer, Denied, HandedOut};
+use crate::answer::{Answer, Denied};
 use crate::asked::Asked;
 use crate::codec::code::response;
 use crate::codec::fields::Fields;
@@ -9,7 +9,7 @@ use crate::codec::header::{FLAG_ONE_WAY, FLAG_RESPONSE, Header};
 use crate::codec::{DecodeError, code};
 use crate::front::Front;
 use bytes::{Bytes, BytesMut};
-use martlet_broker::{MessageModel, ReplyBudget};
+use martlet_broker::{HandedOut, MessageModel, ReplyBudget};
 use martlet_net::budget::{Budget, Taken};
 use martlet_net::latency::Outcome;
 use martlet_net::listener::Connection;

@@ -1,6 +1,6 @@
 //! Messages of a topic, whatever queue they are in, for clients that settle each of them; and which clients do so.
 
-use crate::answer::{Answer, Denied, HandedOut};
+use crate::answer::{Answer, Denied};
 use crate::codec::code::response;
 use crate::codec::fields::{FieldError, Fields};
 use crate::codec::json::Json;
@@ -10,7 +10,7 @@ use crate::members::filter;
 use crate::message_out::{self, Facts};
 use crate::pop_handle::PopHandle;
 use bytes::BytesMut;
-use martlet_broker::{DeliveredMessage, GroupSettings, MarkedPlace, ReceiveRequest, Received, Refusal};
+use martlet_broker::{DeliveredMessage, GroupSettings, HandedOut, MarkedPlace, ReceiveRequest, Received, Refusal};
 use martlet_model::group::{DeliveryOrder, RequestMode};
 use martlet_model::names::RETRY_PREFIX;
 use martlet_model::{limits, names};
@@ -180,7 +180,7 @@ impl Front {
         };
         let (starts, offsets, counts) = places.texts();
         let handles = messages.into_iter().map(|message| message.handle).collect();
-        let handed_out = Some(HandedOut { broker: self.broker.clone(), group, handles });
+        let handed_out = Some(HandedOut::new(&self.broker, &group, handles));
         let budget = Some(budget);
         let answer =
             Answer { code, remark: Some(remark.into()), body: body.freeze(), budget, handed_out, ..Answer::default() };
