@@ -369,9 +369,23 @@ impl Agent {
     ///
     /// # Errors
     /// When it does not end within [`PATIENCE_SECS`].
-    pub fn finish(mut self) -> Result<()> {
+    pub fn finish(self) -> Result<()> {
+        self.finish_and_tell(|_| ())
+    }
+
+    /// The same; `tell` is called with what is delivered until then.
+    ///
+    /// # Errors
+    /// When it does not end within [`PATIENCE_SECS`].
+    pub fn finish_and_tell(mut self, mut tell: impl FnMut(&Received)) -> Result<()> {
         self.stdin = None;
-        self.wait("its end", PATIENCE_SECS, |event| matches!(event, Event::Done).then_some(()))
+        self.wait("its end", PATIENCE_SECS, |event| match event {
+            Event::Received(received) => {
+                tell(received);
+                None
+            }
+            event => matches!(event, Event::Done).then_some(()),
+        })
     }
 
     /// Kills the process as it stands; gives back what it had said and was not asked for yet.

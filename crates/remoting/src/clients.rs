@@ -5,6 +5,7 @@ use crate::codec::code::response;
 use crate::codec::fields::Fields;
 use crate::codec::header::{Header, language_name};
 use crate::codec::json::Json;
+use crate::codec::version;
 use crate::connection::Link;
 use crate::front::Front;
 use crate::producers::Client;
@@ -35,7 +36,7 @@ impl Front {
             self.broker.client_seen(ClientInfo {
                 client_id: client_id.clone(),
                 language: language_name(header.language).to_owned(),
-                version: header.version.to_string(),
+                version: version::name(header.version),
                 remote: link.peer.to_string(),
                 role: ClientRole::Producer { topics: Vec::new() },
             })?;

@@ -5,6 +5,7 @@ use crate::codec::code::{request, response};
 use crate::codec::fields::Fields;
 use crate::codec::header::{Header, language_name};
 use crate::codec::json::Json;
+use crate::codec::version;
 use crate::connection::Link;
 use crate::front::Front;
 use bytes::Bytes;
@@ -85,7 +86,7 @@ impl Front {
             from,
             subscriptions: subscriptions?,
             language: language_name(header.language).to_owned(),
-            version: header.version.to_string(),
+            version: version::name(header.version),
             remote: link.peer.to_string(),
         };
         match self.broker.register_member(member).await {

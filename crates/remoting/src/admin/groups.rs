@@ -5,12 +5,13 @@ use crate::answer::{Answer, Denied};
 use crate::codec::code::response;
 use crate::codec::fields::Fields;
 use crate::codec::json::Json;
+use crate::codec::version;
 use crate::front::Front;
 use martlet_broker::{GroupSettings, GroupStatus, MessageModel, Refusal};
 use martlet_model::group::DeliveryOrder;
 use martlet_model::{Filter, GroupConfig, RetryBackoff};
 
-/// What clients know as the version of 5.0.0; clients of other protocols have none of these numbers.
+/// What clients know as the version of 5.0.0: of clients whose version has no such number.
 const OTHER_CLIENTS_VERSION: i32 = 413;
 
 fn group_json(group: &GroupConfig) -> Json {
@@ -157,7 +158,7 @@ impl Front {
                 ("clientAddr", client.remote.as_str().into()),
                 ("clientId", (&*client.client_id).into()),
                 ("language", client.language.as_str().into()),
-                ("version", client.version.parse().unwrap_or(OTHER_CLIENTS_VERSION).into()),
+                ("version", version::ordinal(&client.version).unwrap_or(OTHER_CLIENTS_VERSION).into()),
             ])
         });
         let subscriptions = status.subscriptions.iter().map(|subscription| {

@@ -8,6 +8,7 @@
 //! - [`properties`]: the property string of a message.
 //! - [`message`]: a message as pull and query answers carry it; bodies of batches.
 //! - [`ids`]: offset message ids and unique keys.
+//! - [`version`]: numbers and names of clients' versions.
 
 pub mod code;
 pub mod fields;
@@ -17,6 +18,7 @@ pub mod ids;
 pub mod json;
 pub mod message;
 pub mod properties;
+pub mod version;
 
 /// Why bytes are not what they should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
