@@ -2,7 +2,7 @@
 //! `martlet_shard`'s subscriptions), and it is reported: in the log, in metrics, in a group's status, to clients in the
 //! answer to their settings.
 
-use crate::{Broker, ClientRole, MemberInfo, MemberKind};
+use crate::{Broker, ClientRole, MemberInfo};
 use martlet_model::Filter;
 use martlet_model::names::RETRY_PREFIX;
 use martlet_shard::Command;
@@ -37,7 +37,7 @@ impl fmt::Display for Disagreement {
             parts.push(format!("have different filters on {}", self.filters.join(", ")));
         }
         if self.models {
-            parts.push("differ in broadcasting, which takes effect for all that pull queues".to_owned());
+            parts.push("differ in broadcasting, which takes effect for all whose protocol has it".to_owned());
         }
         write!(f, "members {}", parts.join(" and "))
     }
@@ -47,9 +47,7 @@ impl Disagreement {
     /// What members of one group differ in; `None`: they agree. Those that never said what they subscribe to are left out.
     pub fn of(members: &[MemberInfo]) -> Option<Self> {
         let mut found = Self::default();
-        let queue_based = || members.iter().filter(|member| member.kind == MemberKind::QueueBased);
-        let models = queue_based().map(|member| member.model);
-        found.models = models.clone().any(|model| Some(model) != models.clone().next());
+        found.models = members.iter().any(|member| Some(member.model) != members.first().map(|first| first.model));
         let mut topics: Option<BTreeSet<&str>> = None;
         let mut filters: BTreeMap<&str, &Filter> = BTreeMap::new();
         let mut differ: BTreeSet<&str> = BTreeSet::new();
@@ -114,7 +112,7 @@ impl Broker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ConsumeFrom, MemberSubscription, MessageModel};
+    use crate::{ConsumeFrom, MemberKind, MemberSubscription, MessageModel};
 
     fn member(kind: MemberKind, model: MessageModel, subscriptions: &[(&str, &str)]) -> MemberInfo {
         let subscription = |(topic, tags): &(&str, &str)| MemberSubscription {
@@ -154,8 +152,9 @@ mod tests {
         let one = member(MemberKind::QueueBased, MessageModel::Clustering, &[("a", "*"), ("%RETRY%billing", "*")]);
         let other = member(MemberKind::QueueBased, MessageModel::Broadcasting, &[("a", "*")]);
         let by_message = member(MemberKind::Push, MessageModel::Clustering, &[("a", "*")]);
-        assert_eq!(Disagreement::of(&[other.clone(), by_message.clone()]), None);
-        let found = Disagreement::of(&[one, other, by_message]);
-        assert_eq!(found, Some(Disagreement { models: true, ..Disagreement::default() }));
+        let differ = Some(Disagreement { models: true, ..Disagreement::default() });
+        assert_eq!(Disagreement::of(&[one.clone(), by_message.clone()]), None);
+        assert_eq!(Disagreement::of(&[other.clone(), by_message]), differ);
+        assert_eq!(Disagreement::of(&[one, other]), differ);
     }
 }

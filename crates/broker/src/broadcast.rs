@@ -11,14 +11,16 @@
 //!   again by themselves.
 //!
 //! Not so in FIFO groups: ordered messages are never broadcast (CM-14). Retries that were there before go to one member each
-//! as ever, and message-based members know no broadcasting: they share what the slowest has not settled.
+//! as ever. Message-based members are broadcast to where their protocol knows that (see [`crate::broadcast_receive`]); the others
+//! share what the slowest has not settled.
 
-use crate::members::{MemberInfo, Members, MessageModel};
+use crate::members::{MemberInfo, MemberKind, Members, MessageModel, State};
 use crate::{Broker, Refusal};
 use martlet_model::group::DeliveryOrder;
 use martlet_model::names::RETRY_PREFIX;
 use martlet_model::{QueueOffset, TopicId};
 use martlet_shard::Command;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Members {
@@ -34,7 +36,7 @@ impl Members {
         self.state().of.get(group)?.get(client_id)?.offsets.get(&queue).copied()
     }
 
-    /// The same changes. Gives back where the slowest of those is that have been there; `None`: it is no such member.
+    /// The same changes. Gives back where the slowest is; `None`: it is no such member.
     fn move_own_offset(
         &self,
         group: &str,
@@ -49,14 +51,26 @@ impl Members {
             return None;
         }
         member.offsets.insert(queue, to);
-        members.values().filter_map(|member| member.offsets.get(&queue)).min().copied()
+        state.slowest(group, queue)
     }
 
     /// All share again.
     fn forget_own_offsets(&self, group: &str) {
-        if let Some(members) = self.state().of.get_mut(group) {
+        let mut state = self.state();
+        state.alone.remove(group);
+        if let Some(members) = state.of.get_mut(group) {
             members.values_mut().for_each(|member| member.offsets.clear());
         }
+    }
+}
+
+impl State {
+    /// Where the slowest of those is that have been in a queue by themselves.
+    pub fn slowest(&self, group: &str, queue: (TopicId, u32)) -> Option<QueueOffset> {
+        let queue_based = self.of.get(group).into_iter().flat_map(BTreeMap::values);
+        let queue_based = queue_based.filter_map(|member| member.offsets.get(&queue).copied());
+        let message_based = self.alone.get(group).into_iter().flat_map(BTreeMap::values);
+        queue_based.chain(message_based.filter_map(|member| member.settled(queue))).min()
     }
 }
 
@@ -123,6 +137,6 @@ impl Broker {
 impl MemberInfo {
     /// Whether it would share queues with others.
     fn shares_queues(&self) -> bool {
-        self.connection.is_some() && self.model == MessageModel::Clustering
+        self.kind == MemberKind::QueueBased && self.model == MessageModel::Clustering
     }
 }

@@ -509,7 +509,7 @@ impl Broker {
     pub fn client_gone(&self, client_id: &str) {
         if let Some((client, group)) = self.inner.clients.gone(client_id) {
             let _ = self.inner.shard.submit(Command::ClientGone { client });
-            group.iter().for_each(|group| self.inner.members.changed(group));
+            group.iter().for_each(|group| self.consumer_left(group, client_id));
         }
     }
 

@@ -24,6 +24,7 @@
 
 mod agreement;
 mod broadcast;
+mod broadcast_receive;
 mod broker;
 mod clients;
 pub mod copy;
@@ -76,4 +77,4 @@ pub use refusal::Refusal;
 pub use requests::*;
 pub use runtime::wall_clock;
 pub use stats::{Figures, GroupCount, TopicCount};
-pub use transactions::{OpenTransaction, TransactionList};
+pub use transactions::{OpenTransaction, PRODUCER_GROUP, TransactionList, producer_group};

@@ -10,6 +10,7 @@
 //! - Where they disagree on the message model: see [`crate::broadcast`].
 //! - Whoever listens is told the name of each group whose members or subscriptions have changed.
 
+use crate::broadcast_receive::Alone;
 use crate::{Broker, ClientInfo, ClientRole, Refusal};
 use martlet_model::{Filter, QueueOffset, TopicId, limits};
 use martlet_shard::Command;
@@ -65,8 +66,8 @@ pub struct MemberSubscription {
 pub struct QueueMember {
     /// The client's id.
     pub client_id: Arc<str>,
-    /// The connection it speaks through, numbered by the protocol.
-    pub connection: u64,
+    /// The connection it speaks through, numbered by the protocol; `None` where it is not bound to one.
+    pub connection: Option<u64>,
     /// Group name.
     pub group: String,
     /// Whether it shares messages with the others.
@@ -139,6 +140,8 @@ pub(crate) struct State {
     pub of: BTreeMap<String, BTreeMap<Arc<str>, Member>>,
     connections: BTreeMap<u64, BTreeSet<(String, Arc<str>)>>,
     count: usize,
+    /// Message-based members that are broadcast to (see [`crate::broadcast_receive`]), by group.
+    pub alone: BTreeMap<String, BTreeMap<Arc<str>, Alone>>,
 }
 
 /// What a heartbeat changed.
@@ -160,10 +163,11 @@ impl State {
     }
 
     fn leave_connection(&mut self, member: &QueueMember) {
-        if let Some(of_connection) = self.connections.get_mut(&member.connection) {
+        let Some(number) = member.connection else { return };
+        if let Some(of_connection) = self.connections.get_mut(&number) {
             of_connection.remove(&(member.group.clone(), member.client_id.clone()));
             if of_connection.is_empty() {
-                self.connections.remove(&member.connection);
+                self.connections.remove(&number);
             }
         }
     }
@@ -213,7 +217,9 @@ impl Members {
                 (true, true)
             }
         };
-        state.connections.entry(info.connection).or_default().insert((info.group, info.client_id));
+        if let Some(number) = info.connection {
+            state.connections.entry(number).or_default().insert((info.group, info.client_id));
+        }
         Ok(Seen { changed, tell_shard })
     }
 
@@ -357,7 +363,7 @@ impl Broker {
 
 fn queue_based(member: QueueMember) -> MemberInfo {
     let QueueMember { client_id, connection, model, from, subscriptions, language, version, remote, .. } = member;
-    let (kind, connection) = (MemberKind::QueueBased, Some(connection));
+    let kind = MemberKind::QueueBased;
     MemberInfo { client_id, kind, connection, model, from, subscriptions, language, version, remote }
 }
 
@@ -387,7 +393,7 @@ mod tests {
             |topic: &&str| MemberSubscription { topic: (*topic).to_owned(), filter: Arc::new(Filter::ALL), version: 1 };
         QueueMember {
             client_id: client_id.into(),
-            connection,
+            connection: Some(connection),
             group: group.to_owned(),
             model: MessageModel::Clustering,
             from: ConsumeFrom::Last,

@@ -340,6 +340,7 @@ impl Broker {
     pub fn undo(&self, group: &str, handles: Vec<String>) {
         let Some(group) = self.known_group(group) else { return };
         let key = self.inner.shard.key;
+        handles.iter().for_each(|handle| self.undo_broadcast(&group.name, handle));
         let handles = handles.iter().filter_map(|text| ReceiptHandle::decode(text, &key).ok());
         self.inner.shard.undo(handles.filter(|handle| handle.group == group.id).collect());
     }
@@ -400,6 +401,24 @@ impl Broker {
             Output::Changed(Err(error)) => Err(settle_refusal(error)),
             other => Err(self.unexpected(other, topic, group)),
         }
+    }
+
+    /// A client failed on a message: it becomes visible again after the group's back-off, or after its last attempt, if the client
+    /// names one, a dead letter. `attempt` is the one that failed, from 1.
+    pub async fn nack(
+        &self,
+        group: &str,
+        topic: &str,
+        handle: &str,
+        attempt: u32,
+        attempts_max: Option<u32>,
+    ) -> Result<(), Refusal> {
+        if attempts_max.is_some_and(|most| attempt >= most) {
+            return self.forward_to_dead_letters(group, topic, handle).await;
+        }
+        let config = self.known_group(group).ok_or_else(|| Refusal::GroupNotFound { group: group.to_owned() })?;
+        let millis = config.retry.backoff.wait_millis(attempt);
+        self.change_invisible(group, topic, handle, millis, false).await.map(drop)
     }
 
     /// Moves a message to the group's dead letters, or discards it, as the group says.
@@ -527,7 +546,7 @@ impl Broker {
     pub(crate) fn housekeeping(&self) {
         self.expire_members();
         for (id, number, group) in self.inner.clients.expire() {
-            group.iter().for_each(|group| self.inner.members.changed(group));
+            group.iter().for_each(|group| self.consumer_left(group, &id));
             tracing::info!("client {id} is gone: not heard of for {} s", limits::CLIENT_EXPIRY_MILLIS / 1000);
             let _ = self.inner.shard.submit(Command::ClientGone { client: number });
         }

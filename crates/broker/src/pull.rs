@@ -33,12 +33,16 @@ pub struct PullRequest {
 }
 
 /// What a pull brought.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Pulled {
     /// The messages, in order; at most 4 MiB, but for a single larger one.
     pub messages: Vec<FoundMessage>,
     /// Where to go on: behind the last one that was looked at.
     pub next: QueueOffset,
+    /// First readable offset of the queue.
+    pub min: QueueOffset,
+    /// Next offset of the queue.
+    pub max: QueueOffset,
     /// Their share of the byte budget: to be kept until they have been written.
     pub budget: ReplyBudget,
 }
@@ -72,9 +76,9 @@ impl Broker {
         let most = request.batch_size.clamp(1, limits::RECEIVE_BATCH_MAX) as usize;
         let mut next = request.from;
         loop {
-            let (queue, max) = self.reach(&topic, request.queue, next, until).await?;
+            let (queue, min, max) = self.reach(&topic, request.queue, next, until).await?;
             if max <= next {
-                return Ok(Pulled { messages: Vec::new(), next, budget: ReplyBudget::default() });
+                return Ok(Pulled { next, min, max, ..Pulled::default() });
             }
             let mut budget = self.share_of_budget(limits::REPLY_BYTES_MAX).await;
             let (count, room) = match request.filter.is_all() {
@@ -101,7 +105,7 @@ impl Broker {
             }
             // However little passes, one read at least is done, and none after the time is over.
             if !messages.is_empty() || self.inner.shard.now() >= until {
-                return Ok(Pulled { messages, next, budget });
+                return Ok(Pulled { messages, next, min, max, budget });
             }
         }
     }
@@ -113,7 +117,7 @@ impl Broker {
         index: u32,
         from: QueueOffset,
         until: UnixMillis,
-    ) -> Result<(QueueId, QueueOffset), Refusal> {
+    ) -> Result<(QueueId, QueueOffset, QueueOffset), Refusal> {
         let poll = PollId(self.inner.next_poll.fetch_add(1, Relaxed));
         let command = |token| Command::AwaitOffset { poll, topic: topic.id, index, from, until, token };
         let answer = self.begin_ask(command)?;
@@ -121,7 +125,7 @@ impl Broker {
         let output = answer.await;
         guard.answered = true;
         match output.map_err(|_| self.stopped())? {
-            Output::Reached { queue, max, .. } => Ok((queue, max)),
+            Output::Reached { queue, min, max } => Ok((queue, min, max)),
             other => Err(self.unexpected(other, &topic.name, "")),
         }
     }

@@ -48,7 +48,12 @@ pub struct TransactionList {
 }
 
 /// The system property that names the producer group of a half message.
-const PRODUCER_GROUP: &str = "PGROUP";
+pub const PRODUCER_GROUP: &str = "PGROUP";
+
+/// The producer group that sent a half message, where its protocol has such.
+pub fn producer_group(half: &FoundMessage) -> Option<&str> {
+    system_property(&half.record, PRODUCER_GROUP)
+}
 
 fn system_property<'a>(record: &'a [u8], name: &str) -> Option<&'a str> {
     record::find(record, |field| match field {
@@ -177,8 +182,7 @@ impl Broker {
     /// Sends a check to a producer of the group that sent the half message. `false`: it has none, or none can be reached.
     pub fn check_by_group(&self, check: &TransactionCheck, message: &FoundMessage) -> bool {
         let listener = self.inner.group_checks.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let group = system_property(&message.record, PRODUCER_GROUP);
-        listener.zip(group).is_some_and(|(listener, group)| listener(check, message, group))
+        listener.zip(producer_group(message)).is_some_and(|(listener, group)| listener(check, message, group))
     }
 
     /// Transactions that have not ended, of one topic or of all, from a place on; `given_up`: only those of which producers

@@ -242,7 +242,7 @@ fn queue_member(client_id: &str, connection: u64) -> QueueMember {
         |topic: &str| MemberSubscription { topic: topic.into(), filter: Arc::new(Filter::ALL), version: 1 };
     QueueMember {
         client_id: client_id.into(),
-        connection,
+        connection: Some(connection),
         group: "billing".into(),
         model: MessageModel::Clustering,
         from: ConsumeFrom::Last,

@@ -25,7 +25,6 @@ pub const START_MILLIS_MAX: i64 = 253_402_300_799_999;
 /// Shortest and longest window of de-duplication, in milliseconds: a second and a day.
 pub const DEDUPLICATE_MILLIS_RANGE: (i64, i64) = (1_000, 86_400_000);
 
-const ATTEMPTS_LIMIT: u32 = 10_000;
 const BACKOFF_STEPS_MAX: usize = 64;
 const BACKOFF_MILLIS_MAX: i64 = 86_400_000;
 const MULTIPLIER_MAX: f64 = 100.0;
@@ -227,7 +226,7 @@ impl GroupSettings {
             return refuse("consumption pattern", value, "cannot replace the group's, which is fixed at creation");
         }
         if let Some(attempts) = self.max_attempts {
-            if !(1..=ATTEMPTS_LIMIT).contains(&attempts) {
+            if !(1..=limits::GROUP_ATTEMPTS_MAX).contains(&attempts) {
                 return refuse("maximum attempts", attempts, "is not between 1 and 10000");
             }
             group.retry.max_attempts = attempts;

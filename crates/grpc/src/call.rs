@@ -42,7 +42,9 @@ impl Call {
 
     /// What its latency is counted under.
     pub(crate) fn timed_as(&self) -> &str {
-        self.head.uri.path().strip_prefix("/apache.rocketmq.v2.MessagingService/").unwrap_or("Admin")
+        let call = self.head.uri.path().strip_prefix("/apache.rocketmq.v");
+        let call = call.and_then(|path| path.get(1..)?.strip_prefix(".MessagingService/"));
+        call.unwrap_or("Admin")
     }
 
     /// The id that every call must carry.

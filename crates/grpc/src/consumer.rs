@@ -2,7 +2,7 @@
 
 use crate::call::Call;
 use crate::code::{self, Denied};
-use crate::latency::Outcome;
+use crate::latency::Package;
 use crate::message_out::Frames;
 use crate::proto::v2::{self, Code, Permission};
 use crate::route;
@@ -72,11 +72,7 @@ impl Front {
             biased;
             received = self.poll(call, request) => received,
             // Dropping the poll gives it up: what would have been handed out stays with the broker.
-            _ = poll_fn(|cx| respond.poll_reset(cx)) => {
-                let code = Code::Unspecified as i32;
-                self.stats.latencies.observe(call.timed_as(), code, Outcome::Cancelled, call.arrived.elapsed());
-                return;
-            }
+            _ = poll_fn(|cx| respond.poll_reset(cx)) => return self.stats.cancelled(call, Package::V2),
             () = self.shutdown() => Ok(Received::default()),
         };
         let code = match &received {
@@ -90,10 +86,7 @@ impl Front {
                 frames.status(Code::Ok, "OK");
                 let store_host = call.peer.local.to_string();
                 for message in &received.messages {
-                    if let Err(error) = frames.message(message, &store_host) {
-                        let (topic, queue, offset) = (&message.topic, message.queue, message.offset);
-                        tracing::error!(%topic, queue, %offset, %error, "a record cannot be read, it is not delivered");
-                    }
+                    frames.message_or_say(message, &store_host);
                 }
                 frames
             }
@@ -111,8 +104,7 @@ impl Front {
         };
         frames.delivery_timestamp(martlet_broker::wall_clock());
         let written = reply::answer(respond, frames.finish(), &self.outbound).await;
-        let outcome = if written.is_ok() { crate::latency::outcome_of(code as i32) } else { Outcome::NotWritten };
-        self.stats.latencies.observe(call.timed_as(), code as i32, outcome, call.arrived.elapsed());
+        self.stats.answered(call, Package::V2, code as i32, written.is_ok());
         if let Ok(received) = received {
             match written {
                 Ok(()) => self.stats.delivered(received.messages.len()),

@@ -2,8 +2,9 @@
 //!
 //! Each function must return, whatever the bytes are; some assert what must hold of anything that was accepted.
 
+use crate::message_in::{self, Chosen};
 use crate::proto::v2;
-use crate::{message_in, message_out, transport};
+use crate::{message_out, transport};
 use martlet_model::UnixMillis;
 use martlet_model::limits;
 use martlet_net::proxy::{ProxyHeader, parse_v1, parse_v2};
@@ -67,9 +68,9 @@ pub fn send_request(bytes: &[u8]) {
     for (index, message) in request.messages.into_iter().enumerate() {
         let length = message.body.len();
         if let Ok(accepted) =
-            message_in::accept(message, index, UnixMillis(0), &peer, martlet_model::limits::DELAY_MILLIS_MAX)
+            message_in::accept(message, index, UnixMillis(0), &peer, limits::DELAY_MILLIS_MAX, &Chosen::default())
         {
-            assert!((1..=limits::BODY_BYTES_MAX).contains(&length));
+            assert!((1..=limits::COMPRESSED_BODY_BYTES_MAX).contains(&length));
             assert_eq!(martlet_model::record::body(&accepted.record).map(|body| body.len()), Ok(length));
         }
     }

@@ -3,16 +3,14 @@
 
 use crate::call::Call;
 use crate::code::{self, Denied};
-use crate::message_out::Frames;
+use crate::message_out::{Frames, not_handed_out};
 use crate::proto::v1::{
     self, find_messages_request as find, peek_messages_request as peek, reset_offset_request as reset,
 };
 use crate::proto::v2::{self, Code, list_message_request::SearchKey};
 use crate::service::Front;
 use crate::time;
-use martlet_broker::{
-    DeadLetterAt, DeliveredMessage, FOUND_MAX, FindCursor, FindRequest, FoundMessage, PeekFrom, ResetTo, Wanted,
-};
+use martlet_broker::{DeadLetterAt, FOUND_MAX, FindCursor, FindRequest, FoundMessage, PeekFrom, ResetTo, Wanted};
 use martlet_model::{QueueOffset, UnixMillis, names};
 use prost::Message;
 
@@ -215,18 +213,8 @@ pub(crate) fn shown(message: &FoundMessage, store_host: &str) -> Result<v2::Mess
         let text = format!("the message at offset {offset} of queue {queue} of {topic} cannot be shown: {reason}");
         Denied::new(Code::InternalServerError, text)
     };
-    let delivered = DeliveredMessage {
-        topic: message.topic.clone(),
-        queue: message.queue,
-        offset: message.offset,
-        store_time: message.store_time,
-        attempt: 0,
-        handle: String::new(),
-        invisible_millis: 0,
-        record: message.record.clone(),
-    };
     let mut frames = Frames::with_capacity(256);
-    frames.message(&delivered, store_host).map_err(|error| damaged(error.to_string()))?;
+    frames.message(&not_handed_out(message), store_host).map_err(|error| damaged(error.to_string()))?;
     let frame = frames.finish().concat();
     let answer = v2::ReceiveMessageResponse::decode(frame.get(5..).unwrap_or_default());
     match answer.map(|answer| answer.content) {

@@ -1,4 +1,4 @@
-//! The gRPC front: `apache.rocketmq.v2` for clients, `martlet.v1.Admin` for the command line.
+//! The gRPC front: `apache.rocketmq.v2` and `.v1` for clients, `martlet.v1.Admin` for the command line.
 //!
 //! In: TCP connections. Out: calls of [`martlet_broker::Broker`]. Turns frames into the broker's words and back, and
 //! holds every rule of the wire: validation, codes, settings, poll times. Holds no rule about messages.
@@ -7,6 +7,7 @@
 //! - [`proto`]: generated types and clients.
 //! - [`code`]: the one table from refusals to codes.
 //! - `service`: which call goes where. `producer`, `consumer`, `pull`, `session`, `transactions`, `admin`, `catalog`, `inspect`: the calls.
+//! - `v1`: the calls of the older package.
 //! - `latency`: how long they take.
 //! - `message_in`, `message_out`: between messages of the wire and records.
 //! - [`fuzz`]: every decoder behind a function that takes bytes.
@@ -48,6 +49,7 @@ mod settings;
 mod time;
 pub mod transactions;
 mod transport;
+mod v1;
 
 #[cfg(test)]
 mod limits_properties;

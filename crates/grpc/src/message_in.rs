@@ -5,7 +5,7 @@
 use crate::code::Denied;
 use crate::proto::v2::{self, Code, Encoding};
 use crate::time;
-use martlet_broker::NewMessage;
+use martlet_broker::{NewMessage, PRODUCER_GROUP};
 use martlet_model::record::{Field, RecordWriter};
 use martlet_model::{MessageType, UnixMillis, limits, names};
 
@@ -33,6 +33,15 @@ pub(crate) fn topic_of(messages: &[v2::Message]) -> Result<&str, Denied> {
     Ok(topic)
 }
 
+/// What v1 clients say of a message besides what v2 clients do.
+#[derive(Debug, Default)]
+pub(crate) struct Chosen<'a> {
+    /// The queue that its sender chose.
+    pub(crate) queue: Option<u32>,
+    /// Of a half message: the group whose producers know how its transaction ended.
+    pub(crate) producer_group: Option<&'a str>,
+}
+
 /// Checks one message and writes its record. `index` is its place in the request, `peer` is where it comes from,
 /// `delay_max` how far ahead its delivery timestamp may be, in milliseconds.
 pub(crate) fn accept(
@@ -41,6 +50,7 @@ pub(crate) fn accept(
     now: UnixMillis,
     peer: &std::net::SocketAddr,
     delay_max: i64,
+    chosen: &Chosen<'_>,
 ) -> Result<NewMessage, Denied> {
     let mut system = message.system_properties.unwrap_or_default();
     let deny = |code, text: std::fmt::Arguments<'_>| Err(Denied::new(code, format!("message {index}: {text}")));
@@ -48,8 +58,17 @@ pub(crate) fn accept(
     if message.body.is_empty() {
         return deny(Code::MessageBodyEmpty, format_args!("body is empty"));
     }
-    if message.body.len() > limits::BODY_BYTES_MAX {
-        let (bytes, max) = (message.body.len(), limits::BODY_BYTES_MAX);
+    let compressed = match Encoding::try_from(system.body_encoding) {
+        Ok(Encoding::Gzip) => true,
+        Ok(Encoding::Identity | Encoding::Unspecified) => false,
+        Err(_) => {
+            let encoding = system.body_encoding;
+            return deny(Code::BadRequest, format_args!("body_encoding {encoding} is not known"));
+        }
+    };
+    let max = if compressed { limits::COMPRESSED_BODY_BYTES_MAX } else { limits::BODY_BYTES_MAX };
+    if message.body.len() > max {
+        let bytes = message.body.len();
         return deny(Code::MessageBodyTooLarge, format_args!("body has {bytes} bytes, the limit is {max}"));
     }
     if is_blank(&system.message_id) {
@@ -151,14 +170,6 @@ pub(crate) fn accept(
     if let Some(priority) = system.priority.filter(|priority| *priority < 0) {
         return deny(Code::BadRequest, format_args!("priority {priority} is negative"));
     }
-    let compressed = match Encoding::try_from(system.body_encoding) {
-        Ok(Encoding::Gzip) => true,
-        Ok(Encoding::Identity | Encoding::Unspecified) => false,
-        Err(_) => {
-            let encoding = system.body_encoding;
-            return deny(Code::BadRequest, format_args!("body_encoding {encoding} is not known"));
-        }
-    };
     for (field, text) in [("trace_context", system.trace_context.as_deref()), ("born_host", Some(&*system.born_host))] {
         if let Some(bytes) = text.map(str::len).filter(|bytes| *bytes > OPAQUE_BYTES_MAX) {
             let text = format_args!("{field} has {bytes} bytes, the limit is {OPAQUE_BYTES_MAX}");
@@ -174,8 +185,13 @@ pub(crate) fn accept(
             + system.message_id.len()
             + system.born_host.len().max(48)
             + system.trace_context.as_ref().map_or(0, String::len)
+            + chosen.producer_group.map_or(0, str::len)
             + 8 * (message.user_properties.len() + system.keys.len() + 16),
     );
+    // In front, where alone it counts.
+    if let Some(queue) = chosen.queue {
+        writer.field(Field::Queue(queue));
+    }
     writer.field(Field::MessageId(&system.message_id));
     if let Some(tag) = &system.tag {
         writer.field(Field::Tag(tag));
@@ -213,6 +229,9 @@ pub(crate) fn accept(
     }
     if let Some(priority) = system.priority {
         writer.field(Field::Priority(priority));
+    }
+    if let Some(group) = chosen.producer_group {
+        writer.field(Field::SystemProperty(PRODUCER_GROUP, group));
     }
     Ok(NewMessage {
         message_type,

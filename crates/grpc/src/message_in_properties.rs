@@ -27,7 +27,7 @@ fn resource(name: &str) -> Option<Resource> {
 
 /// What a message is answered with: its record, or code and text.
 fn judge(message: v2::Message) -> Result<NewMessage, Denied> {
-    accept(message, 7, NOW, &"192.0.2.1:5000".parse().unwrap(), DAY)
+    accept(message, 7, NOW, &"192.0.2.1:5000".parse().unwrap(), DAY, &Chosen::default())
 }
 
 /// That a message is accepted exactly if it `should` be, else refused with `code` and a text that has all of `parts`.

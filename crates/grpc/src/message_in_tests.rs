@@ -11,7 +11,7 @@ fn peer() -> SocketAddr {
 }
 
 fn accept(message: v2::Message, index: usize, now: UnixMillis, peer: &SocketAddr) -> Result<NewMessage, Denied> {
-    super::accept(message, index, now, peer, DAY)
+    super::accept(message, index, now, peer, DAY, &Chosen::default())
 }
 
 fn message(change: impl FnOnce(&mut v2::Message, &mut SystemProperties)) -> v2::Message {

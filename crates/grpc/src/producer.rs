@@ -2,7 +2,7 @@
 
 use crate::call::Call;
 use crate::code::{self, Denied};
-use crate::message_in;
+use crate::message_in::{self, Chosen};
 use crate::proto::v2::{self, Code};
 use crate::route;
 use crate::service::Front;
@@ -37,10 +37,11 @@ impl Front {
         call.client_id()?;
         let now = martlet_broker::wall_clock();
         let delay_max = self.broker.options().delay_max_millis;
+        let chosen = Chosen::default();
         let topic = message_in::topic_of(&request.messages)?.to_owned();
         let mut messages = Vec::with_capacity(request.messages.len());
         for (index, message) in request.messages.into_iter().enumerate() {
-            messages.push(message_in::accept(message, index, now, &call.peer.remote, delay_max)?);
+            messages.push(message_in::accept(message, index, now, &call.peer.remote, delay_max, &chosen)?);
         }
         if messages.iter().any(|message| message.message_type != MessageType::Normal) {
             self.check_types(&topic, &messages).await?;
@@ -63,7 +64,7 @@ impl Front {
     }
 
     /// Whether the topic takes messages of these types.
-    async fn check_types(&self, topic: &str, messages: &[NewMessage]) -> Result<(), Denied> {
+    pub(crate) async fn check_types(&self, topic: &str, messages: &[NewMessage]) -> Result<(), Denied> {
         let config = self.broker.topic(topic).await?;
         for (index, message) in messages.iter().enumerate() {
             let found = message.message_type;

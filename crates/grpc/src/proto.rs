@@ -5,10 +5,22 @@
 pub mod apache {
     /// Packages under `apache.rocketmq`.
     pub mod rocketmq {
+        /// Package `apache.rocketmq.v1`.
+        pub mod v1 {
+            tonic::include_proto!("apache.rocketmq.v1");
+        }
         /// Package `apache.rocketmq.v2`.
         pub mod v2 {
             tonic::include_proto!("apache.rocketmq.v2");
         }
+    }
+}
+
+/// Packages under `google`.
+pub mod google {
+    /// Package `google.rpc`.
+    pub mod rpc {
+        tonic::include_proto!("google.rpc");
     }
 }
 
@@ -20,5 +32,6 @@ pub mod martlet {
     }
 }
 
+pub use apache::rocketmq::v1 as rocketmq_v1;
 pub use apache::rocketmq::v2;
 pub use martlet::v1;

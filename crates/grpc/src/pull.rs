@@ -5,8 +5,8 @@
 
 use crate::call::Call;
 use crate::code::{self, Denied};
-use crate::latency::Outcome;
-use crate::message_out::Frames;
+use crate::latency::Package;
+use crate::message_out::{Frames, not_handed_out};
 use crate::proto::v2::{self, Code, QueryOffsetPolicy};
 use crate::service::Front;
 use crate::settings;
@@ -14,7 +14,7 @@ use crate::time;
 use crate::transport::reply;
 use bytes::Bytes;
 use h2::server::SendResponse;
-use martlet_broker::{DeliveredMessage, OffsetOf, PullRequest, Pulled, Refusal};
+use martlet_broker::{OffsetOf, PullRequest, Pulled, Refusal};
 use martlet_model::{QueueOffset, UnixMillis, limits, names};
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -42,13 +42,9 @@ impl Front {
         let answer = tokio::select! {
             biased;
             answer = self.pull(call, request) => answer,
-            _ = poll_fn(|cx| respond.poll_reset(cx)) => {
-                let code = Code::Unspecified as i32;
-                self.stats.latencies.observe(call.timed_as(), code, Outcome::Cancelled, call.arrived.elapsed());
-                return;
-            }
+            _ = poll_fn(|cx| respond.poll_reset(cx)) => return self.stats.cancelled(call, Package::V2),
             () = self.shutdown() => {
-                let pulled = Pulled { messages: Vec::new(), next: from.unwrap_or_default(), budget: Default::default() };
+                let pulled = Pulled { next: from.unwrap_or_default(), ..Pulled::default() };
                 Answer { result: Ok(pulled), next: from }
             }
         };
@@ -62,21 +58,7 @@ impl Front {
                 frames.status(Code::Ok, "OK");
                 let store_host = call.peer.local.to_string();
                 for message in &pulled.messages {
-                    let (topic, queue, offset) = (message.topic.clone(), message.queue, message.offset);
-                    let delivered = DeliveredMessage {
-                        topic,
-                        queue,
-                        offset,
-                        store_time: message.store_time,
-                        attempt: 0,
-                        handle: String::new(),
-                        invisible_millis: 0,
-                        record: message.record.clone(),
-                    };
-                    if let Err(error) = frames.message(&delivered, &store_host) {
-                        let topic = &message.topic;
-                        tracing::error!(%topic, queue, %offset, %error, "a record cannot be read, it is not delivered");
-                    }
+                    frames.message_or_say(&not_handed_out(message), &store_host);
                 }
                 Code::Ok
             }
@@ -90,11 +72,10 @@ impl Front {
             frames.next_offset(next);
         }
         let written = reply::answer(respond, frames.finish(), &self.outbound).await;
-        let outcome = if written.is_ok() { crate::latency::outcome_of(code as i32) } else { Outcome::NotWritten };
         if let (Ok(()), Ok(pulled)) = (&written, &answer.result) {
             self.stats.delivered(pulled.messages.len());
         }
-        self.stats.latencies.observe(call.timed_as(), code as i32, outcome, call.arrived.elapsed());
+        self.stats.answered(call, Package::V2, code as i32, written.is_ok());
     }
 
     async fn pull(&self, call: &Call, request: v2::PullMessageRequest) -> Answer {
@@ -112,13 +93,7 @@ impl Front {
             let _poll = self.polls.begin(client_id)?;
             let batch_size = request.batch_size as u32;
             let request = PullRequest { group, topic, queue, from, filter, batch_size, poll_millis };
-            self.broker.pull(request).await.map_err(|refusal| {
-                let nearest = match &refusal {
-                    Refusal::OffsetOutOfRange { offset, min, max, .. } => Some((*offset).clamp(*min, *max)),
-                    _ => None,
-                };
-                (Denied::from(&refusal), nearest.map(QueueOffset))
-            })
+            self.broker.pull(request).await.map_err(|refusal| (Denied::from(&refusal), nearest(&refusal)))
         };
         match pulling.await {
             Ok(pulled) => Answer { next: Some(pulled.next), result: Ok(pulled) },
@@ -174,6 +149,14 @@ impl Front {
         };
         let found = self.broker.offset_of(&topic, queue, which).await?;
         Ok(v2::QueryOffsetResponse { status: Some(code::ok()), offset: wire(found) })
+    }
+}
+
+/// Of an offset that is not one of the queue's, the nearest that is.
+pub(crate) fn nearest(refusal: &Refusal) -> Option<QueueOffset> {
+    match refusal {
+        Refusal::OffsetOutOfRange { offset, min, max, .. } => Some(QueueOffset((*offset).clamp(*min, *max))),
+        _ => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The front's start and end, and what becomes of each connection.
 
 use crate::GrpcOptions;
-use crate::latency::RpcLatency;
+use crate::latency::{self, Package, RpcLatency};
 use crate::service::Front;
 use crate::transport::connection;
 use martlet_broker::Broker;
@@ -55,6 +55,8 @@ pub struct GrpcFigures {
     pub outbound: (usize, usize),
     /// How long calls took since the start.
     pub latencies: Vec<RpcLatency>,
+    /// The same of calls of v1.
+    pub latencies_v1: Vec<RpcLatency>,
 }
 
 /// A running front. Dropping it lets it drain without waiting for that.
@@ -88,7 +90,8 @@ impl GrpcServer {
             polls: self.polls(),
             inbound: self.front.inbound.used_and_limit(),
             outbound: self.front.outbound.used_and_limit(),
-            latencies: crate::latency::figures(&self.front.stats.latencies),
+            latencies: latency::figures(Package::V2, &self.front.stats.latencies),
+            latencies_v1: latency::figures(Package::V1, &self.front.stats.latencies_v1),
         }
     }
 

@@ -3,13 +3,14 @@
 use crate::Limits;
 use crate::call::Call;
 use crate::code::Denied;
-use crate::latency::{Latencies, Outcome};
+use crate::latency::{self, Latencies, Outcome, Package};
 use crate::proto::v2::Code;
-use crate::proto::{v1, v2};
+use crate::proto::{v1 as admin, v2};
 use crate::sessions::{Polls, Sessions};
 use crate::transport::connection::{CallGuard, Peer};
-use crate::transport::frames::{FrameReader, framed};
+use crate::transport::frames::{Frame, FrameReader, framed};
 use crate::transport::{GrpcCode, GrpcError, reply};
+use crate::v1::{self, Commands, V1};
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
@@ -35,6 +36,8 @@ pub(crate) struct Front {
     pub(crate) outbound: Budget,
     pub(crate) sessions: Sessions,
     pub(crate) polls: Polls,
+    /// For clients of v1, which ask for them.
+    pub(crate) commands: Commands,
     pub(crate) stats: Stats,
     stop: watch::Receiver<bool>,
 }
@@ -46,7 +49,10 @@ pub(crate) struct Stats {
     pub(crate) connections: Arc<AtomicUsize>,
     messages_in: AtomicU64,
     messages_out: AtomicU64,
+    /// Of v2 and the admin services.
     pub(crate) latencies: Latencies,
+    /// Of v1.
+    pub(crate) latencies_v1: Latencies,
 }
 
 /// Calls whose latency is counted, the frequent ones first. Telemetry is a stream that lives as long as its client.
@@ -80,50 +86,48 @@ impl Stats {
         self.messages_out.fetch_add(messages as u64, Ordering::Relaxed);
     }
 
+    /// A call was answered with a code of its package; whether the client took the answer.
+    pub(crate) fn answered(&self, call: &Call, package: Package, code: i32, written: bool) {
+        let outcome = if written { latency::outcome_of(package, code) } else { Outcome::NotWritten };
+        self.took(call, package, code, outcome);
+    }
+
+    /// A call was given up by its client.
+    pub(crate) fn cancelled(&self, call: &Call, package: Package) {
+        self.took(call, package, package.cancelled(), Outcome::Cancelled);
+    }
+
+    fn took(&self, call: &Call, package: Package, code: i32, outcome: Outcome) {
+        let latencies = match package {
+            Package::V1 => &self.latencies_v1,
+            Package::V2 => &self.latencies,
+        };
+        latencies.observe(call.timed_as(), code, outcome, call.arrived.elapsed());
+    }
+
     /// Messages received and delivered since the start.
     pub(crate) fn messages(&self) -> (u64, u64) {
         (self.messages_in.load(Ordering::Relaxed), self.messages_out.load(Ordering::Relaxed))
     }
 }
 
-/// Reads the request of a unary call, has it answered, and writes the answer. A refusal becomes an answer with its
-/// status and nothing else.
+/// Reads the request of a unary call, has it answered, and writes the answer.
 macro_rules! unary {
-    ($front:ident, $call:ident, $body:ident, $respond:ident, $handler:ident, $response:ty, $bytes_max:expr) => {{
-        let reader = FrameReader::new($body, $front.inbound.clone(), $bytes_max);
-        let frame = match reader.only($front.limits.request_timeout).await {
-            Ok(frame) => frame,
-            Err(error) => return reply::fail(&mut $respond, &error),
-        };
-        // The message shares the frame's memory; what the frame took from the budget is held until the answer is out.
-        let request = match Message::decode(frame.message.clone()) {
-            Ok(request) => request,
-            Err(error) => {
-                let text = format!("the request cannot be read: {error}");
-                return reply::fail(&mut $respond, &GrpcError::new(GrpcCode::InvalidArgument, text));
-            }
-        };
-        let answer = $front.$handler(&$call, request).await.unwrap_or_else(|denied| {
-            $front.broker.count_refusal(denied.code.as_str_name());
-            <$response>::refused(denied)
-        });
-        let code = answer.code();
-        let answer = framed(answer.encoded_len(), |frame| {
-            // A buffer that grows takes everything.
-            let _ = answer.encode(frame);
-        });
-        // A client that is gone does not need its answer.
-        let outcome = match reply::answer(&mut $respond, [answer], &$front.outbound).await {
-            Ok(()) => crate::latency::outcome_of(code),
-            Err(_) => Outcome::NotWritten,
-        };
-        $front.stats.latencies.observe($call.timed_as(), code, outcome, $call.arrived.elapsed());
-    }};
+    ($front:ident, $call:ident, $body:ident, $respond:ident, $handler:ident, $response:ty, $bytes_max:expr) => {
+        if let Some((request, _held)) = $front.request($body, &mut $respond, $bytes_max).await {
+            let answer: Result<$response, _> = $front.$handler(&$call, request).await;
+            $front.answer(&$call, answer, &mut $respond).await;
+        }
+    };
 }
+pub(crate) use unary;
 
 /// An answer that has nothing to say but a status.
 pub(crate) trait Refused: Default {
     fn refused(denied: Denied) -> Self;
+
+    /// The package it is of.
+    const PACKAGE: Package = Package::V2;
 
     /// The code of its status; OK for an answer that has none.
     fn code(&self) -> i32 {
@@ -177,25 +181,25 @@ refused!(
     v2::GetTopicRouteResponse,
     v2::QueryTimeSpanResponse,
     v2::GetProxyRuntimeStatsResponse,
-    v1::CreateTopicResponse,
-    v1::UpdateTopicResponse,
-    v1::DeleteTopicResponse,
-    v1::DescribeTopicResponse,
-    v1::ListTopicsResponse,
-    v1::CreateGroupResponse,
-    v1::UpdateGroupResponse,
-    v1::DeleteGroupResponse,
-    v1::DescribeGroupResponse,
-    v1::ListGroupsResponse,
-    v1::ListLiteTopicsResponse,
-    v1::DescribeLiteTopicResponse,
-    v1::FindMessagesResponse,
-    v1::PeekMessagesResponse,
-    v1::ListDeadLettersResponse,
-    v1::ResendDeadLettersResponse,
-    v1::ResetOffsetResponse,
-    v1::ListTransactionsResponse,
-    v1::ResolveTransactionResponse,
+    admin::CreateTopicResponse,
+    admin::UpdateTopicResponse,
+    admin::DeleteTopicResponse,
+    admin::DescribeTopicResponse,
+    admin::ListTopicsResponse,
+    admin::CreateGroupResponse,
+    admin::UpdateGroupResponse,
+    admin::DeleteGroupResponse,
+    admin::DescribeGroupResponse,
+    admin::ListGroupsResponse,
+    admin::ListLiteTopicsResponse,
+    admin::DescribeLiteTopicResponse,
+    admin::FindMessagesResponse,
+    admin::PeekMessagesResponse,
+    admin::ListDeadLettersResponse,
+    admin::ResendDeadLettersResponse,
+    admin::ResetOffsetResponse,
+    admin::ListTransactionsResponse,
+    admin::ResolveTransactionResponse,
 );
 
 impl Refused for v2::ChangeLogLevelResponse {
@@ -219,12 +223,14 @@ impl Front {
             outbound: Budget::new(limits.outbound_bytes.max(2 * SMALL_REQUEST_BYTES_MAX)),
             sessions: Sessions::new(limits.clients_max),
             polls: Polls::new(limits.polls_per_client_max, limits.polls_max),
+            commands: Commands::new(limits.clients_max),
             stats: Stats {
                 started: Instant::now(),
                 connections: Arc::default(),
                 messages_in: AtomicU64::new(0),
                 messages_out: AtomicU64::new(0),
                 latencies: Latencies::of(&TIMED_CALLS),
+                latencies_v1: Latencies::of(&v1::TIMED_CALLS),
             },
             limits,
             stop,
@@ -339,43 +345,76 @@ impl Front {
                 "QueryTimeSpan" => query_time_span -> v2::QueryTimeSpanResponse,
             },
             "martlet.v1.Admin" => calls! {
-                "CreateTopic" => create_topic -> v1::CreateTopicResponse,
-                "UpdateTopic" => update_topic -> v1::UpdateTopicResponse,
-                "DeleteTopic" => delete_topic -> v1::DeleteTopicResponse,
-                "DescribeTopic" => describe_topic -> v1::DescribeTopicResponse,
-                "ListTopics" => list_topics -> v1::ListTopicsResponse,
-                "CreateGroup" => create_group -> v1::CreateGroupResponse,
-                "UpdateGroup" => update_group -> v1::UpdateGroupResponse,
-                "DeleteGroup" => delete_group -> v1::DeleteGroupResponse,
-                "DescribeGroup" => describe_group -> v1::DescribeGroupResponse,
-                "ListGroups" => list_groups -> v1::ListGroupsResponse,
-                "ListLiteTopics" => list_lite_topics -> v1::ListLiteTopicsResponse,
-                "DescribeLiteTopic" => describe_lite_topic -> v1::DescribeLiteTopicResponse,
-                "FindMessages" => find_messages -> v1::FindMessagesResponse,
-                "PeekMessages" => peek_messages -> v1::PeekMessagesResponse,
-                "ListDeadLetters" => list_dead_letters -> v1::ListDeadLettersResponse,
-                "ResendDeadLetters" => resend_dead_letters -> v1::ResendDeadLettersResponse,
-                "ResetOffset" => reset_offset -> v1::ResetOffsetResponse,
-                "ListTransactions" => list_transactions -> v1::ListTransactionsResponse,
-                "ResolveTransaction" => resolve_transaction -> v1::ResolveTransactionResponse,
+                "CreateTopic" => create_topic -> admin::CreateTopicResponse,
+                "UpdateTopic" => update_topic -> admin::UpdateTopicResponse,
+                "DeleteTopic" => delete_topic -> admin::DeleteTopicResponse,
+                "DescribeTopic" => describe_topic -> admin::DescribeTopicResponse,
+                "ListTopics" => list_topics -> admin::ListTopicsResponse,
+                "CreateGroup" => create_group -> admin::CreateGroupResponse,
+                "UpdateGroup" => update_group -> admin::UpdateGroupResponse,
+                "DeleteGroup" => delete_group -> admin::DeleteGroupResponse,
+                "DescribeGroup" => describe_group -> admin::DescribeGroupResponse,
+                "ListGroups" => list_groups -> admin::ListGroupsResponse,
+                "ListLiteTopics" => list_lite_topics -> admin::ListLiteTopicsResponse,
+                "DescribeLiteTopic" => describe_lite_topic -> admin::DescribeLiteTopicResponse,
+                "FindMessages" => find_messages -> admin::FindMessagesResponse,
+                "PeekMessages" => peek_messages -> admin::PeekMessagesResponse,
+                "ListDeadLetters" => list_dead_letters -> admin::ListDeadLettersResponse,
+                "ResendDeadLetters" => resend_dead_letters -> admin::ResendDeadLettersResponse,
+                "ResetOffset" => reset_offset -> admin::ResetOffsetResponse,
+                "ListTransactions" => list_transactions -> admin::ListTransactionsResponse,
+                "ResolveTransaction" => resolve_transaction -> admin::ResolveTransactionResponse,
             },
+            v1::SERVICE => V1(self).handle(call, body, respond).await,
             _ => unknown(&mut respond, path),
         }
     }
 
-    /// The message of a call whose answer streams; `None` after the call has been failed.
-    async fn only_message<M: Message + Default>(
+    /// The message of a unary call, and its share of the inbound budget, to be held until it is answered; `None` after the call has
+    /// been failed.
+    pub(crate) async fn request<M: Message + Default>(
         &self,
         body: RecvStream,
         respond: &mut SendResponse<Bytes>,
-    ) -> Option<M> {
-        let reader = FrameReader::new(body, self.inbound.clone(), SMALL_REQUEST_BYTES_MAX);
+        bytes_max: usize,
+    ) -> Option<(M, Frame)> {
+        let reader = FrameReader::new(body, self.inbound.clone(), bytes_max);
         let read = reader.only(self.limits.request_timeout).await.and_then(|frame| {
-            M::decode(frame.message).map_err(|error| {
+            // The message shares the frame's memory.
+            M::decode(frame.message.clone()).map(|message| (message, frame)).map_err(|error| {
                 GrpcError::new(GrpcCode::InvalidArgument, format!("the request cannot be read: {error}"))
             })
         });
         read.map_err(|error| reply::fail(respond, &error)).ok()
+    }
+
+    /// The message of a small call that may wait for long, whose answer is written by itself.
+    pub(crate) async fn only_message<M: Message + Default>(
+        &self,
+        body: RecvStream,
+        respond: &mut SendResponse<Bytes>,
+    ) -> Option<M> {
+        self.request(body, respond, SMALL_REQUEST_BYTES_MAX).await.map(|(message, _)| message)
+    }
+
+    /// Writes the answer to a unary call; a refusal is one with its status and nothing else.
+    pub(crate) async fn answer<R: Refused + Message>(
+        &self,
+        call: &Call,
+        answer: Result<R, Denied>,
+        respond: &mut SendResponse<Bytes>,
+    ) {
+        let answer = answer.unwrap_or_else(|denied| {
+            self.broker.count_refusal(denied.code.as_str_name());
+            R::refused(denied)
+        });
+        let frame = framed(answer.encoded_len(), |frame| {
+            // A buffer that grows takes everything.
+            let _ = answer.encode(frame);
+        });
+        // A client that is gone does not need its answer.
+        let written = reply::answer(respond, [frame], &self.outbound).await.is_ok();
+        self.stats.answered(call, R::PACKAGE, answer.code(), written);
     }
 }
 
@@ -402,7 +441,7 @@ not_supported! {
     query_time_span(v2::QueryTimeSpanRequest) -> v2::QueryTimeSpanResponse = "QueryTimeSpan",
 }
 
-fn unknown(respond: &mut SendResponse<Bytes>, path: &str) {
+pub(crate) fn unknown(respond: &mut SendResponse<Bytes>, path: &str) {
     let path = crate::message_in::cut(path);
     reply::fail(respond, &GrpcError::new(GrpcCode::Unimplemented, format!("{path} is not a call of this broker")));
 }

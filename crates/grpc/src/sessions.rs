@@ -25,7 +25,29 @@ const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) struct WaitingCommand {
     pub(crate) command: TelemetryCommand,
-    _share: Option<OwnedSemaphorePermit>,
+    _share: Option<Share>,
+}
+
+/// Bytes of messages in commands that wait, over all clients of one package.
+#[derive(Debug)]
+pub(crate) struct CommandBytes(Arc<Semaphore>);
+
+/// A command's part of these, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Share(#[allow(dead_code, reason = "held, not looked at")] OwnedSemaphorePermit);
+
+impl Default for CommandBytes {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(COMMAND_BYTES_WAITING_MAX / COMMAND_UNIT)))
+    }
+}
+
+impl CommandBytes {
+    /// So many of them; `None`: there are not as many left.
+    pub(crate) fn take(&self, bytes: usize) -> Option<Share> {
+        let units = u32::try_from(bytes.div_ceil(COMMAND_UNIT)).unwrap_or(u32::MAX);
+        self.0.clone().try_acquire_many_owned(units).ok().map(Share)
+    }
 }
 
 #[derive(Debug)]
@@ -41,12 +63,12 @@ pub(crate) struct Sessions {
     map: Mutex<(HashMap<Arc<str>, Session>, usize)>,
     next_stream: AtomicU64,
     clients_max: usize,
-    command_bytes: Arc<Semaphore>,
+    command_bytes: CommandBytes,
 }
 
 impl Sessions {
     pub(crate) fn new(clients_max: usize) -> Self {
-        let command_bytes = Arc::new(Semaphore::new(COMMAND_BYTES_WAITING_MAX / COMMAND_UNIT));
+        let command_bytes = CommandBytes::default();
         Self { map: Mutex::default(), next_stream: AtomicU64::new(1), clients_max, command_bytes }
     }
 
@@ -121,8 +143,7 @@ impl Sessions {
 
     /// Sends a command with so many bytes of message to the first of these clients that can take it. `false`: none can.
     pub(crate) fn command_any(&self, ids: &[Arc<str>], command: TelemetryCommand, bytes: usize) -> bool {
-        let units = u32::try_from(bytes.div_ceil(COMMAND_UNIT)).unwrap_or(u32::MAX);
-        let Ok(share) = self.command_bytes.clone().try_acquire_many_owned(units) else { return false };
+        let Some(share) = self.command_bytes.take(bytes) else { return false };
         let mut waiting = WaitingCommand { command, _share: Some(share) };
         let guard = lock(&self.map);
         let streams = ids.iter().filter_map(|id| guard.0.get(id)?.stream.as_ref());
@@ -199,7 +220,7 @@ impl Drop for Poll<'_> {
 }
 
 /// No code panics while it holds one of these locks half-way through a change, so a poisoned one is as good as new.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -9,7 +9,7 @@ use crate::message_in;
 use crate::proto::v1;
 use crate::proto::v2::{self, Code, TelemetryCommand, TransactionResolution, telemetry_command::Command};
 use crate::service::Front;
-use martlet_broker::{HalfPlace, OpenTransaction, TransactionCheck};
+use martlet_broker::{HalfPlace, OpenTransaction, TransactionCheck, producer_group};
 use martlet_model::{QueueId, QueueOffset, names};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -98,6 +98,12 @@ impl Front {
         let Some(topic) = self.broker.topic_of_check(check) else { return Ok(false) };
         let Some((message, transaction_id)) = self.broker.read_check(check).await? else { return Ok(false) };
         if self.broker.check_by_group(check, &message) {
+            return Ok(true);
+        }
+        if let Some(group) = producer_group(&message)
+            && self.commands.any_listens(group)
+            && self.check_v1(group, &message, &transaction_id, store_host)?
+        {
             return Ok(true);
         }
         let producers = self.broker.producers_of(&topic.name, PRODUCERS_TRIED);

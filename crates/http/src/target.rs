@@ -4,7 +4,6 @@
 
 use crate::answer::{Code, Denied};
 use martlet_model::names;
-use martlet_model::names::{DEAD_LETTER_PREFIX, RETRY_PREFIX};
 
 /// Characters of a consume's target.
 pub(crate) const CONSUME_TARGET_MAX: usize = 1024;
@@ -87,10 +86,10 @@ impl Target {
                 return Err(Denied::new(Code::InvalidQueryString, text));
             }
         }
-        let namespace = namespace.filter(|namespace| !namespace.is_empty());
-        target.topic = full_name(namespace.as_deref(), topic);
+        let namespace = namespace.unwrap_or_default();
+        target.topic = names::full_name(&namespace, topic);
         names::check_topic(&target.topic)?;
-        target.group = group.filter(|group| !group.is_empty()).map(|group| full_name(namespace.as_deref(), group));
+        target.group = group.filter(|group| !group.is_empty()).map(|group| names::full_name(&namespace, group));
         target.group.as_deref().map(names::check_group).transpose()?;
         target.tag = target.tag.filter(|tag| !tag.is_empty());
         Ok(target)
@@ -138,17 +137,6 @@ fn mode(value: &str) -> Result<Mode, Denied> {
             Err(Denied::argument(format!("query parameter trans {shown:?} is not order, pop, commit or rollback")))
         }
     }
-}
-
-/// The name by which all protocols know a topic or group of a namespace: that of a group's own topic has it behind its prefix.
-fn full_name(namespace: Option<&str>, name: String) -> String {
-    let Some(namespace) = namespace else { return name };
-    for prefix in [DEAD_LETTER_PREFIX, RETRY_PREFIX] {
-        if let Some(group) = name.strip_prefix(prefix) {
-            return format!("{prefix}{namespace}%{group}");
-        }
-    }
-    format!("{namespace}%{name}")
 }
 
 /// Percent-decoded; a `%` that is no escape stands for itself, as in names. `None`: not UTF-8.

@@ -2,6 +2,9 @@
 
 /// Largest message body, in bytes.
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest body that a client has compressed, in bytes: clients look at its length before, and what cannot be compressed becomes
+/// a little longer.
+pub const COMPRESSED_BODY_BYTES_MAX: usize = BODY_BYTES_MAX + 16 * 1024;
 /// Largest sum of a message's property keys and values, tag and keys, in UTF-8 bytes.
 pub const PROPERTIES_BYTES_MAX: usize = 16 * 1024;
 /// Most user properties of one message.
@@ -32,6 +35,8 @@ pub const RECEIVE_BATCH_MAX: u32 = 32;
 pub const REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most receipt handles in one ack request. Our own limit.
 pub const ACK_BATCH_MAX: usize = 1024;
+/// Most deliveries of a message, the first included. Our own limit.
+pub const GROUP_ATTEMPTS_MAX: u32 = 10_000;
 /// Shortest and longest invisible duration of a receive, in milliseconds.
 pub const RECEIVE_INVISIBLE_MILLIS: (i64, i64) = (10_000, 12 * 3_600_000);
 /// Longest invisible duration of a change, in milliseconds; the shortest is 0.

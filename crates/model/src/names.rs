@@ -36,6 +36,20 @@ pub const DEAD_LETTER_PREFIX: &str = "%DLQ%";
 /// Prefix of the retry topic of a consumer group.
 pub const RETRY_PREFIX: &str = "%RETRY%";
 
+/// The name by which all protocols know a topic or group of a namespace, the id of an instance: `namespace%name`. Those of a
+/// group's own topics have it behind their prefix. Without a namespace the name is whole.
+pub fn full_name(namespace: &str, name: String) -> String {
+    if namespace.is_empty() {
+        return name;
+    }
+    for prefix in [DEAD_LETTER_PREFIX, RETRY_PREFIX] {
+        if let Some(group) = name.strip_prefix(prefix) {
+            return format!("{prefix}{namespace}%{group}");
+        }
+    }
+    format!("{namespace}%{name}")
+}
+
 const SYSTEM_TOPICS: [&str; 12] = [
     "TBW102",
     "SCHEDULE_TOPIC_XXXX",
@@ -204,6 +218,13 @@ pub fn is_reserved_property(key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_namespace_is_in_front_of_the_name_and_behind_the_prefix_of_a_group() {
+        for (namespace, name, full) in [("", "t", "t"), ("I", "t", "I%t"), ("I", "%DLQ%g", "%DLQ%I%g")] {
+            assert_eq!(full_name(namespace, name.to_owned()), full);
+        }
+    }
 
     #[test]
     fn names_follow_the_documented_rules() {

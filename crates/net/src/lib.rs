@@ -4,10 +4,12 @@
 //! - [`workers`]: threads that accept connections and serve them.
 //! - [`budget`]: bytes that all connections share.
 //! - [`latency`]: how long calls take.
+//! - [`gzip`]: compressed bodies in the wrapping that clients can read.
 //! - [`complaints`]: log lines about peers, not more than a log can bear.
 
 pub mod budget;
 pub mod complaints;
+pub mod gzip;
 pub mod latency;
 pub mod listener;
 pub mod proxy;

@@ -8,7 +8,6 @@
 //! - `answer`: what requests are answered, and the one table from refusals to codes.
 //! - `route`: topics, queues and addresses. `send`, `message_in`: messages on their way in. `message_out`: on their way out.
 //! - `admin`: what `mqadmin` and dashboards ask.
-//! - `gzip`: bodies that gRPC clients have compressed.
 //! - `members`: consumers and their groups. `pull`: messages of queues, and offsets of groups.
 //! - `pop`, `pop_handle`, `pop_settle`: messages of topics, settled one by one. `reply`: answers to requests that are messages.
 //! - `asked`: what clients were asked and are to answer.
@@ -28,7 +27,6 @@ mod clients;
 pub mod codec;
 mod connection;
 mod front;
-mod gzip;
 mod members;
 mod message_in;
 mod message_out;

@@ -80,7 +80,7 @@ impl Front {
         let subscriptions: Result<Vec<_>, _> = said.items("subscriptionDataSet").iter().map(subscription).collect();
         let member = QueueMember {
             client_id: client_id.clone(),
-            connection: link.number,
+            connection: Some(link.number),
             group: group.to_owned(),
             model,
             from,

@@ -82,7 +82,7 @@ pub(crate) fn encode(out: &mut BytesMut, record: &Bytes, facts: &Facts<'_>) -> R
     }
     let stored_body = &record[fields.body_start()..];
     // What this protocol's clients have compressed says how; of others, only gzip is what these cannot read.
-    let zlib = if compressed && sys_flag.is_none() { crate::gzip::as_zlib(stored_body) } else { None };
+    let zlib = if compressed && sys_flag.is_none() { martlet_net::gzip::as_zlib(stored_body) } else { None };
     let body = zlib.as_deref().unwrap_or(stored_body);
     let mut sys_flag = sys_flag.unwrap_or(if compressed { sys::COMPRESSED | compression(body) } else { 0 });
     if message_type == MessageType::Transaction {

@@ -244,6 +244,7 @@ impl Snapshot {
         families.gauge("martlet_outbound_budget_used_bytes", "Bytes of answers waiting for slow readers", used as f64);
         families.gauge("martlet_outbound_budget_bytes", "Most bytes of answers waiting for slow readers", limit as f64);
         latencies("grpc", &grpc.latencies, families);
+        latencies("grpc_v1", &grpc.latencies_v1, families);
     }
 
     fn remoting(remoting: &RemotingFigures, families: &mut Families) {

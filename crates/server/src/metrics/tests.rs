@@ -101,6 +101,7 @@ fn snapshot() -> Snapshot {
                 long_polling: false,
                 millis: HistogramFigures { buckets: vec![(1.0, 4)], above: 0, sum: 2.0 },
             }],
+            latencies_v1: Vec::new(),
         }),
         uptime_seconds: 1.5,
     }

@@ -1,4 +1,4 @@
-//! Bodies that gRPC clients have compressed with gzip, for clients that take every compressed body for a zlib stream.
+//! Bodies that gRPC v2 clients have compressed with gzip, for those of other protocols that take every compressed body for a zlib stream.
 //!
 //! Both are the same deflated bytes in another wrapping. Only the checksum differs, and needs the body: it is inflated piece by
 //! piece, and nothing of it is kept.
@@ -20,7 +20,7 @@ const INFLATED_BYTES_MAX: u64 = 64 << 20;
 const PIECE_BYTES: usize = 16 * 1024;
 
 /// The same body as a zlib stream; `None` if it is not one whole gzip stream, or too long.
-pub(crate) fn as_zlib(body: &[u8]) -> Option<Vec<u8>> {
+pub fn as_zlib(body: &[u8]) -> Option<Vec<u8>> {
     let deflated = deflated(body)?;
     let mut inflate = Decompress::new(false);
     let mut sum = Adler32::default();

@@ -1,0 +1,252 @@
+//! What clients are asked: each polls for it, so it waits here. And that a client ends: it waits for the answers to all it has asked,
+//! so its polls are then answered at once.
+//!
+//! Bounds: `Limits::clients_max` clients, 64 commands each; messages in commands that wait have 16 MiB in all. A client that
+//! has neither polled nor sent a heartbeat for 120 s is forgotten, with what waits for it.
+
+use crate::code::Denied;
+use crate::proto::rocketmq_v1::poll_command_response::Type;
+use crate::proto::v2::Code;
+use crate::sessions::{CommandBytes, Share, lock};
+use martlet_model::limits::CLIENT_EXPIRY_MILLIS;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
+
+/// Commands that wait for one client.
+const WAITING_MAX: usize = 64;
+
+/// A command on its way to a client, and its share of the bytes that may wait.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) command: Type,
+    pub(super) share: Share,
+}
+
+/// What waits for one client.
+#[derive(Debug)]
+pub(super) struct Queue {
+    waiting: Mutex<VecDeque<Waiting>>,
+    bell: Notify,
+    /// The client has said good-bye.
+    ended: watch::Sender<bool>,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { waiting: Mutex::default(), bell: Notify::new(), ended: watch::Sender::new(false) }
+    }
+}
+
+impl Queue {
+    /// Completes when the client says good-bye; at once if it has. It may go on to settle what it has.
+    pub(super) async fn ended(&self) {
+        // It cannot fail: the sender is there.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    /// The oldest, when there is one. Dropping the future loses nothing.
+    pub(super) async fn next(&self) -> Waiting {
+        loop {
+            if let Some(waiting) = lock(&self.waiting).pop_front() {
+                return waiting;
+            }
+            self.bell.notified().await;
+        }
+    }
+}
+
+/// Commands of all clients.
+#[derive(Debug)]
+pub(crate) struct Commands {
+    state: Mutex<State>,
+    bytes: CommandBytes,
+    clients_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    clients: HashMap<Arc<str>, Client>,
+    /// Producers by group.
+    producers: BTreeMap<String, BTreeSet<Arc<str>>>,
+    sweep_at: usize,
+    /// Goes round among the producers of a group.
+    turn: usize,
+}
+
+#[derive(Debug)]
+struct Client {
+    queue: Arc<Queue>,
+    /// Of a producer: its group, and the namespace that it names topics in.
+    producer: Option<(String, String)>,
+    /// It has polled for commands.
+    listens: bool,
+    seen: Instant,
+}
+
+impl Commands {
+    pub(crate) fn new(clients_max: usize) -> Self {
+        Self { state: Mutex::default(), bytes: CommandBytes::default(), clients_max }
+    }
+
+    /// What waits for a client, which polls, if not for this then for messages.
+    pub(super) fn of(&self, client_id: &Arc<str>) -> Result<Arc<Queue>, Denied> {
+        let mut state = lock(&self.state);
+        Ok(state.client(client_id, self.clients_max)?.queue.clone())
+    }
+
+    /// The same; what it is asked, it hears.
+    pub(super) fn listens(&self, client_id: &Arc<str>) -> Result<Arc<Queue>, Denied> {
+        let mut state = lock(&self.state);
+        let client = state.client(client_id, self.clients_max)?;
+        client.listens = true;
+        Ok(client.queue.clone())
+    }
+
+    /// A client says that it is a producer of a group, and in which namespace its names are.
+    pub(super) fn producer_seen(&self, client_id: &Arc<str>, group: String, namespace: String) -> Result<(), Denied> {
+        let mut state = lock(&self.state);
+        let client = state.client(client_id, self.clients_max)?;
+        let before = client.producer.replace((group.clone(), namespace));
+        if before.as_ref().is_none_or(|(before, _)| *before != group) {
+            before.iter().for_each(|(before, _)| state.leave(before, client_id));
+            state.producers.entry(group).or_default().insert(client_id.clone());
+        }
+        Ok(())
+    }
+
+    /// A client has said good-bye. It is remembered for a while, as it may poll once more.
+    pub(super) fn gone(&self, client_id: &Arc<str>) -> Result<(), Denied> {
+        let mut state = lock(&self.state);
+        let client = state.client(client_id, self.clients_max)?;
+        client.queue.ended.send_replace(true);
+        if let Some((group, _)) = client.producer.take() {
+            state.leave(&group, client_id);
+        }
+        Ok(())
+    }
+
+    /// Whether a producer of this group polls.
+    pub(crate) fn any_listens(&self, group: &str) -> bool {
+        let state = lock(&self.state);
+        state.producers_of(group).any(|client| client.is_there())
+    }
+
+    /// Leaves a command with so many bytes of message for a producer of a group, another one first each time; it is made for the
+    /// namespace that the producer names topics in. `false`: there is none, or none takes it.
+    pub(super) fn ask_producer(
+        &self,
+        group: &str,
+        bytes: usize,
+        command: impl FnOnce(&str) -> Result<Type, Denied>,
+    ) -> Result<bool, Denied> {
+        let mut state = lock(&self.state);
+        state.turn = state.turn.wrapping_add(1);
+        let count = state.producers.get(group).map_or(0, BTreeSet::len);
+        let first = state.turn % count.max(1);
+        let mut there = state.producers_of(group).cycle().skip(first).take(count).filter(|client| client.is_there());
+        let taker = there.find(|client| lock(&client.queue.waiting).len() < WAITING_MAX);
+        let Some((queue, namespace)) = taker.and_then(|client| Some((&client.queue, &client.producer.as_ref()?.1)))
+        else {
+            return Ok(false);
+        };
+        let Some(share) = self.bytes.take(bytes) else { return Ok(false) };
+        lock(&queue.waiting).push_back(Waiting { command: command(namespace)?, share });
+        queue.bell.notify_one();
+        Ok(true)
+    }
+}
+
+impl State {
+    /// A client that has said something, known before or not.
+    fn client(&mut self, id: &Arc<str>, clients_max: usize) -> Result<&mut Client, Denied> {
+        let known = self.clients.contains_key(id);
+        if !known && self.clients.len() >= self.sweep_at.clamp(1024.min(clients_max), clients_max) {
+            let silent = |client: &Client| client.seen.elapsed() >= Duration::from_millis(CLIENT_EXPIRY_MILLIS as u64);
+            let gone: Vec<_> =
+                self.clients.iter().filter(|(_, client)| silent(client)).map(|(id, _)| id.clone()).collect();
+            gone.iter().for_each(|id| self.forget(id));
+            self.sweep_at = self.clients.len() * 2;
+            if self.clients.len() >= clients_max {
+                return Err(Denied::new(Code::TooManyRequests, format!("clients are at their limit of {clients_max}")));
+            }
+        }
+        let new = || Client { queue: Arc::default(), producer: None, listens: false, seen: Instant::now() };
+        let client = self.clients.entry(id.clone()).or_insert_with(new);
+        client.seen = Instant::now();
+        Ok(client)
+    }
+
+    fn forget(&mut self, id: &str) {
+        if let Some(Client { producer: Some((group, _)), .. }) = self.clients.remove(id) {
+            self.leave(&group, id);
+        }
+    }
+
+    fn leave(&mut self, group: &str, id: &str) {
+        if let Some(ids) = self.producers.get_mut(group) {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.producers.remove(group);
+            }
+        }
+    }
+
+    fn producers_of(&self, group: &str) -> impl Iterator<Item = &Client> + Clone {
+        self.producers.get(group).into_iter().flatten().filter_map(|id| self.clients.get(id))
+    }
+}
+
+impl Client {
+    /// Whether it will poll again, as far as one can tell.
+    fn is_there(&self) -> bool {
+        self.listens && self.seen.elapsed() < Duration::from_millis(CLIENT_EXPIRY_MILLIS as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::rocketmq_v1::NoopCommand;
+
+    fn noop(_: &str) -> Result<Type, Denied> {
+        Ok(Type::NoopCommand(NoopCommand {}))
+    }
+
+    #[tokio::test]
+    async fn producers_are_asked_in_turn_and_only_those_that_poll() {
+        let commands = Commands::new(3);
+        let ids: Vec<Arc<str>> = ["a", "b", "c"].map(Arc::from).to_vec();
+        for id in &ids {
+            commands.producer_seen(id, "billing".into(), "I".into()).unwrap();
+        }
+        assert!(!commands.any_listens("billing") && !commands.ask_producer("billing", 10, noop).unwrap());
+        let queues: Vec<_> = ids[..2].iter().map(|id| commands.listens(id).unwrap()).collect();
+        assert!(commands.any_listens("billing"));
+        for _ in 0..6 {
+            assert!(commands.ask_producer("billing", 10, noop).unwrap());
+        }
+        let waiting = |queue: &Arc<Queue>| lock(&queue.waiting).len();
+        assert_eq!(waiting(&queues[0]) + waiting(&queues[1]), 6);
+        assert!(waiting(&queues[0]) > 0 && waiting(&queues[1]) > 0);
+        queues[0].next().await;
+        assert!(!commands.ask_producer("audit", 10, noop).unwrap(), "nobody there");
+        ids[..2].iter().for_each(|id| commands.gone(id).unwrap());
+        assert!(!commands.any_listens("billing"), "c has never polled");
+        queues[0].ended().await;
+        commands.listens(&ids[0]).unwrap().ended().await;
+        let denied = |id: &str| commands.of(&Arc::from(id)).map(|_| ()).map_err(|denied| denied.code);
+        assert_eq!((denied("a"), denied("d")), (Ok(()), Err(Code::TooManyRequests)));
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_is_left_alone_after_64_commands() {
+        let commands = Commands::new(3);
+        let id = Arc::from("a");
+        commands.producer_seen(&id, "billing".into(), String::new()).unwrap();
+        let _queue = commands.listens(&id).unwrap();
+        let taken = (0..100).filter(|_| commands.ask_producer("billing", 10, noop).unwrap()).count();
+        assert_eq!(taken, WAITING_MAX);
+    }
+}
