@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 
 use crate::{HarnessError, Result, io, say, skip, target};
 
-/// A language with a published RocketMQ client: of the 5.x gRPC protocol, of the remoting protocol (`…Tcp`, `Ons`), or of the HTTP SDK
-/// protocol (`…Http`).
+/// A language with a published RocketMQ client: of the 5.x gRPC protocol, of gRPC v1 (`OnsV1`), of the remoting protocol (`…Tcp`, `Ons`), or
+/// of the HTTP SDK protocol (`…Http`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
     /// Maven `rocketmq-client-java`.
@@ -30,6 +30,8 @@ pub enum Language {
     GoTcp,
     /// Maven `ons-client` 1.8.8.8, the product's own for Java, of the same protocol.
     Ons,
+    /// Maven `ons-client` 2.0.7, with the same interface, which speaks gRPC v1, always over TLS.
+    OnsV1,
     /// PyPI `rocketmq`, which wraps the C++ client of the same protocol.
     PythonTcp,
     /// PyPI `mq_http_sdk`, which speaks the HTTP SDK protocol.
@@ -62,6 +64,7 @@ impl Language {
             Language::GoTcp => "go-tcp",
             Language::PythonTcp => "python-tcp",
             Language::Ons => "ons",
+            Language::OnsV1 => "ons-v1",
             Language::PythonHttp => "python-http",
             Language::NodejsHttp => "nodejs-http",
             Language::JavaHttp => "java-http",
@@ -95,7 +98,7 @@ impl Language {
 
     fn folder(self) -> &'static str {
         match self {
-            Language::JavaTcp4 | Language::Ons => Language::JavaTcp.name(),
+            Language::JavaTcp4 | Language::Ons | Language::OnsV1 => Language::JavaTcp.name(),
             Language::GoTcp => Language::Go.name(),
             Language::PythonTcp => Language::Python.name(),
             other => other.name(),
@@ -159,9 +162,12 @@ impl Language {
 
     fn tools(self) -> &'static [&'static str] {
         match self {
-            Language::Java | Language::JavaTcp | Language::JavaTcp4 | Language::Ons | Language::JavaHttp => {
-                &["java", "mvn"]
-            }
+            Language::Java
+            | Language::JavaTcp
+            | Language::JavaTcp4
+            | Language::Ons
+            | Language::OnsV1
+            | Language::JavaHttp => &["java", "mvn"],
             Language::Go | Language::GoTcp => &["go"],
             Language::Python | Language::PythonTcp | Language::PythonHttp => &["python3"],
             Language::Nodejs | Language::NodejsHttp => &["node", "npm"],
@@ -219,12 +225,20 @@ impl Language {
     fn build(self, built: &Path) -> Result<()> {
         let source = self.source();
         match self {
-            Language::Java | Language::JavaTcp | Language::JavaTcp4 | Language::Ons | Language::JavaHttp => {
+            Language::Java
+            | Language::JavaTcp
+            | Language::JavaTcp4
+            | Language::Ons
+            | Language::OnsV1
+            | Language::JavaHttp => {
                 let output = format!("-Dagent.output={}", built.display());
                 let mut maven = Command::new("mvn");
                 maven.args(["-B", "-q", &output, "package"]).current_dir(source);
                 if self == Language::JavaTcp4 {
                     maven.args(["-Drocketmq.version=4.9.8", "-Dagent.excludes=**/TcpPop.java"]);
+                }
+                if self == Language::OnsV1 {
+                    maven.arg("-Dons.version=2.0.7.Final");
                 }
                 run(&mut maven)
             }
@@ -259,7 +273,12 @@ impl Program {
     /// The command that runs the agent, without its arguments. `home` receives what the client logs.
     pub fn command(&self, home: &Path) -> Command {
         let mut command = match self.language {
-            Language::Java | Language::JavaTcp | Language::JavaTcp4 | Language::Ons | Language::JavaHttp => {
+            Language::Java
+            | Language::JavaTcp
+            | Language::JavaTcp4
+            | Language::Ons
+            | Language::OnsV1
+            | Language::JavaHttp => {
                 let mut java = Command::new("java");
                 java.args(["-Xms16m", "-Xmx128m", "-Xss512k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
                 java.arg(format!("-Duser.home={}", home.display()));
@@ -267,7 +286,7 @@ impl Program {
                 java.arg("-Drocketmq.client.logUseSlf4j=false");
                 java.arg("-cp").arg(format!("{0}/agent.jar:{0}/lib/*", self.built.display()));
                 java.arg(match self.language {
-                    Language::Ons => "martlet.OnsAgent",
+                    Language::Ons | Language::OnsV1 => "martlet.OnsAgent",
                     Language::JavaHttp => "martlet.HttpAgent",
                     tcp if tcp.is_tcp() => "martlet.TcpAgent",
                     _ => "martlet.Agent",

@@ -7,7 +7,8 @@ import java.util.Set;
 /** The agents' common command line, and more; `conformance/README.md` describes it. */
 record TcpOptions(String command, Map<String, String> given) {
 
-    private static final Set<String> SWITCHES = Set.of("tls", "stdin", "fail-all", "transactional", "vip", "orderly", "broadcasting", "pop");
+    private static final Set<String> SWITCHES =
+            Set.of("tls", "stdin", "fail-all", "transactional", "vip", "orderly", "broadcasting", "pop", "no-trace");
 
     static TcpOptions parse(String[] args) {
         if (args.length == 0) {
