@@ -4,7 +4,8 @@
 //! Clients act on their own setting, so it is brought about by what they are answered. While any member broadcasts,
 //!
 //! - each of the others is told that it is alone, and so takes all queues; locks of queues are granted to each;
-//! - it pulls without owning the queue, and where it is is kept for itself alone, in memory, as long as it is a member;
+//! - it pulls without owning the queue, and where it is is kept for itself alone, in memory, as long as it is a member; it begins
+//!   where the group was when broadcasting took effect, or if it came later, where the group is;
 //! - the group stays where the slowest of them is: where new members begin, and where all go on when the last one that
 //!   broadcasts has left;
 //! - nothing is taken back for another delivery: it would come to those, too, that had no trouble with it. Clients then try
@@ -14,6 +15,7 @@
 //! as ever. Message-based members are broadcast to where their protocol knows that (see [`crate::broadcast_receive`]); the others
 //! share what the slowest has not settled.
 
+use crate::broadcast_receive::Alone;
 use crate::members::{MemberInfo, MemberKind, Members, MessageModel, State};
 use crate::{Broker, Refusal};
 use martlet_model::group::DeliveryOrder;
@@ -22,6 +24,18 @@ use martlet_model::{QueueOffset, TopicId};
 use martlet_shard::Command;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
+
+/// What is kept of a group in which broadcasting takes effect.
+#[derive(Debug)]
+pub(crate) struct Broadcast {
+    /// When it began to.
+    since: Instant,
+    /// Where the group was then, of queues that members have been in by themselves.
+    began_at: BTreeMap<(TopicId, u32), QueueOffset>,
+    /// Message-based members that are broadcast to (see [`crate::broadcast_receive`]).
+    pub alone: BTreeMap<Arc<str>, Alone>,
+}
 
 impl Members {
     /// Whether a member of the group broadcasts.
@@ -54,13 +68,38 @@ impl Members {
         state.slowest(group, queue)
     }
 
-    /// All share again.
-    fn forget_own_offsets(&self, group: &str) {
+    /// Where a queue-based member begins that is not in a queue by itself yet; `stored` is where the group is.
+    fn begin_by_itself(&self, group: &str, client_id: &str, queue: (TopicId, u32), stored: QueueOffset) -> QueueOffset {
         let mut state = self.state();
-        state.alone.remove(group);
+        let joined = state.of.get(group).and_then(|members| members.get(client_id)).map(|member| member.joined);
+        match state.broadcasts.get_mut(group) {
+            Some(broadcast) => broadcast.begin(queue, stored, joined),
+            None => stored,
+        }
+    }
+
+    /// Broadcasting takes effect.
+    fn begin_broadcast(&self, group: &str) {
+        let new = || Broadcast { since: Instant::now(), began_at: BTreeMap::new(), alone: BTreeMap::new() };
+        self.state().broadcasts.entry(group.to_owned()).or_insert_with(new);
+    }
+
+    /// All share again.
+    fn end_broadcast(&self, group: &str) {
+        let mut state = self.state();
+        state.broadcasts.remove(group);
         if let Some(members) = state.of.get_mut(group) {
             members.values_mut().for_each(|member| member.offsets.clear());
         }
+    }
+}
+
+impl Broadcast {
+    /// Where a member that joined at this time begins in a queue: one that was there when broadcasting took effect misses nothing
+    /// that came since, however far others are by now.
+    pub fn begin(&mut self, queue: (TopicId, u32), stored: QueueOffset, joined: Option<Instant>) -> QueueOffset {
+        let began_at = *self.began_at.entry(queue).or_insert(stored);
+        if joined.is_some_and(|joined| joined <= self.since) { began_at } else { stored }
     }
 }
 
@@ -69,7 +108,7 @@ impl State {
     pub fn slowest(&self, group: &str, queue: (TopicId, u32)) -> Option<QueueOffset> {
         let queue_based = self.of.get(group).into_iter().flat_map(BTreeMap::values);
         let queue_based = queue_based.filter_map(|member| member.offsets.get(&queue).copied());
-        let message_based = self.alone.get(group).into_iter().flat_map(BTreeMap::values);
+        let message_based = self.broadcasts.get(group).into_iter().flat_map(|broadcast| broadcast.alone.values());
         queue_based.chain(message_based.filter_map(|member| member.settled(queue))).min()
     }
 }
@@ -99,6 +138,17 @@ impl Broker {
         self.inner.members.own_offset(group, client_id, queue)
     }
 
+    /// Where a member begins that is not in a queue by itself yet.
+    pub(crate) fn begin_by_itself(
+        &self,
+        group: &str,
+        client_id: &str,
+        queue: (TopicId, u32),
+        stored: QueueOffset,
+    ) -> QueueOffset {
+        self.inner.members.begin_by_itself(group, client_id, queue, stored)
+    }
+
     /// Gives back where the group is to be.
     pub(crate) fn move_own_offset(
         &self,
@@ -122,8 +172,9 @@ impl Broker {
     /// Members have come, left, or changed their message model.
     pub(crate) fn apply_message_model(&self, group: &str) {
         if !self.broadcasts(group) {
-            return self.inner.members.forget_own_offsets(group);
+            return self.inner.members.end_broadcast(group);
         }
+        self.inner.members.begin_broadcast(group);
         // Nobody owns queues any more: what members say of the group's progress would not count.
         let Some(known) = self.known_group(group) else { return };
         for member in self.members(group).iter().filter(|member| member.shares_queues()) {

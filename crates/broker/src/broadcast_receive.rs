@@ -1,7 +1,7 @@
 //! Message-based members that are broadcast to, where broadcasting takes effect for their group (see [`crate::broadcast`]).
 //!
-//! Each reads every queue from where it is by itself: at first where the group is, or at the end of a queue in which the group has
-//! not been. What it was given is open until it settles it; nothing is given to it again. Its own place is in front of the first
+//! Each reads every queue from where it is by itself: at first where any member begins, or at the end of a queue in which the group
+//! has not been. What it was given is open until it settles it; nothing is given to it again. Its own place is in front of the first
 //! that is open, and the group stays where the slowest is, so that nothing is lost when the last one that broadcasts leaves.
 //!
 //! In memory, as long as the member is known and broadcasting takes effect. At most [`OPEN_MAX`] messages are open per queue.
@@ -107,8 +107,7 @@ impl Broker {
         let offsets = pulled.messages.iter().map(|message| message.offset);
         let moved = {
             let mut state = self.inner.members.state();
-            let alone = state.alone.get_mut(group).and_then(|members| members.get_mut(client_id));
-            match alone.and_then(|alone| alone.0.get_mut(&place)) {
+            match state.place(group, &Given { queue: place, offset: from, client_id }) {
                 Some(place) if place.next == from => {
                     let before = place.settled();
                     place.open.extend(offsets);
@@ -135,7 +134,7 @@ impl Broker {
         Ok(Received { messages: messages.collect(), budget: pulled.budget })
     }
 
-    /// Where a member goes on; `None`: it has as much open as it may have.
+    /// Where a member goes on; `None`: nowhere right now, it has as much open as it may have.
     async fn begin_alone(
         &self,
         request: &ReceiveRequest,
@@ -144,20 +143,23 @@ impl Broker {
     ) -> Result<Option<QueueOffset>, Refusal> {
         let known = |broker: &Self| {
             let state = broker.inner.members.state();
-            let alone = state.alone.get(&request.group)?.get(&request.client_id)?.0.get(&place)?;
+            let alone = state.broadcasts.get(&request.group)?.alone.get(&request.client_id)?.0.get(&place)?;
             Some((alone.open.len() < OPEN_MAX).then_some(alone.next))
         };
         if let Some(next) = known(self) {
             return Ok(next);
         }
-        let begin = match self.queue_offset(&request.group, &request.topic, queue, None).await? {
+        let stored = match self.queue_offset(&request.group, &request.topic, queue, None).await? {
             StoredOffset::Found(offset) => offset,
             StoredOffset::NotFound { max, .. } => max,
         };
+        let joined = self.inner.clients.joined(&request.client_id);
         let mut state = self.inner.members.state();
-        let members = state.alone.entry(request.group.clone()).or_default();
-        let alone = members.entry(request.client_id.clone()).or_default();
-        let place = alone.0.entry(place).or_insert(Place { next: begin, open: BTreeSet::new() });
+        // All share again.
+        let Some(broadcast) = state.broadcasts.get_mut(&request.group) else { return Ok(None) };
+        let next = broadcast.begin(place, stored, joined);
+        let alone = broadcast.alone.entry(request.client_id.clone()).or_default();
+        let place = alone.0.entry(place).or_insert(Place { next, open: BTreeSet::new() });
         Ok(Some(place.next))
     }
 
@@ -188,14 +190,9 @@ impl Broker {
 
     /// A consumer that receives by message has left its group.
     pub(crate) fn consumer_left(&self, group: &str, client_id: &str) {
-        let mut state = self.inner.members.state();
-        if let Some(members) = state.alone.get_mut(group) {
-            members.remove(client_id);
-            if members.is_empty() {
-                state.alone.remove(group);
-            }
+        if let Some(broadcast) = self.inner.members.state().broadcasts.get_mut(group) {
+            broadcast.alone.remove(client_id);
         }
-        drop(state);
         self.inner.members.changed(group);
     }
 
@@ -212,7 +209,7 @@ impl Broker {
 
 impl State {
     fn place(&mut self, group: &str, given: &Given<'_>) -> Option<&mut Place> {
-        self.alone.get_mut(group)?.get_mut(given.client_id)?.0.get_mut(&given.queue)
+        self.broadcasts.get_mut(group)?.alone.get_mut(given.client_id)?.0.get_mut(&given.queue)
     }
 }
 

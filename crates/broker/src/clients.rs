@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 struct Client {
     info: ClientInfo,
     number: ClientNumber,
+    /// When it was first heard of.
+    joined: Instant,
     seen: Instant,
     /// When the shard was told of its subscriptions.
     told: Instant,
@@ -86,8 +88,13 @@ impl Clients {
         let now = Instant::now();
         state.publishes(&info, true);
         let changed = changed_groups(None, &info.role);
-        state.by_id.insert(info.client_id.clone(), Client { info, number, seen: now, told: now });
+        state.by_id.insert(info.client_id.clone(), Client { info, number, joined: now, seen: now, told: now });
         Ok(changed)
+    }
+
+    /// When a client was first heard of, if it is known.
+    pub fn joined(&self, id: &str) -> Option<Instant> {
+        self.state().by_id.get(id).map(|client| client.joined)
     }
 
     /// Whether the client is known.

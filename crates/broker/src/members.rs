@@ -10,7 +10,7 @@
 //! - Where they disagree on the message model: see [`crate::broadcast`].
 //! - Whoever listens is told the name of each group whose members or subscriptions have changed.
 
-use crate::broadcast_receive::Alone;
+use crate::broadcast::Broadcast;
 use crate::{Broker, ClientInfo, ClientRole, Refusal};
 use martlet_model::{Filter, QueueOffset, TopicId, limits};
 use martlet_shard::Command;
@@ -120,6 +120,8 @@ pub struct MemberInfo {
 
 pub(crate) struct Member {
     pub info: QueueMember,
+    /// When it was first heard of.
+    pub joined: Instant,
     seen: Instant,
     /// When the shard was told of its subscriptions.
     told: Option<Instant>,
@@ -140,8 +142,8 @@ pub(crate) struct State {
     pub of: BTreeMap<String, BTreeMap<Arc<str>, Member>>,
     connections: BTreeMap<u64, BTreeSet<(String, Arc<str>)>>,
     count: usize,
-    /// Message-based members that are broadcast to (see [`crate::broadcast_receive`]), by group.
-    pub alone: BTreeMap<String, BTreeMap<Arc<str>, Alone>>,
+    /// Groups in which broadcasting takes effect.
+    pub broadcasts: BTreeMap<String, Broadcast>,
 }
 
 /// What a heartbeat changed.
@@ -212,7 +214,8 @@ impl Members {
             }
             None => {
                 state.count += 1;
-                let member = Member { info: info.clone(), seen: now, told: Some(now), offsets: BTreeMap::new() };
+                let (told, offsets) = (Some(now), BTreeMap::new());
+                let member = Member { info: info.clone(), joined: now, seen: now, told, offsets };
                 state.of.entry(info.group.clone()).or_default().insert(info.client_id.clone(), member);
                 (true, true)
             }

@@ -73,10 +73,10 @@ impl Broker {
         let question = |token| Command::StoredOffset { group: group_id, topic: topic_id, index: queue, client, token };
         match self.ask(question).await? {
             Output::StoredOffset { stored: Some(offset), .. } => {
-                if let Some(member) = alone {
-                    self.move_own_offset(&group.name, member, (topic.id, queue), offset);
-                }
-                Ok(StoredOffset::Found(offset))
+                let Some(member) = alone else { return Ok(StoredOffset::Found(offset)) };
+                let own = self.begin_by_itself(&group.name, member, (topic.id, queue), offset);
+                self.move_own_offset(&group.name, member, (topic.id, queue), own);
+                Ok(StoredOffset::Found(own))
             }
             Output::StoredOffset { stored: None, min, max } => Ok(StoredOffset::NotFound { min, max }),
             other => Err(self.unexpected(other, &topic.name, &group.name)),
