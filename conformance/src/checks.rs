@@ -94,6 +94,10 @@ fn verifies(language: Language) -> bool {
     matches!(language, Language::Python | Language::Nodejs | Language::Rust)
 }
 
+fn simple(language: Language) -> bool {
+    language.consumer() == "simple"
+}
+
 fn push(language: Language) -> bool {
     if !language.has_push() {
         not_in_client(language.name(), "the published version has no push consumer");
@@ -115,7 +119,7 @@ pub fn tag_filter(program: &Program) -> Result<()> {
         producer.send(&Draft { tag: Some(tag.into()), ..Draft::body(tag.as_bytes()) })?;
     }
     for consumer in ["simple", "push"] {
-        if consumer == "push" && !push(program.language) {
+        if consumer == "push" && !push(program.language) || consumer == "simple" && !simple(program.language) {
             continue;
         }
         let group = unique("filtering");
@@ -148,7 +152,7 @@ pub fn sql_filter(program: &Program) -> Result<()> {
         producer.send(&Draft { tag: Some(tag.into()), properties, ..Draft::body(b"order") })?;
     }
     let condition = "sql:region = 'eu' AND (amount BETWEEN 40 AND 60 OR TAGS IN ('a') AND amount > 6)";
-    let arguments = ["simple", "--group", &group, "--filter", condition, "--count", "2"];
+    let arguments = [program.language.consumer(), "--group", &group, "--filter", condition];
     let mut reader = Agent::ready(program, &broker, &topic, false, &arguments)?;
     let mut amounts = [reader.received()?, reader.received()?].map(|received| received.properties["amount"].clone());
     amounts.sort();
@@ -167,7 +171,8 @@ pub fn delayed(program: &Program) -> Result<()> {
     broker.create_topic_for("delay", &topic, 1)?;
     broker.create_group(&group, 17, "10s")?;
     let mut producer = Agent::ready(program, &broker, &topic, false, &["produce", "--stdin"])?;
-    let mut reader = Agent::ready(program, &broker, &topic, false, &["simple", "--group", &group])?;
+    let arguments = [program.language.consumer(), "--group", &group];
+    let mut reader = Agent::ready(program, &broker, &topic, false, &arguments)?;
     let recalls = program.language.has_recall();
     if !recalls {
         not_in_client(program.language.name(), "the published version cannot recall a message");
@@ -338,7 +343,8 @@ pub fn ordered(program: &Program, consumer: &str) -> Result<()> {
     let (topic, group) = (unique("ordered"), unique("in-order"));
     broker.create_ordered(&topic, 2, &group, "1s")?;
     let mut producer = Agent::ready(program, &broker, &topic, false, &["produce", "--stdin"])?;
-    let mut reader = Agent::ready(program, &broker, &topic, false, &[consumer, "--group", &group])?;
+    let arguments = [&[consumer, "--group", &group], program.language.in_order()].concat();
+    let mut reader = Agent::ready(program, &broker, &topic, false, &arguments)?;
     let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut take = |reader: &mut Agent| -> Result<usize> {
         let received = reader.received()?;

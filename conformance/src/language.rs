@@ -110,6 +110,16 @@ impl Language {
         self != Language::Rust
     }
 
+    /// The consumer of the published client that is asked where any will do: `simple` or `push`.
+    pub fn consumer(self) -> &'static str {
+        if self.is_tcp() || self == Language::OnsV1 { "push" } else { "simple" }
+    }
+
+    /// What a push consumer is told so that it consumes in order; most go by the group's own order.
+    pub fn in_order(self) -> &'static [&'static str] {
+        if self.is_tcp() || self == Language::OnsV1 { &["--orderly"] } else { &[] }
+    }
+
     /// Whether the published client's push consumer keeps the group's back-off after a failure. That of Node.js (1.0.8) does not: it leaves
     /// customised lists unread and then asks for the message at once, and of an exponential back-off it takes the seconds for milliseconds
     /// (`PushSubscriptionSettings.sync`, `ProcessQueue.#nackMessage`).
@@ -121,7 +131,7 @@ impl Language {
     /// next time they send their settings, up to five minutes (`defaultClientSession.startUp`, `ClientTelemetryManager`); that of Rust (5.0.0)
     /// never does (`Session::start`).
     pub fn opens_its_stream_again(self) -> bool {
-        matches!(self, Language::Java | Language::Nodejs)
+        matches!(self, Language::Java | Language::Nodejs | Language::OnsV1)
     }
 
     /// The lowest priority that the published client can send; `None` if it knows none. That of Node.js (1.0.8) takes 0 for no priority, and
@@ -136,7 +146,7 @@ impl Language {
 
     /// Whether the published client can recall a delayed message.
     pub fn has_recall(self) -> bool {
-        self != Language::Rust
+        !matches!(self, Language::Rust | Language::OnsV1)
     }
 
     /// Whether the published client has a lite push consumer, and its producer lite topics.

@@ -19,7 +19,8 @@ pub fn end_to_end(program: &Program) -> Result<()> {
     let (topic, group) = (unique("transactions"), unique("committed"));
     broker.create_topic_for("transaction", &topic, 2)?;
     broker.create_group(&group, 17, "10s")?;
-    let mut reader = Agent::ready(program, &broker, &topic, false, &["simple", "--group", &group])?;
+    let arguments = [program.language.consumer(), "--group", &group];
+    let mut reader = Agent::ready(program, &broker, &topic, false, &arguments)?;
     let produce = ["produce", "--stdin", "--transactional"];
     let mut producer = Agent::ready(program, &broker, &topic, false, &produce)?;
     let mut expected = BTreeSet::new();

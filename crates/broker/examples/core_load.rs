@@ -93,7 +93,7 @@ async fn main() {
                                 filter: Arc::new(Filter::ALL),
                                 batch_size: batch,
                                 invisible_millis: 60_000,
-                                auto_renew: true,
+                                renew_for_millis: Some(martlet_model::limits::AUTO_RENEW_TOTAL_MILLIS),
                                 poll_millis: 0,
                                 message_group_max: 32,
                                 attempt_id: None,

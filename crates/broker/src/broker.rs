@@ -8,6 +8,7 @@ use crate::messages::{HOUSEKEEPING_EVERY, budget_used, reply_budget};
 use crate::options::{BrokerOptions, OpenError, OpenReport};
 use crate::places;
 use crate::queue_offsets::QueueIds;
+use crate::runtime::Token;
 use crate::runtime::{Bell, ShardHandle, block_on};
 use crate::stats::{Figures, Stats};
 use crate::{
@@ -22,7 +23,7 @@ use martlet_model::{
     DeadLetterPolicy, GroupConfig, GroupId, LiteTopics, Permission, TopicConfig, TopicId, TopicType, limits,
 };
 use martlet_shard::{
-    Command, Counters, DeadLetters, GroupFacts, LiteGroup, LiteParent, Output, ShardOptions, TopicFacts,
+    ClientNumber, Command, Counters, DeadLetters, GroupFacts, LiteGroup, LiteParent, Output, ShardOptions, TopicFacts,
     TransactionCheck,
 };
 use martlet_store::Store as _;
@@ -507,8 +508,17 @@ impl Broker {
 
     /// A client is gone: what it held under renewal becomes visible.
     pub fn client_gone(&self, client_id: &str) {
+        self.forget_client(client_id, |client| Command::ClientGone { client });
+    }
+
+    /// A client is about to end, and may still settle what it has: that is not renewed any more.
+    pub fn client_leaves(&self, client_id: &str) {
+        self.forget_client(client_id, |client| Command::ClientLeaves { client });
+    }
+
+    fn forget_client(&self, client_id: &str, command: impl FnOnce(ClientNumber) -> Command<Token>) {
         if let Some((client, group)) = self.inner.clients.gone(client_id) {
-            let _ = self.inner.shard.submit(Command::ClientGone { client });
+            let _ = self.inner.shard.submit(command(client));
             group.iter().for_each(|group| self.consumer_left(group, client_id));
         }
     }

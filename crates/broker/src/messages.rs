@@ -191,7 +191,7 @@ impl Broker {
             filter: request.filter.clone(),
             batch_size: request.batch_size.clamp(1, limits::RECEIVE_BATCH_MAX),
             invisible_millis: request.invisible_millis,
-            auto_renew: request.auto_renew,
+            renew_for_millis: request.renew_for_millis,
             until: shard.now().plus(request.poll_millis.max(0)),
             message_group_max: request.message_group_max.max(1),
             attempt_id: request.attempt_id.as_deref().map(Arc::from),

@@ -70,8 +70,8 @@ pub struct ReceiveRequest {
     pub batch_size: u32,
     /// How long what is handed out stays invisible.
     pub invisible_millis: i64,
-    /// Extend that while the client lives.
-    pub auto_renew: bool,
+    /// Extend that while the client lives, for so long in all, by `limits::AUTO_RENEW_SLICE_MILLIS` at a time. `None`: not.
+    pub renew_for_millis: Option<i64>,
     /// How long to wait for a message, in milliseconds; 0: not at all.
     pub poll_millis: i64,
     /// Most messages of one message group, where the group is ordered.

@@ -204,7 +204,11 @@ impl ShardHandle {
             // What gives something back is always taken: its number is bounded by what was given out.
             let gives_back = matches!(
                 command,
-                Command::Undo { .. } | Command::Lost { .. } | Command::CancelPoll { .. } | Command::ClientGone { .. }
+                Command::Undo { .. }
+                    | Command::Lost { .. }
+                    | Command::CancelPoll { .. }
+                    | Command::ClientGone { .. }
+                    | Command::ClientLeaves { .. }
             );
             if state.commands.len() >= INBOX_MAX && !gives_back {
                 return Err(NotTaken::Full);

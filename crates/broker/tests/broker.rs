@@ -31,7 +31,7 @@ fn poll(topic: &str, group: &str, filter: &str, poll_millis: i64) -> ReceiveRequ
         filter: Arc::new(Filter::tags(filter).unwrap()),
         batch_size: 32,
         invisible_millis: 30_000,
-        auto_renew: false,
+        renew_for_millis: None,
         poll_millis,
         message_group_max: 32,
         attempt_id: None,

@@ -152,7 +152,7 @@ impl Front {
             filter,
             batch_size: (request.batch_size as u32).min(limits::RECEIVE_BATCH_MAX),
             invisible_millis,
-            auto_renew: request.auto_renew,
+            renew_for_millis: request.auto_renew.then_some(limits::AUTO_RENEW_TOTAL_MILLIS),
             poll_millis,
             message_group_max: if one_by_one { 1 } else { limits::RECEIVE_BATCH_MAX },
             attempt_id: request.attempt_id.filter(|id| !id.is_empty() && id.len() <= limits::MESSAGE_ID_BYTES_MAX),

@@ -52,7 +52,7 @@ impl Front {
             filter: Arc::new(filter),
             batch_size: count,
             invisible_millis,
-            auto_renew: false,
+            renew_for_millis: None,
             poll_millis: wait,
             message_group_max: count,
             attempt_id: None,

@@ -117,7 +117,7 @@ impl Front {
             filter,
             batch_size: 1,
             invisible_millis: LOOK_MILLIS,
-            auto_renew: false,
+            renew_for_millis: None,
             poll_millis: poll_millis.clamp(0, WAIT_MILLIS_MAX),
             // Who does not know that the group is ordered handles all that it gets at once.
             message_group_max: if knows_order { limits::RECEIVE_BATCH_MAX } else { 1 },

@@ -201,8 +201,8 @@ pub struct ReceiveCommand {
     pub batch_size: u32,
     /// How long they stay invisible.
     pub invisible_millis: i64,
-    /// Renew that while the client lives.
-    pub auto_renew: bool,
+    /// Renew that while the client lives, for so long in all, by `limits::AUTO_RENEW_SLICE_MILLIS` at a time. `None`: not.
+    pub renew_for_millis: Option<i64>,
     /// When to answer with nothing.
     pub until: UnixMillis,
     /// Most messages of one message group, where the group is ordered; at least 1.
@@ -565,6 +565,11 @@ pub enum Command<T> {
     },
     /// A client is gone: what it had in flight under renewal becomes visible.
     ClientGone {
+        /// Which.
+        client: ClientNumber,
+    },
+    /// A client is about to end, and may still settle what it has: that is not renewed any more.
+    ClientLeaves {
         /// Which.
         client: ClientNumber,
     },

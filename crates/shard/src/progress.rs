@@ -65,7 +65,8 @@ pub struct Slot {
 #[derive(Clone, Copy, Debug)]
 pub struct Renewal {
     pub client: ClientNumber,
-    pub since: UnixMillis,
+    /// At the latest.
+    pub until: UnixMillis,
 }
 
 #[derive(Clone, Debug, Default)]

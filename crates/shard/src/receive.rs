@@ -235,14 +235,12 @@ impl<T> Shard<T> {
         }
     }
 
-    /// What a poll with `auto_renew` was given stays invisible while its client lives.
+    /// What a poll that asks for it was given stays invisible while its client lives.
     pub(crate) fn renew_all(&mut self, receive: &ReceiveCommand, hand_outs: &[HandOut]) {
-        if !receive.auto_renew {
-            return;
-        }
+        let Some(millis) = receive.renew_for_millis else { return };
         for hand_out in hand_outs {
             if let Some(progress) = self.progress.get_mut(&(receive.group, hand_out.queue)) {
-                let renewal = Renewal { client: receive.client, since: self.now };
+                let renewal = Renewal { client: receive.client, until: self.now.plus(millis) };
                 progress.renewals.insert(hand_out.offset.0, renewal);
             }
         }

@@ -155,6 +155,15 @@ impl<T> Shard<T> {
         }
     }
 
+    /// What a client holds that leaves lapses by itself.
+    pub(crate) fn client_leaves(&mut self, client: ClientNumber) {
+        self.attempts.forget_client(client);
+        self.drop_lite_members(|_, of| of == Some(client));
+        for progress in self.progress.values_mut() {
+            progress.renewals.retain(|_, renewal| renewal.client != client);
+        }
+    }
+
     /// Slots whose time has come: renewed, made visible, or dead.
     pub(crate) fn lapse(&mut self, group: GroupId, queue: QueueId) {
         let now = self.now;
@@ -170,7 +179,7 @@ impl<T> Shard<T> {
             let renewal = self.renewal(group, queue, offset);
             let Slot { attempts, delivery, .. } = slot;
             match renewal {
-                Some(renewal) if now.since(renewal.since) < limits::AUTO_RENEW_TOTAL_MILLIS => {
+                Some(renewal) if now < renewal.until => {
                     let until = now.plus(limits::AUTO_RENEW_SLICE_MILLIS);
                     self.change(group, queue, SlotChange::Set { offset, attempts, delivery, until });
                     self.renew(group, queue, offset, Some(renewal));

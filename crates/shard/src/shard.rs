@@ -525,6 +525,7 @@ impl<T> Shard<T> {
             Command::SyncLite { sync, token } => self.sync_lite(sync, token),
             Command::DescribeLite { topic, name, token } => self.describe_lite(topic, &name, token),
             Command::ClientGone { client } => self.client_gone(client),
+            Command::ClientLeaves { client } => self.client_leaves(client),
             Command::Subscribe { group, topic, filter } => self.subscribe(group, topic, &filter),
             Command::DescribeSubscriptions { group, token } => self.describe_subscriptions(group, token),
             Command::DescribeTopic { topic, token } => self.describe_topic(topic, token),

@@ -64,6 +64,7 @@ impl V1<'_> {
         respond: &mut SendResponse<Bytes>,
     ) {
         let resource = request.partition.as_mut().and_then(|partition| partition.topic.take()).unwrap_or_default();
+        let invisible_duration = request.invisible_duration;
         let received = tokio::select! {
             biased;
             received = self.poll(call, &resource, request) => received,
@@ -79,8 +80,7 @@ impl V1<'_> {
             Ok(Some(received)) => {
                 let now = martlet_broker::wall_clock();
                 answer.delivery_timestamp = Some(time::timestamp(now));
-                let invisible = received.received.messages.first().map(|message| message.invisible_millis);
-                answer.invisible_duration = invisible.map(time::duration);
+                answer.invisible_duration = invisible_duration;
                 let Polled { group, received } = received;
                 let handles = received.messages.iter().map(|message| message.handle.clone()).collect();
                 let bytes = received.messages.iter().map(|message| message.record.len() + 512).sum();
@@ -142,7 +142,7 @@ impl V1<'_> {
         let poll = self.polls.begin(&request.client_id)?;
         let poll_millis = hold_millis(request.await_time.as_ref(), call.remaining());
         let (min, max) = limits::RECEIVE_INVISIBLE_MILLIS;
-        let invisible = request.invisible_duration.as_ref().and_then(time::millis).unwrap_or(max);
+        let invisible = request.invisible_duration.as_ref().and_then(time::millis).unwrap_or(max).clamp(min, max);
         let request = ReceiveRequest {
             client_id: poll.client_id.clone(),
             group: group.clone(),
@@ -150,13 +150,10 @@ impl V1<'_> {
             queue: u32::try_from(partition).ok(),
             filter,
             batch_size: (request.batch_size as u32).min(limits::RECEIVE_BATCH_MAX),
-            // An ordered consumer tries again by itself, for as long as it likes, on one handle.
-            invisible_millis: if request.fifo_flag {
-                limits::AUTO_RENEW_SLICE_MILLIS
-            } else {
-                invisible.clamp(min, max)
-            },
-            auto_renew: request.fifo_flag,
+            invisible_millis: limits::AUTO_RENEW_SLICE_MILLIS.min(invisible),
+            // So that a client or broker that dies does not keep them for the 15 minutes that clients ask for. An ordered consumer
+            // tries again by itself, for as long as it likes, on one handle.
+            renew_for_millis: Some(if request.fifo_flag { limits::AUTO_RENEW_TOTAL_MILLIS } else { invisible }),
             poll_millis,
             message_group_max: limits::RECEIVE_BATCH_MAX,
             attempt_id: None,

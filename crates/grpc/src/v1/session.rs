@@ -120,7 +120,8 @@ impl V1<'_> {
         use wire::notify_client_termination_request::Group;
         check_client_id(&request.client_id)?;
         self.commands.gone(&request.client_id.as_str().into())?;
-        self.broker.client_gone(&request.client_id);
+        // Its listeners may still be at work.
+        self.broker.client_leaves(&request.client_id);
         if let Some(Group::ConsumerGroup(group)) = request.group {
             self.broker.unregister_member(&group_name(Some(&group))?, &request.client_id);
         }

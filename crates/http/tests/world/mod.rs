@@ -79,7 +79,7 @@ impl World {
             filter: Arc::new(Filter::ALL),
             batch_size: 32,
             invisible_millis: 30_000,
-            auto_renew: false,
+            renew_for_millis: None,
             poll_millis,
             message_group_max: 32,
             attempt_id: None,

@@ -42,6 +42,20 @@ fn what_a_vanished_client_held_is_visible_at_once_and_nothing_else() {
 }
 
 #[test]
+fn what_a_client_holds_that_leaves_it_may_still_settle_for_a_while() {
+    let mut world = World::new(5).topic("orders", 1).group("billing", max_attempts(3));
+    let bodies = ["a", "b"];
+    bodies.iter().for_each(|body| world.send("orders", body));
+    let held = world.receive("billing", auto_renew(1));
+    world.client_leaves(1);
+    assert_eq!(world.receive("billing", auto_renew(2).without_waiting()).len(), 0);
+    assert_eq!(world.ack(&held.0[0].handle), Ok(()));
+    world.advance_millis(limits::AUTO_RENEW_SLICE_MILLIS);
+    let again = world.receive("billing", auto_renew(2)).one();
+    assert_eq!((again.body.as_str(), again.attempt), ("b", 2));
+}
+
+#[test]
 fn after_the_last_renewal_the_groups_own_waits_hold() {
     let mut world = World::new(4).topic("orders", 1).group("billing", max_attempts(3));
     world.send("orders", "a");

@@ -3,7 +3,7 @@
 use crate::memory::{MemoryReader, MemoryStore};
 use martlet_model::handle::{HandleError, ReceiptHandle};
 use martlet_model::record::{self, Field, RecordWriter};
-use martlet_model::{Filter, GroupId, RetryBackoff, TopicId, UnixMillis};
+use martlet_model::{Filter, GroupId, RetryBackoff, TopicId, UnixMillis, limits};
 use martlet_shard::{
     ClientNumber, Command, DeadLetters, GroupFacts, HandOut, Incoming, LiteNotice, LoadId, Loaded, Output, PollId,
     ProgressFigures, QueueFigures, ReceiveCommand, Refused, SettleError, ShardLoop, ShardOptions, TopicFacts,
@@ -427,7 +427,7 @@ impl World {
             filter: Arc::new(how.filter),
             batch_size: how.batch,
             invisible_millis: how.invisible_millis,
-            auto_renew: how.auto_renew,
+            renew_for_millis: how.auto_renew.then_some(limits::AUTO_RENEW_TOTAL_MILLIS),
             until,
             message_group_max: how.message_group_max,
             attempt_id: how.attempt_id,
@@ -518,6 +518,11 @@ impl World {
     pub fn undo(&mut self, handle: &str) {
         let handles = vec![self.decode(handle).unwrap()];
         self.turn([Command::Undo { handles }]);
+        self.settle();
+    }
+
+    pub fn client_leaves(&mut self, client: u64) {
+        self.turn([Command::ClientLeaves { client: ClientNumber(client) }]);
         self.settle();
     }
 

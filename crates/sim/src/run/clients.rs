@@ -6,7 +6,7 @@ use crate::judge::{Message, MessageNumber, Recall, Sent, body};
 use crate::transactions::Transaction;
 use martlet_model::handle::ReceiptHandle;
 use martlet_model::record::{Field, RecordWriter};
-use martlet_model::{GroupId, TopicId, UnixMillis};
+use martlet_model::{GroupId, TopicId, UnixMillis, limits};
 use martlet_shard::{ClientNumber, Command, Incoming, PollId, ReceiveCommand, Scheduled};
 
 /// Longest delay, in milliseconds.
@@ -250,7 +250,7 @@ impl Run {
             filter,
             batch_size: 1 + self.random.below(if small { 2 } else { 32 }) as u32,
             invisible_millis,
-            auto_renew,
+            renew_for_millis: auto_renew.then_some(limits::AUTO_RENEW_TOTAL_MILLIS),
             until: self.now.plus(self.random.below(20_000) as i64),
             message_group_max: if self.random.one_in(4) { 1 } else { 32 },
             attempt_id: None,
@@ -345,7 +345,9 @@ impl Run {
         }
         let held = std::mem::take(&mut self.clients[at].held);
         held.into_iter().for_each(|handle| self.clients[at].retire(handle));
-        self.inbox.push(Command::ClientGone { client: ClientNumber(number) });
+        let client = ClientNumber(number);
+        let leaves = self.random.one_in(3);
+        self.inbox.push(if leaves { Command::ClientLeaves { client } } else { Command::ClientGone { client } });
     }
 
     /// What is renewed for this client may be visible from now on.

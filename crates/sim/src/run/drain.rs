@@ -64,7 +64,7 @@ impl Run {
             filter,
             batch_size: 32,
             invisible_millis: 10_000,
-            auto_renew: false,
+            renew_for_millis: None,
             until: self.now.plus(5_000),
             message_group_max: 32,
             attempt_id: None,
