@@ -242,13 +242,18 @@ impl Broker {
         self.topic_or(name, &TopicSettings::default()).await
     }
 
-    /// A topic by name; made with these settings if it is missing and topics are made automatically.
+    /// A topic by name; made with these settings if it is missing and topics are made automatically. That of traces is made in any case,
+    /// of type normal.
     pub async fn topic_or(&self, name: &str, settings: &TopicSettings) -> Result<Arc<TopicConfig>, Refusal> {
         if name.starts_with(RETRY_PREFIX) {
             return Err(Refusal::TopicNotFound { topic: name.to_owned() });
         }
         if let Some(topic) = self.known_topic(name) {
             return Ok(topic);
+        }
+        if name == names::TRACE_TOPIC {
+            let settings = TopicSettings { kind: Some(TopicType::Normal), ..TopicSettings::default() };
+            return self.change_topic(|catalog| catalog.create_topic(name, &settings, crate::wall_clock(), true)).await;
         }
         names::check_topic(name)?;
         if !self.inner.options.auto_create_topics || name.starts_with('%') {

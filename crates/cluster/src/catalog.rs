@@ -54,7 +54,8 @@ impl Catalog {
         self.groups.values()
     }
 
-    /// Creates a topic. One that exists and agrees with the settings is returned as it is.
+    /// Creates a topic. One that exists and agrees with the settings is returned as it is. That of traces can be created, too: who asks
+    /// for it is the broker.
     pub fn create_topic(
         &mut self,
         name: &str,
@@ -62,7 +63,7 @@ impl Catalog {
         now: UnixMillis,
         auto_created: bool,
     ) -> Result<Arc<TopicConfig>, ChangeError> {
-        names::check_topic(name)?;
+        names::check_existing_topic(name)?;
         if name.starts_with(DEAD_LETTER_PREFIX) || name.starts_with(RETRY_PREFIX) {
             return Err(ChangeError::Setting {
                 field: "topic",

@@ -180,3 +180,39 @@ async fn figures_are_numbers_where_tools_read_numbers() {
     let all = json(&client.ask(request::GET_ALL_PRODUCER_INFO, &[], b"").await.body);
     assert_eq!(all.get("data").unwrap().items("producers").len(), 1);
 }
+
+#[tokio::test]
+async fn traces_have_a_topic_that_the_first_one_makes_and_nobody_else_changes() {
+    const TRACES: &str = "RMQ_SYS_TRACE_TOPIC";
+    let world = World::with(|broker, _| broker.auto_create_topics = false);
+    let mut client = world.client().await;
+    let listed = json(&client.ask(request::GET_SYSTEM_TOPIC_LIST_FROM_BROKER, &[], b"").await.body);
+    assert!(listed.items("topicList").iter().any(|name| name.scalar() == Some(TRACES)));
+    for made in [false, true] {
+        let route = json(&client.ask(request::GET_ROUTEINFO_BY_TOPIC, &[("topic", TRACES)], b"").await.body);
+        let queues = &route.items("queueDatas")[0];
+        assert_eq!((queues.int("writeQueueNums"), queues.int("perm")), (Some(8), Some(6)));
+        assert_eq!(world.broker.known_topic(TRACES).is_some(), made);
+        let sent = client.produce(TRACES, "7", &[("UNIQ_KEY", "0A"), ("KEYS", "0102 4711")], b"Pub").await;
+        assert_eq!(denied(&sent), (response::SUCCESS, ""));
+    }
+    assert_eq!(world.broker.known_topic(TRACES).unwrap().kind, TopicType::Normal);
+    let fields = [
+        ("topic", TRACES),
+        ("key", "0102"),
+        ("maxNum", "32"),
+        ("beginTimestamp", "0"),
+        ("endTimestamp", "99999999999999"),
+    ];
+    let found = client.ask(request::QUERY_MESSAGE, &fields, b"").await;
+    assert_eq!(decode_all(&found.body).unwrap().len(), 2);
+    for (code, fields) in [
+        (request::UPDATE_AND_CREATE_TOPIC, topic_fields(TRACES, "4", "")),
+        (request::DELETE_TOPIC_IN_BROKER, vec![("topic", TRACES)]),
+    ] {
+        let refused = (response::INVALID_PARAMETER, "topic \"RMQ_SYS_TRACE_TOPIC\" is a system topic");
+        assert_eq!(denied(&client.ask(code, &fields, b"").await), refused);
+    }
+    let other = client.produce("RMQ_SYS_TRANS_HALF_TOPIC", "0", &[], b"body").await;
+    assert_eq!(other.header.code, response::MESSAGE_ILLEGAL);
+}
