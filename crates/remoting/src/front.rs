@@ -108,6 +108,12 @@ impl Front {
         self.links.lock().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
     }
 
+    /// The newest connection over which a client consumes with a group.
+    pub fn consumer(&self, group: &str, client_id: &str) -> Option<Arc<Link>> {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.values().rev().find(|link| link.member(group).is_some_and(|(id, _)| &*id == client_id)).cloned()
+    }
+
     /// A connection has ended.
     pub fn link_gone(&self, link: &Arc<Link>) {
         self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(&link.number);
@@ -162,6 +168,8 @@ impl Front {
         body: Bytes,
     ) -> Result<Answer, Denied> {
         match header.code {
+            request::GET_CONSUMER_RUNNING_INFO => self.consumer_running_info(header, fields).await,
+            request::CONSUME_MESSAGE_DIRECTLY => self.consume_directly(header, fields).await,
             request::QUERY_MESSAGE => self.query_messages(link, fields).await,
             request::VIEW_MESSAGE_BY_ID => self.view_message(link, fields).await,
             request::GET_MAX_OFFSET => self.max_offset(fields).await,

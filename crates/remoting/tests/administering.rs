@@ -4,8 +4,10 @@ mod world;
 
 use martlet_model::TopicType;
 use martlet_remoting::codec::code::{request, response};
+use martlet_remoting::codec::frame::{self, Frame};
+use martlet_remoting::codec::header::{FLAG_RESPONSE, Header};
 use martlet_remoting::codec::message::decode_all;
-use world::{World, denied, field, json};
+use world::{Client, World, denied, field, json};
 
 fn topic_fields<'a>(name: &'a str, queues: &'a str, attributes: &'a str) -> Vec<(&'a str, &'a str)> {
     vec![
@@ -179,6 +181,91 @@ async fn figures_are_numbers_where_tools_read_numbers() {
     assert_eq!(json(&list.body).items("connectionSet")[0].text("clientId"), Some("c1"));
     let all = json(&client.ask(request::GET_ALL_PRODUCER_INFO, &[], b"").await.body);
     assert_eq!(all.get("data").unwrap().items("producers").len(), 1);
+}
+
+/// A client that consumes with group billing.
+async fn consumer(world: &World, version: i32) -> Client {
+    let mut client = world.client().await;
+    client.version = version;
+    let heartbeat = br#"{"clientID":"a@1","producerDataSet":[],"consumerDataSet":[{"groupName":"billing",
+        "consumeType":1,"messageModel":1,"consumeFromWhere":0,"unitMode":false,"subscriptionDataSet":[]}]}"#;
+    assert_eq!(client.ask(request::HEART_BEAT, &[], heartbeat).await.header.code, response::SUCCESS);
+    client
+}
+
+/// The next request that a consumer is to answer.
+async fn asked(client: &mut Client) -> Frame {
+    loop {
+        let frame = client.notice().await;
+        if !frame.header.is_one_way() {
+            return frame;
+        }
+    }
+}
+
+async fn answer(client: &mut Client, to: &Frame, code: i32, remark: Option<&str>, body: &[u8]) {
+    let (opaque, remark) = (to.header.opaque, remark.map(str::to_owned));
+    let header = Header { code, opaque, remark, flag: FLAG_RESPONSE, ..Header::default() };
+    client.write(&[&frame::head(&header, body.len())[..], body].concat()).await;
+}
+
+const STATUS: [(&str, &str); 3] = [("consumerGroup", "billing"), ("clientId", "a@1"), ("jstackEnable", "true")];
+
+#[tokio::test]
+async fn a_consumer_is_asked_how_it_is_and_to_consume_a_message_and_its_own_answer_comes_back() {
+    let world = World::new();
+    let (mut consumer, mut tool) = (consumer(&world, 513).await, world.client().await);
+    tool.send(request::GET_CONSUMER_RUNNING_INFO, &STATUS, b"", 0).await;
+    let question = asked(&mut consumer).await;
+    assert_eq!(question.header.code, request::GET_CONSUMER_RUNNING_INFO);
+    assert_eq!((field(&question, "consumerGroup"), field(&question, "jstackEnable")), ("billing", "true"));
+    let info = br#"{"jstack":"main","mqTable":{{"brokerName":"broker-a","queueId":0,"topic":"orders"}:{}}}"#;
+    answer(&mut consumer, &question, response::SUCCESS, None, info).await;
+    let told = tool.answer().await;
+    assert_eq!((told.header.code, &told.body[..]), (response::SUCCESS, &info[..]));
+
+    let sent = tool.produce("orders", "0", &[("UNIQ_KEY", "0102")], b"hello").await;
+    let fields = [("consumerGroup", "billing"), ("clientId", "a@1"), ("msgId", field(&sent, "msgId"))];
+    tool.send(request::CONSUME_MESSAGE_DIRECTLY, &fields, b"", 0).await;
+    let question = asked(&mut consumer).await;
+    assert_eq!((question.header.code, field(&question, "brokerName")), (request::CONSUME_MESSAGE_DIRECTLY, "broker-a"));
+    let message = &decode_all(&question.body).unwrap()[0];
+    assert_eq!((message.topic.as_str(), &message.body[..]), ("orders", &b"hello"[..]));
+    answer(&mut consumer, &question, response::SYSTEM_ERROR, Some("not my group"), b"").await;
+    assert_eq!(denied(&tool.answer().await), (response::SYSTEM_ERROR, "not my group"));
+}
+
+#[tokio::test]
+async fn a_consumer_that_cannot_be_asked_or_does_not_answer_is_named() {
+    let world = World::new();
+    let mut tool = world.client().await;
+    let ask = async |tool: &mut Client, fields: &[(&str, &str)], code: i32| {
+        let answer = tool.ask(code, fields, b"").await;
+        (answer.header.code, answer.header.remark.unwrap_or_default())
+    };
+    let status = request::GET_CONSUMER_RUNNING_INFO;
+    let named = |what: &str| format!("consumer a@1 of group billing {what}");
+    let refused = |what: &str| (response::SYSTEM_ERROR, named(what));
+    assert_eq!(ask(&mut tool, &STATUS, status).await, refused("is not connected over TCP"));
+    let old = consumer(&world, 61).await;
+    assert_eq!(ask(&mut tool, &STATUS, status).await, refused("has version 61, which cannot be asked"));
+    drop(old);
+
+    let mut silent = consumer(&world, 513).await;
+    let other = [("consumerGroup", "other"), STATUS[1], STATUS[2]];
+    let stranger = "consumer a@1 of group other is not connected over TCP";
+    assert_eq!(ask(&mut tool, &other, status).await, (response::SYSTEM_ERROR, stranger.into()));
+    for (id, code) in [("0102", response::INVALID_PARAMETER), (&"0".repeat(32), response::SYSTEM_ERROR)] {
+        let fields = [STATUS[0], STATUS[1], ("msgId", id)];
+        assert_eq!(ask(&mut tool, &fields, request::CONSUME_MESSAGE_DIRECTLY).await.0, code, "{id}");
+    }
+    let late = (response::CONSUME_MSG_TIMEOUT, named("did not answer within 10 s"));
+    assert_eq!(ask(&mut tool, &STATUS, status).await, late);
+    asked(&mut silent).await;
+    tool.send(status, &STATUS, b"", 0).await;
+    asked(&mut silent).await;
+    drop(silent);
+    assert_eq!(denied(&tool.answer().await), (response::SYSTEM_ERROR, named("has gone").as_str()));
 }
 
 #[tokio::test]
