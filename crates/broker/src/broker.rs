@@ -624,7 +624,7 @@ fn topic_of_group(id: TopicId, name: &str, group: &GroupConfig) -> TopicConfig {
     }
 }
 
-fn catalog_refusal(error: CatalogError) -> Refusal {
+pub(crate) fn catalog_refusal(error: CatalogError) -> Refusal {
     match error {
         CatalogError::Change(ChangeError::Name(error)) => Refusal::Name(error),
         CatalogError::Change(ChangeError::Exists { what, name }) => Refusal::Exists { what, name },

@@ -19,12 +19,21 @@ pub struct Catalog {
     pub(crate) next_group_id: u32,
     pub(crate) topics: BTreeMap<String, Arc<TopicConfig>>,
     pub(crate) groups: BTreeMap<String, Arc<GroupConfig>>,
+    /// By namespace and key.
+    pub(crate) kv_configs: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl Default for Catalog {
     /// Version 0: nothing in it, nothing stored.
     fn default() -> Self {
-        Self { version: 0, next_topic_id: 1, next_group_id: 1, topics: BTreeMap::new(), groups: BTreeMap::new() }
+        Self {
+            version: 0,
+            next_topic_id: 1,
+            next_group_id: 1,
+            topics: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            kv_configs: BTreeMap::new(),
+        }
     }
 }
 

@@ -126,12 +126,4 @@ impl Front {
         let names = [CREATING_TOPIC, names::TRACE_TOPIC, self.broker.cluster_name(), self.broker.broker_name()];
         Answer::json(&Json::object([("topicList", Json::list(names))]))
     }
-
-    /// A value of the name server; it keeps none.
-    pub(crate) fn kv_config(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
-        let (namespace, key) = (fields.text("namespace")?, fields.text("key")?);
-        let shown = |text: &str| text.chars().take(128).collect::<String>();
-        let remark = format!("no value of key {} in namespace {}", shown(key), shown(namespace));
-        Err(Denied::new(response::QUERY_NOT_FOUND, remark))
-    }
 }

@@ -269,6 +269,33 @@ async fn a_consumer_that_cannot_be_asked_or_does_not_answer_is_named() {
 }
 
 #[tokio::test]
+async fn kv_configs_are_kept_by_namespace_and_key() {
+    let world = World::new();
+    let mut client = world.client().await;
+    let key = [("namespace", "ORDER_TOPIC_CONFIG"), ("key", "orders")];
+    let remark = "no value of key orders in namespace ORDER_TOPIC_CONFIG";
+    let nothing = (response::QUERY_NOT_FOUND, remark);
+    assert_eq!(denied(&client.ask(request::GET_KV_CONFIG, &key, b"").await), nothing);
+    for value in ["broker-a:4", "broker-a:8"] {
+        let answer = client.ask(request::PUT_KV_CONFIG, &[key[0], key[1], ("value", value)], b"").await;
+        assert_eq!(denied(&answer), (response::SUCCESS, ""));
+        assert_eq!(field(&client.ask(request::GET_KV_CONFIG, &key, b"").await, "value"), value);
+    }
+    let all = client.ask(request::GET_KVLIST_BY_NAMESPACE, &key[..1], b"").await;
+    assert_eq!(&all.body[..], br#"{"table":{"orders":"broker-a:8"}}"#);
+    let long = "x".repeat(1_025);
+    let answer = client.ask(request::PUT_KV_CONFIG, &[key[0], key[1], ("value", &long)], b"").await;
+    let remark = "value of 1025 bytes is longer than 1,024 bytes";
+    assert_eq!(denied(&answer), (response::INVALID_PARAMETER, remark));
+    for _ in 0..2 {
+        assert_eq!(client.ask(request::DELETE_KV_CONFIG, &key, b"").await.header.code, response::SUCCESS);
+    }
+    assert_eq!(denied(&client.ask(request::GET_KV_CONFIG, &key, b"").await), nothing);
+    let answer = client.ask(request::GET_KVLIST_BY_NAMESPACE, &key[..1], b"").await;
+    assert_eq!(answer.header.code, response::QUERY_NOT_FOUND);
+}
+
+#[tokio::test]
 async fn traces_have_a_topic_that_the_first_one_makes_and_nobody_else_changes() {
     const TRACES: &str = "RMQ_SYS_TRACE_TOPIC";
     let world = World::with(|broker, _| broker.auto_create_topics = false);

@@ -72,6 +72,8 @@ pub mod request {
     pub const DELETE_TOPIC_IN_NAMESRV: i32 = 216;
     /// Moves a group.
     pub const INVOKE_BROKER_TO_RESET_OFFSET: i32 = 222;
+    /// KV configs of a namespace.
+    pub const GET_KVLIST_BY_NAMESPACE: i32 = 219;
     /// To a consumer, from a tool: how are you?
     pub const GET_CONSUMER_RUNNING_INFO: i32 = 307;
     /// To a consumer, from a tool: consume this message.
@@ -128,7 +130,7 @@ pub mod request {
     pub const GET_SUBSCRIPTIONGROUP_CONFIG: i32 = 352;
 
     /// What metrics call the codes, the frequent ones first.
-    pub const NAMES: [(i32, &str); 62] = [
+    pub const NAMES: [(i32, &str); 63] = [
         (SEND_MESSAGE_V2, "send_message_v2"),
         (PULL_MESSAGE, "pull_message"),
         (LITE_PULL_MESSAGE, "lite_pull_message"),
@@ -159,6 +161,7 @@ pub mod request {
         (PUT_KV_CONFIG, "put_kv_config"),
         (GET_KV_CONFIG, "get_kv_config"),
         (DELETE_KV_CONFIG, "delete_kv_config"),
+        (GET_KVLIST_BY_NAMESPACE, "get_kvlist_by_namespace"),
         (GET_CONSUMER_RUNNING_INFO, "get_consumer_running_info"),
         (CONSUME_MESSAGE_DIRECTLY, "consume_message_directly"),
         (GET_BROKER_CLUSTER_INFO, "get_broker_cluster_info"),
