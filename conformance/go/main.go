@@ -200,6 +200,11 @@ func produce(o *options) error {
 			}
 		}
 	}
+	return eachInput(o, send)
+}
+
+// eachInput sends what standard input says, a message a line, or as many messages as were asked for.
+func eachInput(o *options, send func(int, *input) error) error {
 	if !o.stdin {
 		for i := 0; i < o.count; i++ {
 			if err := send(i, &input{Body: fmt.Sprintf("message %d", i)}); err != nil {
@@ -208,11 +213,7 @@ func produce(o *options) error {
 		}
 		return nil
 	}
-	return eachInput(bufio.NewReader(os.Stdin), send)
-}
-
-// eachInput sends what standard input says, a message a line.
-func eachInput(lines *bufio.Reader, send func(int, *input) error) error {
+	lines := bufio.NewReader(os.Stdin)
 	for index := 0; ; index++ {
 		line, err := lines.ReadBytes('\n')
 		if len(line) == 0 && err == io.EOF {

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/hex"
 	"fmt"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -98,15 +96,7 @@ func produceTCP(o *options) error {
 			}
 		}
 	}
-	if !o.stdin {
-		for i := 0; i < o.count; i++ {
-			if err := send(i, &input{Body: fmt.Sprintf("message %d", i)}); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	return eachInput(bufio.NewReader(os.Stdin), send)
+	return eachInput(o, send)
 }
 
 func receivedTCP(m *primitive.MessageExt) event {

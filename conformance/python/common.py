@@ -1,4 +1,4 @@
-"""What the agents of both Python clients share: the command line, events, and counting deliveries."""
+"""What the agents of all Python clients share: the command line, events, and counting deliveries."""
 
 import argparse
 import json
@@ -29,8 +29,9 @@ def options(commands):
     parser.add_argument("--topic", required=True)
     parser.add_argument("--group", default="")
     parser.add_argument("--filter", default="*")
-    parser.add_argument("--lite-topics", default="")
-    for name in ("tls", "stdin", "transactional", "fail-all", "orderly", "broadcasting"):
+    for name, default in (("lite-topics", ""), ("instance", ""), ("access-key", "key"), ("secret-key", "secret")):
+        parser.add_argument("--" + name, default=default)
+    for name in ("tls", "stdin", "transactional", "fail-all", "orderly", "broadcasting", "ack-twice"):
         parser.add_argument("--" + name, action="store_true")
     for name, default in (("count", 0), ("deadline-secs", 60), ("invisible-secs", 30), ("change-invisible", 0),
                           ("batch", 16), ("cache", 64), ("fail-first", 0), ("fail-every", 0)):

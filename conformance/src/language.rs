@@ -100,7 +100,7 @@ impl Language {
         match self {
             Language::JavaTcp4 | Language::Ons | Language::OnsV1 => Language::JavaTcp.name(),
             Language::GoTcp => Language::Go.name(),
-            Language::PythonTcp => Language::Python.name(),
+            Language::PythonTcp | Language::PythonHttp => Language::Python.name(),
             other => other.name(),
         }
     }
@@ -163,6 +163,13 @@ impl Language {
     /// from a set that it shows to nobody (`notifyUnsubscribeLite`); those of Python (5.1.2) and Node.js (1.0.8) leave the command unread.
     pub fn shows_what_is_taken_away(self) -> bool {
         self == Language::Java
+    }
+
+    /// Whether the published client takes no answer for the answer that its group is new. That of C++ (`PythonTcp`) does, if none comes
+    /// for 5 s or the connection ends, and then begins at the end of the queue (`RemoteBrokerOffsetStore::readOffset`): what was sent before
+    /// it started may never come.
+    pub fn may_begin_at_the_end(self) -> bool {
+        self == Language::PythonTcp
     }
 
     /// Whether the published client can change an invisible duration.
@@ -258,7 +265,7 @@ impl Language {
             Language::Python | Language::PythonTcp | Language::PythonHttp => {
                 let (packages, files): (_, &[&str]) = match self {
                     Language::PythonTcp => ("requirements-tcp.txt", &["tcp_agent.py", "common.py"]),
-                    Language::PythonHttp => ("requirements.txt", &["agent.py"]),
+                    Language::PythonHttp => ("requirements-http.txt", &["http_agent.py", "common.py"]),
                     _ => ("requirements.txt", &["agent.py", "common.py"]),
                 };
                 run(Command::new("python3").args(["-m", "venv"]).arg(built.join("venv")))?;
@@ -311,8 +318,11 @@ impl Program {
             }
             Language::Python | Language::PythonTcp | Language::PythonHttp => {
                 let mut python = Command::new(self.built.join("venv/bin/python"));
-                let agent = if self.language.is_tcp() { "tcp_agent.py" } else { "agent.py" };
-                python.arg(self.built.join(agent));
+                python.arg(self.built.join(match self.language {
+                    Language::PythonTcp => "tcp_agent.py",
+                    Language::PythonHttp => "http_agent.py",
+                    _ => "agent.py",
+                }));
                 python
             }
             Language::Nodejs | Language::NodejsHttp => {

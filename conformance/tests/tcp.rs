@@ -175,3 +175,37 @@ fn nothing_acknowledged_is_lost_when_the_broker_is_killed_while_clients_send() -
         Ok(())
     })
 }
+
+/// The topic of traces, which nobody creates, on a broker that makes no others by itself.
+#[test]
+fn traces_of_a_message_are_consumed_like_messages_and_found_by_its_id() -> Result<()> {
+    const TRACES: &str = "RMQ_SYS_TRACE_TOPIC";
+    with_each(|program| {
+        let Some(broker) = Broker::start_own_with("traces", &["--auto-create-topics", "false"])? else { return Ok(()) };
+        let (topic, group) = (unique("traced"), unique("readers"));
+        broker.create_topic(&topic, 4)?;
+        let mut watcher = Agent::ready(program, &broker, TRACES, false, &["push", "--group", "watchers"])?;
+        let mut consumer = Agent::ready(program, &broker, &topic, false, &["push", "--group", &group, "--trace"])?;
+        let mut producer = Agent::ready(program, &broker, &topic, false, &["produce", "--stdin", "--trace"])?;
+        let id = producer.send(&Draft::full("hello"))?;
+        assert_eq!(consumer.received()?.id, id);
+        let mut missing = BTreeSet::from(["Pub", "SubBefore", "SubAfter"]);
+        while !missing.is_empty() {
+            let traces = watcher.received()?;
+            assert!(traces.keys.contains(&id), "{traces:?}");
+            for record in traces.body().split('\u{2}') {
+                let fields: Vec<_> = record.split('\u{1}').collect();
+                if fields.contains(&id.as_str()) {
+                    missing.remove(fields[0]);
+                }
+            }
+        }
+        let mut query = Agent::ready(program, &broker, TRACES, false, &["query", "--key", &id])?;
+        let found = query.received()?;
+        assert!(found.keys.contains(&id) && found.body().contains(&id), "{found:?}");
+        query.finish()?;
+        producer.finish()?;
+        consumer.finish()?;
+        watcher.finish()
+    })
+}

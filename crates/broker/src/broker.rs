@@ -243,13 +243,18 @@ impl Broker {
         self.topic_or(name, &TopicSettings::default()).await
     }
 
-    /// A topic by name; made with these settings if it is missing and topics are made automatically.
+    /// A topic by name; made with these settings if it is missing and topics are made automatically. That of traces is made in any case,
+    /// of type normal.
     pub async fn topic_or(&self, name: &str, settings: &TopicSettings) -> Result<Arc<TopicConfig>, Refusal> {
         if name.starts_with(RETRY_PREFIX) {
             return Err(Refusal::TopicNotFound { topic: name.to_owned() });
         }
         if let Some(topic) = self.known_topic(name) {
             return Ok(topic);
+        }
+        if name == names::TRACE_TOPIC {
+            let settings = TopicSettings { kind: Some(TopicType::Normal), ..TopicSettings::default() };
+            return self.change_topic(|catalog| catalog.create_topic(name, &settings, crate::wall_clock(), true)).await;
         }
         names::check_topic(name)?;
         if !self.inner.options.auto_create_topics || name.starts_with('%') {
@@ -629,7 +634,7 @@ fn topic_of_group(id: TopicId, name: &str, group: &GroupConfig) -> TopicConfig {
     }
 }
 
-fn catalog_refusal(error: CatalogError) -> Refusal {
+pub(crate) fn catalog_refusal(error: CatalogError) -> Refusal {
     match error {
         CatalogError::Change(ChangeError::Name(error)) => Refusal::Name(error),
         CatalogError::Change(ChangeError::Exists { what, name }) => Refusal::Exists { what, name },

@@ -258,7 +258,7 @@ impl Broker {
 
     /// A topic by name, `%DLQ%group` too. Never makes one.
     pub(crate) fn topic_to_look_into(&self, name: &str) -> Result<Arc<TopicConfig>, Refusal> {
-        names::check_topic(name)?;
+        names::check_existing_topic(name)?;
         self.known_topic(name).ok_or_else(|| Refusal::TopicNotFound { topic: name.to_owned() })
     }
 

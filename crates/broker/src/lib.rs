@@ -32,6 +32,7 @@ mod dead_letters;
 mod delayed;
 mod find;
 mod handed_out;
+mod kv;
 mod lite;
 mod mailbox;
 mod marks;

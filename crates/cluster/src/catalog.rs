@@ -19,12 +19,21 @@ pub struct Catalog {
     pub(crate) next_group_id: u32,
     pub(crate) topics: BTreeMap<String, Arc<TopicConfig>>,
     pub(crate) groups: BTreeMap<String, Arc<GroupConfig>>,
+    /// By namespace and key.
+    pub(crate) kv_configs: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl Default for Catalog {
     /// Version 0: nothing in it, nothing stored.
     fn default() -> Self {
-        Self { version: 0, next_topic_id: 1, next_group_id: 1, topics: BTreeMap::new(), groups: BTreeMap::new() }
+        Self {
+            version: 0,
+            next_topic_id: 1,
+            next_group_id: 1,
+            topics: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            kv_configs: BTreeMap::new(),
+        }
     }
 }
 
@@ -54,7 +63,8 @@ impl Catalog {
         self.groups.values()
     }
 
-    /// Creates a topic. One that exists and agrees with the settings is returned as it is.
+    /// Creates a topic. One that exists and agrees with the settings is returned as it is. That of traces can be created, too: who asks
+    /// for it is the broker.
     pub fn create_topic(
         &mut self,
         name: &str,
@@ -62,7 +72,7 @@ impl Catalog {
         now: UnixMillis,
         auto_created: bool,
     ) -> Result<Arc<TopicConfig>, ChangeError> {
-        names::check_topic(name)?;
+        names::check_existing_topic(name)?;
         if name.starts_with(DEAD_LETTER_PREFIX) || name.starts_with(RETRY_PREFIX) {
             return Err(ChangeError::Setting {
                 field: "topic",

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `format` | version of this layout; newer ones are refused by number |
 //! | `crc32c` | CRC-32C of the text of `catalog`, as 8 hexadecimal digits |
-//! | `catalog` | `version`, `next_topic_id`, `next_group_id`, `topics`, `groups` |
+//! | `catalog` | `version`, `next_topic_id`, `next_group_id`, `topics`, `groups`, and `kv_configs` if there are any |
 
 use crate::Catalog;
 use bytes::Bytes;
@@ -55,6 +55,8 @@ struct Body<T, G> {
     next_group_id: u32,
     topics: Vec<T>,
     groups: Vec<G>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    kv_configs: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 fn checksum(text: &str) -> String {
@@ -74,6 +76,7 @@ impl Catalog {
             next_group_id: self.next_group_id,
             topics: self.topics.values().map(|topic| &**topic).collect(),
             groups: self.groups.values().map(|group| &**group).collect(),
+            kv_configs: self.kv_configs.clone(),
         })?;
         let crc32c = checksum(&body);
         let envelope = Envelope { format: FORMAT_VERSION, crc32c, catalog: RawValue::from_string(body)? };
@@ -104,6 +107,7 @@ impl Catalog {
             next_group_id: body.next_group_id,
             topics: BTreeMap::new(),
             groups: BTreeMap::new(),
+            kv_configs: body.kv_configs,
         };
         for topic in body.topics {
             if topic.id.0 >= body.next_topic_id {

@@ -41,7 +41,7 @@ pub enum ChangeError {
     /// The catalog is full.
     #[error("the catalog has {limit} {what} already, its limit")]
     Full {
-        /// `topics` or `consumer groups`.
+        /// `topics`, `consumer groups` or `KV configs`.
         what: &'static str,
         /// The limit.
         limit: usize,

@@ -1,4 +1,4 @@
-//! What all nodes of a cluster share: the catalog of topics and consumer groups.
+//! What all nodes of a cluster share: the catalog of topics and consumer groups, and KV configs.
 //!
 //! - [`Catalog`]: one version of it, a value; changes are functions that keep its rules ([`ChangeError`]).
 //! - [`CatalogStore`]: where versions are kept, each created only if it does not exist yet. [`LocalCatalogStore`] is a
@@ -15,6 +15,7 @@ mod bucket;
 mod catalog;
 mod codec;
 mod error;
+mod kv;
 mod local;
 mod memory;
 mod service;
@@ -31,6 +32,7 @@ pub use bucket::BucketCatalogStore;
 pub use catalog::Catalog;
 pub use codec::{DecodeError, FORMAT_VERSION};
 pub use error::ChangeError;
+pub use kv::{KV_CONFIGS_MAX, KV_NAME_BYTES_MAX, KV_VALUE_BYTES_MAX};
 pub use local::LocalCatalogStore;
 pub use memory::MemoryCatalogStore;
 pub use service::{CatalogError, CatalogService};

@@ -49,7 +49,7 @@ impl Front {
         _call: &Call,
         request: v1::DescribeTopicRequest,
     ) -> Result<v1::DescribeTopicResponse, Denied> {
-        names::check_topic(&request.name)?;
+        names::check_existing_topic(&request.name)?;
         let status = self.broker.topic_status(&request.name).await?;
         Ok(v1::DescribeTopicResponse {
             status: Some(code::ok()),

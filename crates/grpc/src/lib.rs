@@ -57,9 +57,10 @@ mod limits_properties;
 #[path = "../../model/src/texts.rs"]
 mod texts;
 
+pub use martlet_net::ServeError;
 pub use martlet_net::latency::RpcLatency;
 pub use martlet_net::tls::TlsOptions;
-pub use server::{GrpcFigures, GrpcServer, ServeError, serve};
+pub use server::{GrpcFigures, GrpcServer, serve};
 
 use std::net::SocketAddr;
 use std::time::Duration;

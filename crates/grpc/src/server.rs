@@ -5,11 +5,11 @@ use crate::latency::{self, Package, RpcLatency};
 use crate::service::Front;
 use crate::transport::connection;
 use martlet_broker::Broker;
+use martlet_net::ServeError;
 use martlet_net::listener::{self, Connection, Opener};
 use martlet_net::sniff::Opening;
-use martlet_net::tls::{self, TlsError};
+use martlet_net::tls;
 use martlet_net::workers::{self, WorkerOptions, Workers};
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,25 +22,6 @@ use tokio_rustls::TlsAcceptor;
 /// Said to HTTP/1 clients.
 const HTTP1_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 85\r\n\
 connection: close\r\n\r\nThis port speaks gRPC (HTTP/2), plaintext or TLS: RocketMQ 5.x clients connect here.\n";
-
-/// Why the front could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The address cannot be listened on.
-    #[error("listening on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// No certificate.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// A thread or its runtime could not be made.
-    #[error("starting a worker: {0}")]
-    Worker(io::Error),
-}
 
 /// Figures of a running front.
 #[derive(Clone, Debug, Default)]
@@ -111,8 +92,7 @@ impl GrpcServer {
 /// Starts listening. The broker is called from the front's own threads.
 pub fn serve(broker: Broker, options: GrpcOptions) -> Result<GrpcServer, ServeError> {
     let tls = TlsAcceptor::from(tls::load(&options.tls, &[b"h2", b"http/1.1"])?);
-    let listen = |source| ServeError::Listen { address: options.listen, source };
-    let (socket, local_addr) = listener::listen(options.listen).map_err(listen)?;
+    let (socket, local_addr) = listener::listen(options.listen)?;
     let (stop, stopped) = watch::channel(false);
     let checks = broker.take_checks();
     let advertise = options.advertise.map(|(host, port)| (host, if port == 0 { local_addr.port() } else { port }));
@@ -136,8 +116,8 @@ pub fn serve(broker: Broker, options: GrpcOptions) -> Result<GrpcServer, ServeEr
         drain_timeout: limits.drain_timeout,
     };
     let open = &front.stats.connections;
-    let workers = workers::start(vec![socket], &options, &worker, open, &stopped, checks.into_iter().collect());
-    Ok(GrpcServer { local_addr, stop, workers: workers.map_err(ServeError::Worker)?, front })
+    let workers = workers::start(vec![socket], &options, &worker, open, &stopped, checks.into_iter().collect())?;
+    Ok(GrpcServer { local_addr, stop, workers, front })
 }
 
 #[derive(Clone)]

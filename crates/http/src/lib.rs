@@ -34,9 +34,10 @@ mod xml_in;
 mod xml_out;
 
 pub use auth::{Accounts, AccountsError};
+pub use martlet_net::ServeError;
 pub use martlet_net::latency::RpcLatency;
 pub use martlet_net::tls::TlsOptions;
-pub use server::{HttpFigures, HttpServer, ServeError, serve};
+pub use server::{HttpFigures, HttpServer, serve};
 
 use std::net::SocketAddr;
 use std::time::Duration;

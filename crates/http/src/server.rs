@@ -4,36 +4,17 @@ use crate::connection;
 use crate::front::{Front, figures};
 use crate::{HttpOptions, RpcLatency};
 use martlet_broker::Broker;
+use martlet_net::ServeError;
 use martlet_net::listener::{self, Opener};
 use martlet_net::sniff::Opening;
-use martlet_net::tls::{self, TlsError};
+use martlet_net::tls;
 use martlet_net::workers::{self, WorkerOptions, Workers};
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
-
-/// Why the front could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The address cannot be listened on.
-    #[error("listening on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// No certificate.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// A thread or its runtime could not be made.
-    #[error("starting a worker: {0}")]
-    Worker(io::Error),
-}
 
 /// Figures of a running front.
 #[derive(Clone, Debug, Default)]
@@ -83,8 +64,7 @@ impl HttpServer {
 /// Starts listening. The broker is called from the front's own threads.
 pub fn serve(broker: Broker, options: HttpOptions) -> Result<HttpServer, ServeError> {
     let tls = TlsAcceptor::from(tls::load(&options.tls, &[b"http/1.1"])?);
-    let listen = |source| ServeError::Listen { address: options.listen, source };
-    let (socket, local_addr) = listener::listen(options.listen).map_err(listen)?;
+    let (socket, local_addr) = listener::listen(options.listen)?;
     let (stop, stopped) = watch::channel(false);
     let front = Arc::new(Front::new(broker, options.limits, options.accounts, stopped.clone()));
     let worker = Worker { front: front.clone(), opener: Arc::new(Opener::new(tls, front.limits.open_timeout)) };
@@ -95,8 +75,8 @@ pub fn serve(broker: Broker, options: HttpOptions) -> Result<HttpServer, ServeEr
         connections_max: limits.connections_max,
         drain_timeout: limits.drain_timeout,
     };
-    let workers = workers::start(vec![socket], &options, &worker, &front.connections, &stopped, vec![]);
-    Ok(HttpServer { local_addr, stop, workers: workers.map_err(ServeError::Worker)?, front })
+    let workers = workers::start(vec![socket], &options, &worker, &front.connections, &stopped, vec![])?;
+    Ok(HttpServer { local_addr, stop, workers, front })
 }
 
 #[derive(Clone)]

@@ -36,6 +36,9 @@ pub const DEAD_LETTER_PREFIX: &str = "%DLQ%";
 /// Prefix of the retry topic of a consumer group.
 pub const RETRY_PREFIX: &str = "%RETRY%";
 
+/// Topic that clients over TCP send their traces to. The broker makes it when the first comes; nobody else creates, changes or deletes it.
+pub const TRACE_TOPIC: &str = "RMQ_SYS_TRACE_TOPIC";
+
 /// The name by which all protocols know a topic or group of a namespace, the id of an instance: `namespace%name`. Those of a
 /// group's own topics have it behind their prefix. Without a namespace the name is whole.
 pub fn full_name(namespace: &str, name: String) -> String {
@@ -58,7 +61,7 @@ const SYSTEM_TOPICS: [&str; 12] = [
     "RMQ_SYS_TRANS_OP_HALF_TOPIC",
     "RMQ_SYS_ROCKSDB_TRANS_HALF_TOPIC",
     "RMQ_SYS_ROCKSDB_TRANS_OP_HALF_TOPIC",
-    "RMQ_SYS_TRACE_TOPIC",
+    TRACE_TOPIC,
     "TRANS_CHECK_MAX_TIME_TOPIC",
     "SELF_TEST_TOPIC",
     "OFFSET_MOVED_EVENT",
@@ -126,6 +129,11 @@ pub fn check_topic(name: &str) -> Result<(), NameError> {
         return refuse("is a system topic");
     }
     Ok(())
+}
+
+/// Whether a topic of this name may be there: one that clients may name, or [`TRACE_TOPIC`].
+pub fn check_existing_topic(name: &str) -> Result<(), NameError> {
+    if name == TRACE_TOPIC { Ok(()) } else { check_topic(name) }
 }
 
 /// Whether a group is one of tools and of the reference's own, which no user may name.
@@ -234,6 +242,8 @@ mod tests {
             assert!(check_topic(bad).is_err(), "{bad}");
         }
         assert!(check_topic(&format!("%DLQ%{}", "g".repeat(120))).is_ok());
+        assert!(check_topic(TRACE_TOPIC).is_err() && check_existing_topic(TRACE_TOPIC).is_ok());
+        assert!(check_existing_topic("TBW102").is_err() && check_existing_topic("orders").is_ok());
         assert!(check_group(&"g".repeat(120)).is_ok());
         for bad in ["", "a/b", "CID_RMQ_SYS_x", "DEFAULT_CONSUMER", &"g".repeat(121)] {
             assert!(check_group(bad).is_err(), "{bad}");

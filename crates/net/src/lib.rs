@@ -2,6 +2,7 @@
 //!
 //! - [`listener`]: from an accepted socket to a connection: TLS, plaintext and PROXY protocol on one port.
 //! - [`workers`]: threads that accept connections and serve them.
+//! - [`ServeError`]: why a front could not be started.
 //! - [`budget`]: bytes that all connections share.
 //! - [`latency`]: how long calls take.
 //! - [`gzip`]: compressed bodies in the wrapping that clients can read.
@@ -17,3 +18,25 @@ pub mod sniff;
 pub mod stream;
 pub mod tls;
 pub mod workers;
+
+use std::io;
+use std::net::SocketAddr;
+
+/// Why a front could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    #[error("listening on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No certificate.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// A thread or its runtime could not be made.
+    #[error("starting a worker: {0}")]
+    Worker(io::Error),
+}

@@ -7,6 +7,7 @@
 //! Bounds: one time limit for all of it, so half-open connections go away; at most [`sniff::SNIFF_BYTES_MAX`] bytes to
 //! tell protocols apart, [`proxy::V2_BYTES_MAX`] bytes for a PROXY header, one PROXY header per connection.
 
+use crate::ServeError;
 use crate::complaints::Complaints;
 use crate::proxy::{self, ProxyError, ProxyHeader};
 use crate::sniff::{self, Opening};
@@ -65,11 +66,14 @@ impl OpenError {
 }
 
 /// A socket that listens on `address`, for [`crate::workers::start`], and the address it has: of port 0 the system chooses.
-pub fn listen(address: SocketAddr) -> io::Result<(StdListener, SocketAddr)> {
-    let socket = StdListener::bind(address)?;
-    socket.set_nonblocking(true)?;
-    let local = socket.local_addr()?;
-    Ok((socket, local))
+pub fn listen(address: SocketAddr) -> Result<(StdListener, SocketAddr), ServeError> {
+    let bind = || {
+        let socket = StdListener::bind(address)?;
+        socket.set_nonblocking(true)?;
+        let local = socket.local_addr()?;
+        Ok((socket, local))
+    };
+    bind().map_err(|source| ServeError::Listen { address, source })
 }
 
 /// Opens the connections of a front, and says in the log what cannot be served.

@@ -1,8 +1,8 @@
 //! Threads of a front: one accepts connections on all its sockets, each serves its share of them on a single-threaded runtime.
 
+use crate::ServeError;
 use crate::complaints::Complaints;
 use std::future::Future;
-use std::io;
 use std::net::TcpListener as StdListener;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub fn start<S: Service>(
     open: &Arc<AtomicUsize>,
     stopped: &watch::Receiver<bool>,
     background: Vec<Background>,
-) -> io::Result<Workers> {
+) -> Result<Workers, ServeError> {
     let count = match options.count {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         count => count,
@@ -66,7 +66,7 @@ pub fn start<S: Service>(
         let worker = Worker { service: service.clone(), open: open.clone(), options: options.clone() };
         let first = first.take();
         let stopped = stopped.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Worker)?;
         let name = format!("martlet-{}-{number}", options.name);
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             runtime.block_on(async move {
@@ -85,8 +85,8 @@ pub fn start<S: Service>(
                 }
                 worker.run(inbox, stopped).await;
             });
-        })?;
-        workers.threads.push(thread);
+        });
+        workers.threads.push(thread.map_err(ServeError::Worker)?);
     }
     Ok(workers)
 }

@@ -164,8 +164,9 @@ struct Forgotten<'a>(&'a Front, &'a Arc<Link>);
 
 impl Drop for Forgotten<'_> {
     fn drop(&mut self) {
-        self.1.asked.close();
+        // Whoever hears that an answer will not come finds the connection gone.
         self.0.link_gone(self.1);
+        self.1.asked.close();
     }
 }
 

@@ -108,6 +108,12 @@ impl Front {
         self.links.lock().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
     }
 
+    /// The newest connection over which a client consumes with a group.
+    pub fn consumer(&self, group: &str, client_id: &str) -> Option<Arc<Link>> {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.values().rev().find(|link| link.member(group).is_some_and(|(id, _)| &*id == client_id)).cloned()
+    }
+
     /// A connection has ended.
     pub fn link_gone(&self, link: &Arc<Link>) {
         self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(&link.number);
@@ -137,7 +143,6 @@ impl Front {
             request::GET_ROUTEINFO_BY_TOPIC => self.route(link, header, &fields),
             request::GET_BROKER_CLUSTER_INFO => Ok(self.cluster(link, header)),
             request::GET_ALL_TOPIC_LIST_FROM_NAMESERVER => Ok(self.topic_list()),
-            request::GET_KV_CONFIG => self.kv_config(&fields),
             request::PULL_MESSAGE | request::LITE_PULL_MESSAGE => self.pull(link, &fields).await,
             request::UPDATE_CONSUMER_OFFSET => self.move_group(link, &fields).await,
             request::QUERY_CONSUMER_OFFSET => self.group_offset(link, &fields).await,
@@ -162,6 +167,12 @@ impl Front {
         body: Bytes,
     ) -> Result<Answer, Denied> {
         match header.code {
+            request::GET_KV_CONFIG => self.kv_config(fields),
+            request::PUT_KV_CONFIG => self.put_kv_config(fields).await,
+            request::DELETE_KV_CONFIG => self.delete_kv_config(fields).await,
+            request::GET_KVLIST_BY_NAMESPACE => self.kv_configs(fields),
+            request::GET_CONSUMER_RUNNING_INFO => self.consumer_running_info(header, fields).await,
+            request::CONSUME_MESSAGE_DIRECTLY => self.consume_directly(header, fields).await,
             request::QUERY_MESSAGE => self.query_messages(link, fields).await,
             request::VIEW_MESSAGE_BY_ID => self.view_message(link, fields).await,
             request::GET_MAX_OFFSET => self.max_offset(fields).await,

@@ -37,7 +37,7 @@ fn parse_failed(error: &FilterError) -> Denied {
 
 fn subscription(said: &Json) -> Result<MemberSubscription, Denied> {
     let topic = said.text("topic").unwrap_or("");
-    names::check_topic(topic)?;
+    names::check_existing_topic(topic)?;
     let filter = filter(said.text("expressionType"), said.text("subString").unwrap_or("*"));
     Ok(MemberSubscription {
         topic: topic.to_owned(),

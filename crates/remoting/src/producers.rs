@@ -108,6 +108,11 @@ impl Producers {
         links.filter_map(|link| state.links.get(link)).flat_map(|of_link| of_link.clients.values().cloned()).collect()
     }
 
+    /// The version of a client, as it said over a connection.
+    pub fn version(&self, link: u64, id: &str) -> Option<i32> {
+        self.state().links.get(&link)?.clients.get(id).map(|client| client.version)
+    }
+
     /// The newest connection of a client.
     pub fn client(&self, id: &str) -> Option<Arc<Link>> {
         self.state().clients.get(id)?.values().next_back().cloned()

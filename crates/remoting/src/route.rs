@@ -73,7 +73,13 @@ impl Front {
         if self.is_reply_topic(name) {
             return Some(Queues { read: 1, write: 1, permission: both });
         }
-        let topic = self.broker.known_topic(name)?;
+        let topic = self.broker.known_topic(name);
+        if name == names::TRACE_TOPIC && topic.is_none() {
+            // The first trace makes it.
+            let count = limits::TOPIC_QUEUES_DEFAULT;
+            return Some(Queues { read: count, write: count, permission: both });
+        }
+        let topic = topic?;
         let permission = permission_bits(topic.permission);
         Some(Queues { read: topic.read_queues, write: topic.write_queues, permission })
     }
@@ -117,15 +123,7 @@ impl Front {
 
     /// Topics that are not users' own.
     pub(crate) fn system_topic_list(&self) -> Answer {
-        let names = [CREATING_TOPIC, self.broker.cluster_name(), self.broker.broker_name()];
+        let names = [CREATING_TOPIC, names::TRACE_TOPIC, self.broker.cluster_name(), self.broker.broker_name()];
         Answer::json(&Json::object([("topicList", Json::list(names))]))
-    }
-
-    /// A value of the name server; it keeps none.
-    pub(crate) fn kv_config(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
-        let (namespace, key) = (fields.text("namespace")?, fields.text("key")?);
-        let shown = |text: &str| text.chars().take(128).collect::<String>();
-        let remark = format!("no value of key {} in namespace {}", shown(key), shown(namespace));
-        Err(Denied::new(response::QUERY_NOT_FOUND, remark))
     }
 }

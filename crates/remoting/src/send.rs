@@ -96,7 +96,7 @@ impl Front {
                 format!("producer group has {} bytes, the limit is {PRODUCER_GROUP_BYTES_MAX}", head.group.len());
             return Err(Denied::illegal(remark));
         }
-        names::check_topic(head.topic).map_err(|error| Denied::illegal(error.to_string()))?;
+        names::check_existing_topic(head.topic).map_err(|error| Denied::illegal(error.to_string()))?;
         let topic = self.topic_to_send_to(&head).await?;
         let queue = queue_of(&head, &topic)?;
         let now = martlet_broker::wall_clock();
@@ -142,7 +142,7 @@ impl Front {
         if let Some(topic) = self.broker.known_topic(head.topic) {
             return Ok(topic);
         }
-        if head.default_topic != CREATING_TOPIC {
+        if head.topic != names::TRACE_TOPIC && head.default_topic != CREATING_TOPIC {
             return Err(Refusal::TopicNotFound { topic: head.topic.to_owned() }.into());
         }
         let asked = u32::try_from(head.default_queues).unwrap_or(0);

@@ -7,7 +7,7 @@ use martlet_broker::Broker;
 use martlet_net::latency::RpcLatency;
 use martlet_net::listener::{self, Opener};
 use martlet_net::sniff::Opening;
-use martlet_net::tls::{self, TlsError};
+use martlet_net::tls;
 use martlet_net::workers::{self, WorkerOptions, Workers};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -23,16 +23,9 @@ const ALIAS_BELOW: u16 = 2;
 /// Why the front could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// An address cannot be listened on.
-    #[error("listening on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Whether it is the name server's.
-        is_nameserver: bool,
-        /// What the system said.
-        source: io::Error,
-    },
+    /// As fronts of every protocol.
+    #[error(transparent)]
+    Net(#[from] martlet_net::ServeError),
     /// Neither a name server's nor a broker's address is given.
     #[error("no address to listen on")]
     Nowhere,
@@ -44,12 +37,6 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
-    /// No certificate.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// A thread or its runtime could not be made.
-    #[error("starting a worker: {0}")]
-    Worker(io::Error),
 }
 
 /// Figures of a running front.
@@ -108,27 +95,26 @@ impl RemotingServer {
 
 /// Starts listening. The broker is called from the front's own threads. Blocks for looking up the advertised host.
 pub fn serve(broker: Broker, options: RemotingOptions) -> Result<RemotingServer, ServeError> {
-    let tls = TlsAcceptor::from(tls::load(&options.tls, &[])?);
+    let tls = TlsAcceptor::from(tls::load(&options.tls, &[]).map_err(martlet_net::ServeError::Tls)?);
     let mut sockets = Vec::new();
-    let mut listen = |address: SocketAddr, is_nameserver| {
-        let error = |source| ServeError::Listen { address, is_nameserver, source };
-        let (socket, local) = listener::listen(address).map_err(error)?;
+    let mut listen = |address: SocketAddr| {
+        let (socket, local) = listener::listen(address)?;
         sockets.push(socket);
-        Ok::<_, ServeError>(local)
+        Ok::<_, martlet_net::ServeError>(local)
     };
     let both = options.listen.is_some() && options.nameserver_listen == options.listen;
     let both = both && options.listen.is_some_and(|address| address.port() != 0);
     let nameserver = match options.nameserver_listen.filter(|_| !both) {
-        Some(address) => Some(listen(address, true)?),
+        Some(address) => Some(listen(address)?),
         None => None,
     };
     let local_addr = match options.listen {
-        Some(address) => listen(address, false)?,
+        Some(address) => listen(address)?,
         None => nameserver.ok_or(ServeError::Nowhere)?,
     };
     let nameserver = if both { Some(local_addr) } else { nameserver };
     let below = options.listen.and_then(|address| address.port().checked_sub(ALIAS_BELOW)).filter(|port| *port > 0);
-    let alias = below.and_then(|port| match listen(SocketAddr::new(local_addr.ip(), port), false) {
+    let alias = below.and_then(|port| match listen(SocketAddr::new(local_addr.ip(), port)) {
         Ok(address) => Some(address),
         Err(error) => {
             tracing::warn!(%error, "no second port for old clients that expect one");
@@ -148,8 +134,8 @@ pub fn serve(broker: Broker, options: RemotingOptions) -> Result<RemotingServer,
         connections_max: limits.connections_max,
         drain_timeout: limits.drain_timeout,
     };
-    let workers = workers::start(sockets, &options, &worker, &front.connections, &stopped, vec![notices]);
-    Ok(RemotingServer { nameserver, local_addr, alias, stop, workers: workers.map_err(ServeError::Worker)?, front })
+    let workers = workers::start(sockets, &options, &worker, &front.connections, &stopped, vec![notices])?;
+    Ok(RemotingServer { nameserver, local_addr, alias, stop, workers, front })
 }
 
 /// The advertised host with an address of its own: ids of messages hold addresses, not names.

@@ -4,8 +4,10 @@ mod world;
 
 use martlet_model::TopicType;
 use martlet_remoting::codec::code::{request, response};
+use martlet_remoting::codec::frame::{self, Frame};
+use martlet_remoting::codec::header::{FLAG_RESPONSE, Header};
 use martlet_remoting::codec::message::decode_all;
-use world::{World, denied, field, json};
+use world::{Client, World, denied, field, json};
 
 fn topic_fields<'a>(name: &'a str, queues: &'a str, attributes: &'a str) -> Vec<(&'a str, &'a str)> {
     vec![
@@ -179,4 +181,152 @@ async fn figures_are_numbers_where_tools_read_numbers() {
     assert_eq!(json(&list.body).items("connectionSet")[0].text("clientId"), Some("c1"));
     let all = json(&client.ask(request::GET_ALL_PRODUCER_INFO, &[], b"").await.body);
     assert_eq!(all.get("data").unwrap().items("producers").len(), 1);
+}
+
+/// A client that consumes with group billing.
+async fn consumer(world: &World, version: i32) -> Client {
+    let mut client = world.client().await;
+    client.version = version;
+    let heartbeat = br#"{"clientID":"a@1","producerDataSet":[],"consumerDataSet":[{"groupName":"billing",
+        "consumeType":1,"messageModel":1,"consumeFromWhere":0,"unitMode":false,"subscriptionDataSet":[]}]}"#;
+    assert_eq!(client.ask(request::HEART_BEAT, &[], heartbeat).await.header.code, response::SUCCESS);
+    client
+}
+
+/// The next request that a consumer is to answer.
+async fn asked(client: &mut Client) -> Frame {
+    loop {
+        let frame = client.notice().await;
+        if !frame.header.is_one_way() {
+            return frame;
+        }
+    }
+}
+
+async fn answer(client: &mut Client, to: &Frame, code: i32, remark: Option<&str>, body: &[u8]) {
+    let (opaque, remark) = (to.header.opaque, remark.map(str::to_owned));
+    let header = Header { code, opaque, remark, flag: FLAG_RESPONSE, ..Header::default() };
+    client.write(&[&frame::head(&header, body.len())[..], body].concat()).await;
+}
+
+const STATUS: [(&str, &str); 3] = [("consumerGroup", "billing"), ("clientId", "a@1"), ("jstackEnable", "true")];
+
+#[tokio::test]
+async fn a_consumer_is_asked_how_it_is_and_to_consume_a_message_and_its_own_answer_comes_back() {
+    let world = World::new();
+    let (mut consumer, mut tool) = (consumer(&world, 513).await, world.client().await);
+    tool.send(request::GET_CONSUMER_RUNNING_INFO, &STATUS, b"", 0).await;
+    let question = asked(&mut consumer).await;
+    assert_eq!(question.header.code, request::GET_CONSUMER_RUNNING_INFO);
+    assert_eq!((field(&question, "consumerGroup"), field(&question, "jstackEnable")), ("billing", "true"));
+    let info = br#"{"jstack":"main","mqTable":{{"brokerName":"broker-a","queueId":0,"topic":"orders"}:{}}}"#;
+    answer(&mut consumer, &question, response::SUCCESS, None, info).await;
+    let told = tool.answer().await;
+    assert_eq!((told.header.code, &told.body[..]), (response::SUCCESS, &info[..]));
+
+    let sent = tool.produce("orders", "0", &[("UNIQ_KEY", "0102")], b"hello").await;
+    let fields = [("consumerGroup", "billing"), ("clientId", "a@1"), ("msgId", field(&sent, "msgId"))];
+    tool.send(request::CONSUME_MESSAGE_DIRECTLY, &fields, b"", 0).await;
+    let question = asked(&mut consumer).await;
+    assert_eq!((question.header.code, field(&question, "brokerName")), (request::CONSUME_MESSAGE_DIRECTLY, "broker-a"));
+    let message = &decode_all(&question.body).unwrap()[0];
+    assert_eq!((message.topic.as_str(), &message.body[..]), ("orders", &b"hello"[..]));
+    answer(&mut consumer, &question, response::SYSTEM_ERROR, Some("not my group"), b"").await;
+    assert_eq!(denied(&tool.answer().await), (response::SYSTEM_ERROR, "not my group"));
+}
+
+#[tokio::test]
+async fn a_consumer_that_cannot_be_asked_or_does_not_answer_is_named() {
+    let world = World::new();
+    let mut tool = world.client().await;
+    let ask = async |tool: &mut Client, fields: &[(&str, &str)], code: i32| {
+        let answer = tool.ask(code, fields, b"").await;
+        (answer.header.code, answer.header.remark.unwrap_or_default())
+    };
+    let status = request::GET_CONSUMER_RUNNING_INFO;
+    let named = |what: &str| format!("consumer a@1 of group billing {what}");
+    let refused = |what: &str| (response::SYSTEM_ERROR, named(what));
+    assert_eq!(ask(&mut tool, &STATUS, status).await, refused("is not connected over TCP"));
+    let old = consumer(&world, 61).await;
+    assert_eq!(ask(&mut tool, &STATUS, status).await, refused("has version 61, which cannot be asked"));
+    drop(old);
+
+    let mut silent = consumer(&world, 513).await;
+    let other = [("consumerGroup", "other"), STATUS[1], STATUS[2]];
+    let stranger = "consumer a@1 of group other is not connected over TCP";
+    assert_eq!(ask(&mut tool, &other, status).await, (response::SYSTEM_ERROR, stranger.into()));
+    for (id, code) in [("0102", response::INVALID_PARAMETER), (&"0".repeat(32), response::SYSTEM_ERROR)] {
+        let fields = [STATUS[0], STATUS[1], ("msgId", id)];
+        assert_eq!(ask(&mut tool, &fields, request::CONSUME_MESSAGE_DIRECTLY).await.0, code, "{id}");
+    }
+    let late = (response::CONSUME_MSG_TIMEOUT, named("did not answer within 10 s"));
+    assert_eq!(ask(&mut tool, &STATUS, status).await, late);
+    asked(&mut silent).await;
+    tool.send(status, &STATUS, b"", 0).await;
+    asked(&mut silent).await;
+    drop(silent);
+    assert_eq!(denied(&tool.answer().await), (response::SYSTEM_ERROR, named("has gone").as_str()));
+}
+
+#[tokio::test]
+async fn kv_configs_are_kept_by_namespace_and_key() {
+    let world = World::new();
+    let mut client = world.client().await;
+    let key = [("namespace", "ORDER_TOPIC_CONFIG"), ("key", "orders")];
+    let remark = "no value of key orders in namespace ORDER_TOPIC_CONFIG";
+    let nothing = (response::QUERY_NOT_FOUND, remark);
+    assert_eq!(denied(&client.ask(request::GET_KV_CONFIG, &key, b"").await), nothing);
+    for value in ["broker-a:4", "broker-a:8"] {
+        let answer = client.ask(request::PUT_KV_CONFIG, &[key[0], key[1], ("value", value)], b"").await;
+        assert_eq!(denied(&answer), (response::SUCCESS, ""));
+        assert_eq!(field(&client.ask(request::GET_KV_CONFIG, &key, b"").await, "value"), value);
+    }
+    let all = client.ask(request::GET_KVLIST_BY_NAMESPACE, &key[..1], b"").await;
+    assert_eq!(&all.body[..], br#"{"table":{"orders":"broker-a:8"}}"#);
+    let long = "x".repeat(1_025);
+    let answer = client.ask(request::PUT_KV_CONFIG, &[key[0], key[1], ("value", &long)], b"").await;
+    let remark = "value of 1025 bytes is longer than 1,024 bytes";
+    assert_eq!(denied(&answer), (response::INVALID_PARAMETER, remark));
+    for _ in 0..2 {
+        assert_eq!(client.ask(request::DELETE_KV_CONFIG, &key, b"").await.header.code, response::SUCCESS);
+    }
+    assert_eq!(denied(&client.ask(request::GET_KV_CONFIG, &key, b"").await), nothing);
+    let answer = client.ask(request::GET_KVLIST_BY_NAMESPACE, &key[..1], b"").await;
+    assert_eq!(answer.header.code, response::QUERY_NOT_FOUND);
+}
+
+#[tokio::test]
+async fn traces_have_a_topic_that_the_first_one_makes_and_nobody_else_changes() {
+    const TRACES: &str = "RMQ_SYS_TRACE_TOPIC";
+    let world = World::with(|broker, _| broker.auto_create_topics = false);
+    let mut client = world.client().await;
+    let listed = json(&client.ask(request::GET_SYSTEM_TOPIC_LIST_FROM_BROKER, &[], b"").await.body);
+    assert!(listed.items("topicList").iter().any(|name| name.scalar() == Some(TRACES)));
+    for made in [false, true] {
+        let route = json(&client.ask(request::GET_ROUTEINFO_BY_TOPIC, &[("topic", TRACES)], b"").await.body);
+        let queues = &route.items("queueDatas")[0];
+        assert_eq!((queues.int("writeQueueNums"), queues.int("perm")), (Some(8), Some(6)));
+        assert_eq!(world.broker.known_topic(TRACES).is_some(), made);
+        let sent = client.produce(TRACES, "7", &[("UNIQ_KEY", "0A"), ("KEYS", "0102 4711")], b"Pub").await;
+        assert_eq!(denied(&sent), (response::SUCCESS, ""));
+    }
+    assert_eq!(world.broker.known_topic(TRACES).unwrap().kind, TopicType::Normal);
+    let fields = [
+        ("topic", TRACES),
+        ("key", "0102"),
+        ("maxNum", "32"),
+        ("beginTimestamp", "0"),
+        ("endTimestamp", "99999999999999"),
+    ];
+    let found = client.ask(request::QUERY_MESSAGE, &fields, b"").await;
+    assert_eq!(decode_all(&found.body).unwrap().len(), 2);
+    for (code, fields) in [
+        (request::UPDATE_AND_CREATE_TOPIC, topic_fields(TRACES, "4", "")),
+        (request::DELETE_TOPIC_IN_BROKER, vec![("topic", TRACES)]),
+    ] {
+        let refused = (response::INVALID_PARAMETER, "topic \"RMQ_SYS_TRACE_TOPIC\" is a system topic");
+        assert_eq!(denied(&client.ask(code, &fields, b"").await), refused);
+    }
+    let other = client.produce("RMQ_SYS_TRANS_HALF_TOPIC", "0", &[], b"body").await;
+    assert_eq!(other.header.code, response::MESSAGE_ILLEGAL);
 }

@@ -11,6 +11,7 @@ use martlet_broker::{Disagreement, Figures, GroupStatus, MemberKind};
 use martlet_grpc::{GrpcFigures, RpcLatency};
 use martlet_http::HttpFigures;
 use martlet_model::HistogramFigures;
+use martlet_model::names::TRACE_TOPIC;
 use martlet_remoting::RemotingFigures;
 use martlet_store::Shortage;
 use prometheus_client::collector::Collector;
@@ -141,21 +142,22 @@ impl Collector for Snapshot {
 
 impl Snapshot {
     fn messages(&self, families: &mut Families) {
-        let system = || ("is_system", "false".to_owned());
         for topic in &self.figures.topics {
-            let labels = || vec![("topic", topic.topic.clone()), system()];
+            let labels = || vec![("topic", topic.topic.clone()), is_system(&topic.topic)];
             let value = Value::Counter(topic.messages_in as f64);
             families.add("rocketmq_messages_in", "Messages stored", labels(), value);
         }
         for topic in &self.figures.topics {
-            let labels = || vec![("topic", topic.topic.clone()), system()];
+            let labels = || vec![("topic", topic.topic.clone()), is_system(&topic.topic)];
             let value = Value::Counter(topic.bytes_in as f64);
             families.add("rocketmq_throughput_in", "Bytes of messages stored", labels(), value);
             let sizes = Value::Histogram(topic.sizes.clone());
             families.add("rocketmq_message_size", "Sizes of messages stored, in bytes", labels(), sizes);
         }
         for group in &self.figures.groups {
-            let labels = || vec![("topic", group.topic.clone()), ("consumer_group", group.group.clone()), system()];
+            let labels = || {
+                vec![("topic", group.topic.clone()), ("consumer_group", group.group.clone()), is_system(&group.topic)]
+            };
             let value = Value::Counter(group.messages_out as f64);
             families.add("rocketmq_messages_out", "Messages handed out, retries included", labels(), value);
             let value = Value::Counter(group.bytes_out as f64);
@@ -406,8 +408,7 @@ impl Snapshot {
             counters.lite_ended as f64,
         );
         for (group, topic, count) in &figures.dead_letters {
-            let labels =
-                vec![("consumer_group", group.clone()), ("topic", topic.clone()), ("is_system", "false".to_owned())];
+            let labels = vec![("consumer_group", group.clone()), ("topic", topic.clone()), is_system(topic)];
             let value = Value::Counter(*count as f64);
             families.add("rocketmq_send_to_dlq_messages", "Messages moved to dead letters", labels, value);
         }
@@ -431,6 +432,11 @@ impl Snapshot {
             families.add("martlet_refusals", "Requests refused", labels, Value::Counter(*count as f64));
         }
     }
+}
+
+/// Whether a topic is one of the broker's own.
+fn is_system(topic: &str) -> (&'static str, String) {
+    ("is_system", (topic == TRACE_TOPIC).to_string())
 }
 
 /// How long the calls of a protocol took.

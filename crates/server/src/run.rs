@@ -4,7 +4,7 @@ use crate::admin::{Admin, Fronts, Phase};
 use crate::config::{Advertise, Config, Durability};
 use crate::duration::show_bytes;
 use martlet_broker::{Broker, BrokerOptions, BucketPlace, OpenError, OpenReport};
-use martlet_grpc::{GrpcOptions, TlsOptions};
+use martlet_grpc::{GrpcOptions, ServeError, TlsOptions};
 use martlet_http::{Accounts, HttpOptions, HttpServer};
 use martlet_remoting::{RemotingOptions, RemotingServer};
 use std::io::{self, IsTerminal, Write};
@@ -57,15 +57,12 @@ pub enum RunError {
         /// The system's words.
         error: io::Error,
     },
-    /// The gRPC front cannot start.
+    /// A front cannot start.
     #[error(transparent)]
-    Front(#[from] martlet_grpc::ServeError),
+    Front(#[from] ServeError),
     /// The front for TCP clients cannot start.
     #[error(transparent)]
     Remoting(#[from] martlet_remoting::ServeError),
-    /// The front for HTTP clients cannot start.
-    #[error(transparent)]
-    Http(#[from] martlet_http::ServeError),
     /// Its accounts cannot be read.
     #[error("http_accounts: {0}")]
     Accounts(#[from] martlet_http::AccountsError),
@@ -175,12 +172,8 @@ fn serve(
         let _ = admin_stopped.await;
     });
     let admin_task = runtime.spawn(serving);
-    let front = martlet_grpc::serve(broker.clone(), grpc_options(config, folder)).map_err(|error| match error {
-        martlet_grpc::ServeError::Listen { address, source } => {
-            RunError::Listen { address: address.to_string(), key: "grpc_listen", error: source }
-        }
-        error => RunError::Front(error),
-    })?;
+    let front = martlet_grpc::serve(broker.clone(), grpc_options(config, folder))
+        .map_err(|error| cannot_listen("grpc_listen", error))?;
     let remoting = serve_remoting(config, folder, broker)?;
     let http = serve_http(config, folder, broker)?;
     let addresses = Listening::of(front.local_addr(), admin_address, remoting.as_ref(), http.as_ref());
@@ -252,12 +245,12 @@ fn serve_remoting(config: &Config, folder: &Path, broker: &Broker) -> Result<Opt
             ..Default::default()
         },
     };
+    let is_nameserver = |address| nameserver.is_some_and(|nameserver| nameserver.0 == address) && listen != nameserver;
     let front = martlet_remoting::serve(broker.clone(), options).map_err(|error| match error {
-        martlet_remoting::ServeError::Listen { address, is_nameserver, source } => RunError::Listen {
-            address: address.to_string(),
-            key: if is_nameserver { "nameserver_listen" } else { "remoting_listen" },
-            error: source,
-        },
+        martlet_remoting::ServeError::Net(ServeError::Listen { address, source }) => {
+            let key = if is_nameserver(address) { "nameserver_listen" } else { "remoting_listen" };
+            cannot_listen(key, ServeError::Listen { address, source })
+        }
         error => RunError::Remoting(error),
     })?;
     Ok(Some(front))
@@ -270,13 +263,16 @@ fn serve_http(config: &Config, folder: &Path, broker: &Broker) -> Result<Option<
     options.accounts = config.http_accounts.as_deref().map(Accounts::load).transpose()?;
     options.workers = config.workers;
     options.limits.drain_timeout = Duration::from_secs(config.drain_seconds.into());
-    let front = martlet_http::serve(broker.clone(), options).map_err(|error| match error {
-        martlet_http::ServeError::Listen { address, source } => {
-            RunError::Listen { address: address.to_string(), key: "http_listen", error: source }
-        }
-        error => RunError::Http(error),
-    })?;
+    let front = martlet_http::serve(broker.clone(), options).map_err(|error| cannot_listen("http_listen", error))?;
     Ok(Some(front))
+}
+
+/// Why a front could not be started, with the configuration's key if it is its address.
+fn cannot_listen(key: &'static str, error: ServeError) -> RunError {
+    match error {
+        ServeError::Listen { address, source } => RunError::Listen { address: address.to_string(), key, error: source },
+        error => RunError::Front(error),
+    }
 }
 
 /// Host and port that clients are told, with this port if none is set.

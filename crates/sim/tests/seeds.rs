@@ -71,7 +71,14 @@ fn owners_of_a_bucket_that_overtake_each_other_keep_what_was_durable() {
 #[test]
 fn a_bucket_that_keeps_nobody_out_is_caught() {
     let plan = BucketPlan { without_fencing: true, ..BucketPlan::default() };
-    let caught = (0..20).find_map(|seed| bucket::run(seed, plan).err());
+    let violation = |seed| match std::panic::catch_unwind(|| bucket::run(seed, plan)) {
+        Ok(played) => played.err(),
+        // An opening of SlateDB may meet what fencing was to prevent, and panics. What has to be caught is caught by our own judge,
+        // so such a seed says nothing.
+        Err(panic) if panic.downcast_ref() == Some(&"the stored epoch is lower than the local epoch") => None,
+        Err(panic) => std::panic::resume_unwind(panic),
+    };
+    let caught = (0..20).find_map(violation);
     println!("{}", caught.as_ref().map_or("not caught".into(), ToString::to_string));
     assert!(caught.is_some(), "no fencing goes unnoticed");
 }

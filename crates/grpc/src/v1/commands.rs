@@ -16,6 +16,8 @@ use tokio::sync::{Notify, watch};
 
 /// Commands that wait for one client.
 const WAITING_MAX: usize = 64;
+/// A client polls again within this time after an answer, or it is gone.
+const POLLS_AGAIN: Duration = Duration::from_secs(5);
 
 /// A command on its way to a client, and its share of the bytes that may wait.
 #[derive(Debug)]
@@ -57,6 +59,31 @@ impl Queue {
     }
 }
 
+/// A poll for commands under way.
+#[derive(Debug)]
+pub(super) struct Listening<'a> {
+    commands: &'a Commands,
+    client_id: Arc<str>,
+    pub(super) queue: Arc<Queue>,
+}
+
+impl Listening<'_> {
+    /// It is answered: the client will poll again.
+    pub(super) fn answered(&self) {
+        if let Some(client) = lock(&self.commands.state).clients.get_mut(&self.client_id) {
+            client.answered = Some(Instant::now());
+        }
+    }
+}
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        if let Some(client) = lock(&self.commands.state).clients.get_mut(&self.client_id) {
+            client.polls = client.polls.saturating_sub(1);
+        }
+    }
+}
+
 /// Commands of all clients.
 #[derive(Debug)]
 pub(crate) struct Commands {
@@ -80,8 +107,10 @@ struct Client {
     queue: Arc<Queue>,
     /// Of a producer: its group, and the namespace that it names topics in.
     producer: Option<(String, String)>,
-    /// It has polled for commands.
-    listens: bool,
+    /// Polls for commands under way.
+    polls: usize,
+    /// When the last of these was answered: the next will come at once.
+    answered: Option<Instant>,
     seen: Instant,
 }
 
@@ -96,12 +125,12 @@ impl Commands {
         Ok(state.client(client_id, self.clients_max)?.queue.clone())
     }
 
-    /// The same; what it is asked, it hears.
-    pub(super) fn listens(&self, client_id: &Arc<str>) -> Result<Arc<Queue>, Denied> {
+    /// The same; what it is asked, it hears, until that is dropped.
+    pub(super) fn listen(&self, client_id: &Arc<str>) -> Result<Listening<'_>, Denied> {
         let mut state = lock(&self.state);
         let client = state.client(client_id, self.clients_max)?;
-        client.listens = true;
-        Ok(client.queue.clone())
+        client.polls += 1;
+        Ok(Listening { commands: self, client_id: client_id.clone(), queue: client.queue.clone() })
     }
 
     /// A client says that it is a producer of a group, and in which namespace its names are.
@@ -172,7 +201,7 @@ impl State {
                 return Err(Denied::new(Code::TooManyRequests, format!("clients are at their limit of {clients_max}")));
             }
         }
-        let new = || Client { queue: Arc::default(), producer: None, listens: false, seen: Instant::now() };
+        let new = || Client { queue: Arc::default(), producer: None, polls: 0, answered: None, seen: Instant::now() };
         let client = self.clients.entry(id.clone()).or_insert_with(new);
         client.seen = Instant::now();
         Ok(client)
@@ -199,9 +228,9 @@ impl State {
 }
 
 impl Client {
-    /// Whether it will poll again, as far as one can tell.
+    /// Whether it hears what it is asked, as far as one can tell.
     fn is_there(&self) -> bool {
-        self.listens && self.seen.elapsed() < Duration::from_millis(CLIENT_EXPIRY_MILLIS as u64)
+        self.polls > 0 || self.answered.is_some_and(|answered| answered.elapsed() < POLLS_AGAIN)
     }
 }
 
@@ -222,7 +251,8 @@ mod tests {
             commands.producer_seen(id, "billing".into(), "I".into()).unwrap();
         }
         assert!(!commands.any_listens("billing") && !commands.ask_producer("billing", 10, noop).unwrap());
-        let queues: Vec<_> = ids[..2].iter().map(|id| commands.listens(id).unwrap()).collect();
+        let polls: Vec<_> = ids[..2].iter().map(|id| commands.listen(id).unwrap()).collect();
+        let queues: Vec<_> = polls.iter().map(|poll| poll.queue.clone()).collect();
         assert!(commands.any_listens("billing"));
         for _ in 0..6 {
             assert!(commands.ask_producer("billing", 10, noop).unwrap());
@@ -235,18 +265,22 @@ mod tests {
         ids[..2].iter().for_each(|id| commands.gone(id).unwrap());
         assert!(!commands.any_listens("billing"), "c has never polled");
         queues[0].ended().await;
-        commands.listens(&ids[0]).unwrap().ended().await;
+        commands.listen(&ids[0]).unwrap().queue.ended().await;
         let denied = |id: &str| commands.of(&Arc::from(id)).map(|_| ()).map_err(|denied| denied.code);
         assert_eq!((denied("a"), denied("d")), (Ok(()), Err(Code::TooManyRequests)));
     }
 
     #[test]
-    fn a_client_that_takes_nothing_is_left_alone_after_64_commands() {
+    fn a_client_that_takes_nothing_or_is_lost_is_left_alone() {
         let commands = Commands::new(3);
         let id = Arc::from("a");
         commands.producer_seen(&id, "billing".into(), String::new()).unwrap();
-        let _queue = commands.listens(&id).unwrap();
+        let poll = commands.listen(&id).unwrap();
         let taken = (0..100).filter(|_| commands.ask_producer("billing", 10, noop).unwrap()).count();
         assert_eq!(taken, WAITING_MAX);
+        drop(poll);
+        assert!(!commands.any_listens("billing"), "its poll was given up");
+        commands.listen(&id).unwrap().answered();
+        assert!(commands.any_listens("billing"));
     }
 }

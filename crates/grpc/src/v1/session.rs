@@ -2,7 +2,7 @@
 //!
 //! Source: grpc-v1.md sections 4, 5 and 8.
 
-use super::commands::Waiting;
+use super::commands::{Listening, Waiting};
 use super::{DIALECT, V1, check_client_id, code, group_name, hold_millis};
 use crate::call::Call;
 use crate::code::Denied;
@@ -156,11 +156,15 @@ impl V1<'_> {
             biased;
             waiting = self.next_command(&request.client_id, hold) => waiting,
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return self.stats.cancelled(call, Package::V1),
-            () = self.shutdown() => Ok(None),
+            () = self.shutdown() => {
+                return reply::fail(respond, &GrpcError::new(GrpcCode::Unavailable, "the broker is shutting down"));
+            }
         };
-        let (command, _share) = match polled {
-            Ok(Some(Waiting { command, share })) => (command, Some(share)),
-            Ok(None) => (poll_command_response::Type::NoopCommand(wire::NoopCommand {}), None),
+        let (command, listening, _share) = match polled {
+            Ok((waiting, listening)) => match waiting {
+                Some(Waiting { command, share }) => (command, listening, Some(share)),
+                None => (poll_command_response::Type::NoopCommand(wire::NoopCommand {}), listening, None),
+            },
             // The one answer that has no place for a status.
             Err(denied) => {
                 self.broker.count_refusal(denied.code.as_str_name());
@@ -177,19 +181,23 @@ impl V1<'_> {
             let _ = answer.encode(frame);
         });
         let written = reply::answer(respond, [frame], &self.outbound).await.is_ok();
+        if written {
+            listening.answered();
+        }
         self.stats.answered(call, Package::V1, code::RpcCode::Ok as i32, written);
     }
 
-    async fn next_command(self, client_id: &str, hold: Duration) -> Result<Option<Waiting>, Denied> {
+    async fn next_command(&self, client_id: &str, hold: Duration) -> Result<(Option<Waiting>, Listening<'_>), Denied> {
         check_client_id(client_id)?;
         let poll = self.polls.begin(client_id)?;
         self.broker.heartbeat(client_id);
-        let queue = self.commands.listens(&poll.client_id)?;
-        tokio::select! {
-            waiting = queue.next() => Ok(Some(waiting)),
-            () = queue.ended() => Ok(None),
-            () = tokio::time::sleep(hold) => Ok(None),
-        }
+        let listening = self.commands.listen(&poll.client_id)?;
+        let waiting = tokio::select! {
+            waiting = listening.queue.next() => Some(waiting),
+            () = listening.queue.ended() => None,
+            () = tokio::time::sleep(hold) => None,
+        };
+        Ok((waiting, listening))
     }
 }
 

@@ -15,7 +15,12 @@ const QUERIED_MAX: i32 = 64;
 
 impl Front {
     /// Appends a message that was found.
-    async fn show(&self, link: &Link, out: &mut BytesMut, message: &FoundMessage) -> Result<PhysicalOffset, Denied> {
+    pub(super) async fn show(
+        &self,
+        link: &Link,
+        out: &mut BytesMut,
+        message: &FoundMessage,
+    ) -> Result<PhysicalOffset, Denied> {
         let queue = self.broker.queue_id(&message.topic, message.queue).await?;
         let physical = PhysicalOffset::of(queue, message.offset)
             .ok_or_else(|| Denied::new(response::SYSTEM_ERROR, "the message has no physical offset"))?;

@@ -1,9 +1,11 @@
 //! What `mqadmin` and dashboards ask: topics, groups, the broker, messages.
 //!
 //! - `topics`, `groups`: made, changed, deleted, described. `overview`: the broker's figures and settings.
-//! - `look`: messages by id, key and place, and places by time.
+//! - `look`: messages by id, key and place, and places by time. `forward`: questions that a consumer answers. `kv`: KV configs.
 
+mod forward;
 mod groups;
+mod kv;
 mod look;
 mod overview;
 mod topics;

@@ -106,6 +106,7 @@ impl Front {
         if [names::RETRY_PREFIX, names::DEAD_LETTER_PREFIX].iter().any(|prefix| name.starts_with(prefix)) {
             return Ok(Answer::done());
         }
+        names::check_topic(name)?;
         self.broker.delete_topic(name).await?;
         Ok(Answer::done())
     }

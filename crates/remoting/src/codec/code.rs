@@ -72,6 +72,12 @@ pub mod request {
     pub const DELETE_TOPIC_IN_NAMESRV: i32 = 216;
     /// Moves a group.
     pub const INVOKE_BROKER_TO_RESET_OFFSET: i32 = 222;
+    /// KV configs of a namespace.
+    pub const GET_KVLIST_BY_NAMESPACE: i32 = 219;
+    /// To a consumer, from a tool: how are you?
+    pub const GET_CONSUMER_RUNNING_INFO: i32 = 307;
+    /// To a consumer, from a tool: consume this message.
+    pub const CONSUME_MESSAGE_DIRECTLY: i32 = 309;
     /// A message, short field names.
     pub const SEND_MESSAGE_V2: i32 = 310;
     /// Messages for one queue.
@@ -124,7 +130,7 @@ pub mod request {
     pub const GET_SUBSCRIPTIONGROUP_CONFIG: i32 = 352;
 
     /// What metrics call the codes, the frequent ones first.
-    pub const NAMES: [(i32, &str); 60] = [
+    pub const NAMES: [(i32, &str); 63] = [
         (SEND_MESSAGE_V2, "send_message_v2"),
         (PULL_MESSAGE, "pull_message"),
         (LITE_PULL_MESSAGE, "lite_pull_message"),
@@ -155,6 +161,9 @@ pub mod request {
         (PUT_KV_CONFIG, "put_kv_config"),
         (GET_KV_CONFIG, "get_kv_config"),
         (DELETE_KV_CONFIG, "delete_kv_config"),
+        (GET_KVLIST_BY_NAMESPACE, "get_kvlist_by_namespace"),
+        (GET_CONSUMER_RUNNING_INFO, "get_consumer_running_info"),
+        (CONSUME_MESSAGE_DIRECTLY, "consume_message_directly"),
         (GET_BROKER_CLUSTER_INFO, "get_broker_cluster_info"),
         (UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, "update_and_create_subscriptiongroup"),
         (GET_TOPIC_STATS_INFO, "get_topic_stats_info"),
@@ -233,6 +242,8 @@ pub mod response {
     pub const INVALID_PARAMETER: i32 = 29;
     /// The group has no member.
     pub const CONSUMER_NOT_ONLINE: i32 = 206;
+    /// The consumer that was asked does not answer.
+    pub const CONSUME_MSG_TIMEOUT: i32 = 207;
     /// There is no such delivery any more.
     pub const NO_MESSAGE: i32 = 208;
     /// No message came within the poll.
@@ -261,6 +272,7 @@ pub mod response {
             SUBSCRIPTION_GROUP_NOT_EXIST => "subscription_group_not_exist",
             INVALID_PARAMETER => "invalid_parameter",
             CONSUMER_NOT_ONLINE => "consumer_not_online",
+            CONSUME_MSG_TIMEOUT => "consume_msg_timeout",
             NO_MESSAGE => "no_message",
             POLLING_TIMEOUT => "polling_timeout",
             ILLEGAL_OPERATION => "illegal_operation",

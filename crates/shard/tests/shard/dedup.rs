@@ -168,18 +168,7 @@ fn a_recalled_message_does_not_come_back_with_a_retry() {
 }
 
 fn half(world: &mut World, body: &str) -> (HalfPlace, UnixMillis) {
-    let (topic, record) = (world.topic_id("orders"), message(body, None));
-    match world.ask(|token| Command::SendHalf {
-        topic,
-        record,
-        immunity_millis: None,
-        polled: false,
-        deadline: None,
-        token,
-    }) {
-        Output::Half(place, began) => (place, began),
-        other => panic!("a half message was answered with {other:?}"),
-    }
+    world.send_half("orders", message(body, None), None, false)
 }
 
 fn end(world: &mut World, place: HalfPlace, commit: bool) -> Result<(), EndError> {

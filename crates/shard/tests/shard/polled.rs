@@ -13,13 +13,7 @@ fn world(seed: u64) -> World {
 }
 
 fn half(world: &mut World) -> HalfPlace {
-    let topic = world.topic_id("orders");
-    let record = message("order", None);
-    let immunity_millis = Some(IMMUNITY);
-    match world.ask(|token| Command::SendHalf { topic, record, immunity_millis, polled: true, deadline: None, token }) {
-        Output::Half(place, _) => place,
-        other => panic!("a half message was answered with {other:?}"),
-    }
+    world.send_half("orders", message("order", None), Some(IMMUNITY), true).0
 }
 
 /// The check that is due.

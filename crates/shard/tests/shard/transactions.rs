@@ -16,16 +16,7 @@ fn world(seed: u64) -> World {
 }
 
 fn begin_half(world: &mut World, body: &str, immunity: Option<i64>) -> u64 {
-    let topic = world.topic_id("orders");
-    let record = message(body, None);
-    world.begin(|token| Command::SendHalf {
-        topic,
-        record,
-        immunity_millis: immunity,
-        polled: false,
-        deadline: None,
-        token,
-    })
+    world.begin_half("orders", message(body, None), immunity, false)
 }
 
 fn half(world: &mut World, body: &str) -> HalfPlace {
@@ -33,12 +24,9 @@ fn half(world: &mut World, body: &str) -> HalfPlace {
 }
 
 fn half_immune(world: &mut World, body: &str, immunity: Option<i64>) -> HalfPlace {
-    let token = begin_half(world, body, immunity);
-    world.settle();
-    match world.answer_to(token) {
-        Some(Output::Half(place, began)) if began == world.now => place,
-        other => panic!("a half message was answered with {other:?}"),
-    }
+    let (place, began) = world.send_half("orders", message(body, None), immunity, false);
+    assert_eq!(began, world.now);
+    place
 }
 
 fn begin_end(world: &mut World, place: HalfPlace, commit: bool) -> u64 {
@@ -356,21 +344,10 @@ fn transactions_of_a_deleted_topic_go_with_it_and_the_new_one_knows_nothing_of_t
 #[test]
 fn a_transactional_message_with_a_time_waits_for_both() {
     let mut world = world(14);
-    let topic = world.topic_id("orders");
     let at = world.now.plus(60 * SECOND).0;
     let mut send = |body: &str| {
         let record = record::with_fields(&message(body, None), &[Field::DeliveryTimestamp(at)]).unwrap();
-        match world.ask(|token| Command::SendHalf {
-            topic,
-            record,
-            immunity_millis: None,
-            polled: false,
-            deadline: None,
-            token,
-        }) {
-            Output::Half(place, _) => place,
-            other => panic!("a half message was answered with {other:?}"),
-        }
+        world.send_half("orders", record, None, false).0
     };
     let (early, late) = (send("early"), send("late"));
     assert_eq!(commit(&mut world, early), Ok(()));
@@ -385,21 +362,10 @@ fn a_transactional_message_with_a_time_waits_for_both() {
 #[test]
 fn committed_messages_of_a_message_group_come_in_the_order_of_their_commits() {
     let mut world = World::new(15).topic("orders", 4).group("billing", max_attempts(3).in_order());
-    let topic = world.topic_id("orders");
     let mut places = Vec::new();
     for body in ["a", "b", "c"] {
         let record = record::with_fields(&message(body, None), &[Field::MessageGroup("customer")]).unwrap();
-        match world.ask(|token| Command::SendHalf {
-            topic,
-            record,
-            immunity_millis: None,
-            polled: false,
-            deadline: None,
-            token,
-        }) {
-            Output::Half(place, _) => places.push(place),
-            other => panic!("a half message was answered with {other:?}"),
-        }
+        places.push(world.send_half("orders", record, None, false).0);
     }
     for at in [2, 0, 1] {
         assert_eq!(commit(&mut world, places[at]), Ok(()));

@@ -5,8 +5,8 @@ use martlet_model::handle::{HandleError, ReceiptHandle};
 use martlet_model::record::{self, Field, RecordWriter};
 use martlet_model::{Filter, GroupId, RetryBackoff, TopicId, UnixMillis, limits};
 use martlet_shard::{
-    ClientNumber, Command, DeadLetters, GroupFacts, HandOut, Incoming, LiteNotice, LoadId, Loaded, Output, PollId,
-    ProgressFigures, QueueFigures, ReceiveCommand, Refused, SettleError, ShardLoop, ShardOptions, TopicFacts,
+    ClientNumber, Command, DeadLetters, GroupFacts, HalfPlace, HandOut, Incoming, LiteNotice, LoadId, Loaded, Output,
+    PollId, ProgressFigures, QueueFigures, ReceiveCommand, Refused, SettleError, ShardLoop, ShardOptions, TopicFacts,
     TransactionCheck, execute,
 };
 use martlet_store::{ReadError, Reader, Store};
@@ -398,6 +398,28 @@ impl World {
         match self.ask(|token| Command::Send { topic, messages, deadline: None, token }) {
             Output::Sent(places) => places.into_iter().map(|(queue, offset)| (queue, offset.0)).collect(),
             other => panic!("a send was answered with {other:?}"),
+        }
+    }
+
+    /// A half message that is on its way; see [`World::answer_to`]. A *polled* one is asked for, instead of its producer.
+    pub fn begin_half(&mut self, topic: &str, record: bytes::Bytes, immunity_millis: Option<i64>, polled: bool) -> u64 {
+        let topic = self.topics[topic].id;
+        self.begin(|token| Command::SendHalf { topic, record, immunity_millis, polled, deadline: None, token })
+    }
+
+    /// Sends a half message; gives back its place and when its transaction began.
+    pub fn send_half(
+        &mut self,
+        topic: &str,
+        record: bytes::Bytes,
+        immunity_millis: Option<i64>,
+        polled: bool,
+    ) -> (HalfPlace, UnixMillis) {
+        let token = self.begin_half(topic, record, immunity_millis, polled);
+        self.settle();
+        match self.answer_to(token) {
+            Some(Output::Half(place, began)) => (place, began),
+            other => panic!("a half message was answered with {other:?}"),
         }
     }
 

@@ -110,11 +110,8 @@ impl std::fmt::Display for BucketReport {
 /// Plays a seed to its end.
 pub fn run(seed: u64, plan: BucketPlan) -> Result<BucketReport, Violation> {
     let mut run = Run::new(seed, plan);
-    let played = run.play();
-    // Nobody is left waiting for ever.
-    run.owner.iter().chain(&run.zombies).for_each(|process| process.network.go_on());
-    match played {
-        Ok(()) => Ok(BucketReport { seeds: 1, ..run.report }),
+    match run.play() {
+        Ok(()) => Ok(BucketReport { seeds: 1, ..std::mem::take(&mut run.report) }),
         Err(what) => Err(Violation { seed, step: run.step, what }),
     }
 }
@@ -170,6 +167,13 @@ struct Run {
     may_be_fenced: bool,
     /// One request in so many has a fault.
     faulty: u64,
+}
+
+impl Drop for Run {
+    /// Nobody is left waiting for ever, however it ended.
+    fn drop(&mut self) {
+        self.owner.iter().chain(&self.zombies).for_each(|process| process.network.go_on());
+    }
 }
 
 impl Run {

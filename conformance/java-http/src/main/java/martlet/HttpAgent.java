@@ -23,18 +23,22 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
 
 /** Drives the vendor's HTTP client for Java on the harness's behalf; conformance/README.md describes the command line. */
 public final class HttpAgent {
     private static final Set<String> SPECIAL = Set.of("KEYS", "__SHARDINGKEY", "__STARTDELIVERTIME", "__TransCheckT");
     private static final int WAIT_SECS = 10;
+    private static final int RETRY_MILLIS = 200;
     private static final Gson GSON = new Gson();
     private static PrintStream out;
 
     private final Map<String, String> given = new HashMap<>();
     private final long deadline;
     private final MQClient client;
-    private volatile boolean ended;
+    /** Standard input has ended. */
+    private final CountDownLatch ended = new CountDownLatch(1);
 
     private interface Poll {
         List<Message> consume(int count, int waitSecs);
@@ -69,7 +73,7 @@ public final class HttpAgent {
     }
 
     private boolean over() {
-        return ended || System.currentTimeMillis() >= deadline;
+        return ended.getCount() == 0 || System.currentTimeMillis() >= deadline;
     }
 
     private void endWithStandardInput() {
@@ -81,7 +85,7 @@ public final class HttpAgent {
             } catch (java.io.IOException e) {
                 // As good as an end.
             }
-            ended = true;
+            ended.countDown();
         });
         watch.setDaemon(true);
         watch.start();
@@ -157,7 +161,7 @@ public final class HttpAgent {
             return found == null ? List.of() : found;
         } catch (ServiceException | ClientException e) {
             emit("receive_failed", "message", e.toString());
-            Thread.sleep(200);
+            ended.await(RETRY_MILLIS, TimeUnit.MILLISECONDS);
             return List.of();
         }
     }

@@ -65,6 +65,7 @@ public final class TcpAgent {
             case "produce" -> agent.produce();
             case "push" -> agent.push();
             case "lite-pull" -> agent.litePull();
+            case "query" -> agent.query();
             case "pop-ordered" -> agent.popOrdered();
             case "request" -> new TcpReplies(agent).request();
             case "reply" -> new TcpReplies(agent).reply();
@@ -107,7 +108,7 @@ public final class TcpAgent {
             transactional.setTransactionListener(new Outcomes());
             producer = transactional;
         } else {
-            producer = new DefaultMQProducer(group);
+            producer = new DefaultMQProducer(group, options.has("trace"), null);
         }
         producer.setNamesrvAddr(options.text("endpoint", ""));
         producer.setUseTLS(options.has("tls"));
@@ -181,6 +182,18 @@ public final class TcpAgent {
                 }
             }
         }
+    }
+
+    /** Reports what has the key, as received. */
+    private void query() throws Exception {
+        DefaultMQProducer client = new DefaultMQProducer("queriers");
+        client.setNamesrvAddr(options.text("endpoint", ""));
+        start(client::start);
+        String topic = options.text("topic", "");
+        for (MessageExt message : client.queryMessage(topic, options.text("key", ""), 32, 0, Long.MAX_VALUE).getMessageList()) {
+            received(message, null);
+        }
+        client.shutdown();
     }
 
     private static SendResult async(DefaultMQProducer producer, Message message) throws Exception {
@@ -261,7 +274,7 @@ public final class TcpAgent {
 
     private void push() throws Exception {
         endWithStandardInput();
-        DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(options.text("group", ""));
+        DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(options.text("group", ""), options.has("trace"), null);
         consumer.setNamesrvAddr(options.text("endpoint", ""));
         consumer.setUseTLS(options.has("tls"));
         consumer.setConsumeThreadMin(4);

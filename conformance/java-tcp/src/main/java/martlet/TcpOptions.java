@@ -7,12 +7,12 @@ import java.util.Set;
 /** The agents' common command line, and more; `conformance/README.md` describes it. */
 record TcpOptions(String command, Map<String, String> given) {
 
-    private static final Set<String> SWITCHES =
-            Set.of("tls", "stdin", "fail-all", "transactional", "vip", "orderly", "broadcasting", "pop", "no-trace");
+    private static final Set<String> SWITCHES = Set.of("tls", "stdin", "fail-all", "transactional", "vip", "orderly", "broadcasting", "pop",
+            "trace", "no-trace");
 
     static TcpOptions parse(String[] args) {
         if (args.length == 0) {
-            throw new IllegalArgumentException("usage: produce|push|lite-pull|pop-ordered|request|reply --endpoint HOST:PORT --topic T ...");
+            throw new IllegalArgumentException("usage: produce|push|lite-pull|pop-ordered|query|request|reply --endpoint HOST:PORT --topic T ...");
         }
         Map<String, String> given = new HashMap<>();
         for (int i = 1; i < args.length; i++) {

@@ -1,48 +1,20 @@
 """Drives the vendor's HTTP client for Python on the harness's behalf; conformance/README.md describes the command line."""
 
-import argparse
-import json
-import os
-import sys
-import threading
 import time
 
-# Whatever else prints must not mix with the events.
-OUT = os.fdopen(os.dup(1), "w", encoding="utf-8")
-os.dup2(2, 1)
+# First: it keeps what the client prints away from the events.
+from common import RETRY_SECS, Driver, body, emit, options, run
 
-from mq_http_sdk.mq_client import MQClient  # noqa: E402
-from mq_http_sdk.mq_exception import MQExceptionBase  # noqa: E402
-from mq_http_sdk.mq_producer import TopicMessage  # noqa: E402
+from mq_http_sdk.mq_client import MQClient
+from mq_http_sdk.mq_exception import MQExceptionBase
+from mq_http_sdk.mq_producer import TopicMessage
 
 SPECIAL = ("KEYS", "__SHARDINGKEY", "__STARTDELIVERTIME", "__TransCheckT")
 WAIT_SECS = 10
 
 
-def emit(event, **fields):
-    OUT.write(json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n")
-    OUT.flush()
-
-
-def options():
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument("command", choices=["produce", "consume", "halves"])
-    parser.add_argument("--endpoint", required=True)
-    parser.add_argument("--topic", required=True)
-    parser.add_argument("--group", default="GID_producers")
-    parser.add_argument("--instance", default="")
-    parser.add_argument("--access-key", default="key")
-    parser.add_argument("--secret-key", default="secret")
-    parser.add_argument("--filter", default="")
-    for name in ("stdin", "orderly", "ack-twice"):
-        parser.add_argument("--" + name, action="store_true")
-    for name, default in (("count", 0), ("deadline-secs", 60), ("batch", 16), ("fail-first", 0)):
-        parser.add_argument("--" + name, type=int, default=default)
-    return parser.parse_args()
-
-
 def draft(line):
-    message = TopicMessage(bytes.fromhex(line["body_hex"]).decode(), line.get("tag", ""))
+    message = TopicMessage(body(line).decode(), line.get("tag", ""))
     for key, value in line.get("properties", {}).items():
         message.put_property(key, value)
     if line.get("keys"):
@@ -66,33 +38,25 @@ def received(message):
     )
 
 
-class Agent:
+class Agent(Driver):
     def __init__(self, given):
-        self.given = given
-        self.deadline = time.monotonic() + given.deadline_secs
+        super().__init__(given)
         self.client = MQClient(given.endpoint, given.access_key, given.secret_key)
-        self.ended = threading.Event()
 
-    def end_with_standard_input(self):
-        def watch():
-            while os.read(0, 4096):
-                pass
-            self.ended.set()
-        threading.Thread(target=watch, daemon=True).start()
+    def shutdown(self):
+        """There is nothing to shut down: each call of this client stands alone."""
 
     def over(self):
-        return self.ended.is_set() or time.monotonic() >= self.deadline
+        return self.ended.is_set() or self.late()
 
     def trans_producer(self):
-        return self.client.get_trans_producer(self.given.instance, self.given.topic, self.given.group)
+        return self.client.get_trans_producer(self.given.instance, self.given.topic, self.given.group or "GID_producers")
 
     def produce(self):
         plain = self.client.get_producer(self.given.instance, self.given.topic)
         transactional = self.trans_producer()
         emit("ready")
-        lines = (json.loads(line) for line in sys.stdin.buffer) if self.given.stdin else (
-            {"body_hex": f"message {n}".encode().hex()} for n in range(self.given.count))
-        for index, line in enumerate(lines):
+        for index, line in enumerate(self.lines()):
             try:
                 end = line.get("transaction")
                 sent = (transactional if end else plain).publish_message(draft(line))
@@ -103,6 +67,7 @@ class Agent:
                 emit("sent", id=sent.message_id, index=index)
             except MQExceptionBase as e:
                 emit("send_failed", index=index, message=f"{e.type}: {e.message}")
+        return self
 
     def poll(self, consume):
         try:
@@ -110,23 +75,22 @@ class Agent:
         except MQExceptionBase as e:
             if e.type != "MessageNotExist":
                 emit("receive_failed", message=f"{e.type}: {e.message}")
-                self.ended.wait(0.2)
+                self.ended.wait(RETRY_SECS)
             return []
 
     def consume(self):
         self.end_with_standard_input()
-        consumer = self.client.get_consumer(self.given.instance, self.given.topic, self.given.group, self.given.filter)
+        tags = "" if self.given.filter == "*" else self.given.filter
+        consumer = self.client.get_consumer(self.given.instance, self.given.topic, self.given.group, tags)
         consume = consumer.consume_message_orderly if self.given.orderly else consumer.consume_message
         emit("ready")
-        done, deliveries = set(), {}
-        while not self.over() and not (self.given.count and len(done) >= self.given.count):
+        while not self.over() and not self.finished():
             for message in self.poll(consume):
                 received(message)
-                number = deliveries[message.message_id] = deliveries.get(message.message_id, 0) + 1
-                if number <= self.given.fail_first:
-                    continue
-                self.ack(consumer, message)
-                done.add(message.message_id)
+                if not self.fails_now(message.message_id):
+                    self.ack(consumer, message)
+                    self.succeeded(message.message_id)
+        return self
 
     def ack(self, consumer, message):
         handles = [message.receipt_handle]
@@ -156,18 +120,8 @@ class Agent:
                         producer.rollback(half.receipt_handle)
                 except MQExceptionBase as e:
                     emit("end_failed", message=f"{e.type}: {e.message}")
-
-
-def main():
-    given = options()
-    getattr(Agent(given), given.command)()
-    emit("done")
-    os._exit(0)
+        return self
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Exception as e:
-        print(repr(e), file=sys.stderr)
-        os._exit(1)
+    run(Agent(options(["produce", "consume", "halves"])))
