@@ -272,6 +272,14 @@ impl Broker {
     /// When the broker refuses.
     pub fn create_ordered(&self, topic: &str, queues: u32, group: &str, backoff: &str) -> Result<()> {
         self.create_topic_for("fifo", topic, queues)?;
+        self.create_ordered_group(group, backoff)
+    }
+
+    /// Creates a group that receives in order.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn create_ordered_group(&self, group: &str, backoff: &str) -> Result<()> {
         let Some(own) = &self.own else {
             return mqadmin(&["updateSubGroup", "-g", group, "-o", "true"]);
         };

@@ -71,8 +71,8 @@ impl Language {
         }
     }
 
-    /// Those whose agents produce and consume by the same command line.
-    pub const ALL: [Language; 10] = [
+    /// All of them.
+    pub const ALL: [Language; 14] = [
         Language::Java,
         Language::Go,
         Language::Python,
@@ -83,6 +83,10 @@ impl Language {
         Language::GoTcp,
         Language::PythonTcp,
         Language::Ons,
+        Language::OnsV1,
+        Language::PythonHttp,
+        Language::NodejsHttp,
+        Language::JavaHttp,
     ];
 
     /// Whether its client speaks the remoting protocol.
@@ -107,17 +111,26 @@ impl Language {
 
     /// Whether the published client has a push consumer.
     pub fn has_push(self) -> bool {
-        self != Language::Rust
+        self != Language::Rust && !self.is_http()
     }
 
-    /// The consumer of the published client that is asked where any will do: `simple` or `push`.
+    /// The consumer of the published client that is asked where any will do: `simple`, `push`, or over HTTP `consume`.
     pub fn consumer(self) -> &'static str {
-        if self.is_tcp() || self == Language::OnsV1 { "push" } else { "simple" }
+        match self {
+            tcp_or_v1 if tcp_or_v1.is_tcp() || self == Language::OnsV1 => "push",
+            http if http.is_http() => "consume",
+            _ => "simple",
+        }
     }
 
-    /// What a push consumer is told so that it consumes in order; most go by the group's own order.
+    /// What a consumer is told so that it consumes in order; those of gRPC v2 go by the group's own order.
     pub fn in_order(self) -> &'static [&'static str] {
-        if self.is_tcp() || self == Language::OnsV1 { &["--orderly"] } else { &[] }
+        if self.is_tcp() || self.is_http() || self == Language::OnsV1 { &["--orderly"] } else { &[] }
+    }
+
+    /// Whether the published client sends messages of a message group, or as the vendor's call it, with a sharding key.
+    pub fn has_message_groups(self) -> bool {
+        !self.is_tcp() || self == Language::Ons
     }
 
     /// Whether the published client's push consumer keeps the group's back-off after a failure. That of Node.js (1.0.8) does not: it leaves

@@ -243,6 +243,13 @@ impl Broker {
         self.topic_or(name, &TopicSettings::default()).await
     }
 
+    /// A topic by name; made for all types of messages if it is missing and topics are made automatically. For protocols whose clients
+    /// know no types of topics.
+    pub async fn untyped_topic(&self, name: &str) -> Result<Arc<TopicConfig>, Refusal> {
+        let settings = TopicSettings { kind: Some(TopicType::Mixed), ..TopicSettings::default() };
+        self.topic_or(name, &settings).await
+    }
+
     /// A topic by name; made with these settings if it is missing and topics are made automatically. That of traces is made in any case,
     /// of type normal.
     pub async fn topic_or(&self, name: &str, settings: &TopicSettings) -> Result<Arc<TopicConfig>, Refusal> {

@@ -2,9 +2,8 @@
 //!
 //! Each function must return, whatever the bytes are; some assert what must hold of anything that was accepted.
 
-use crate::message_in::{self, Chosen};
 use crate::proto::v2;
-use crate::{message_out, transport};
+use crate::{message_in, message_out, transport};
 use martlet_model::UnixMillis;
 use martlet_model::limits;
 use martlet_net::proxy::{ProxyHeader, parse_v1, parse_v2};
@@ -15,14 +14,16 @@ use prost::Message;
 pub type Target = fn(&[u8]);
 
 /// All decoders, by name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("sniff", sniff),
     ("proxy_header", proxy_header),
     ("grpc_timeout", grpc_timeout),
     ("grpc_prefix", grpc_prefix),
     ("send_request", send_request),
+    ("send_request_v1", send_request_v1),
     ("settings", settings),
     ("record", record),
+    ("record_v1", record_v1),
     ("sql", sql),
 ];
 
@@ -64,16 +65,12 @@ pub fn send_request(bytes: &[u8]) {
     if message_in::topic_of(&request.messages).is_err() {
         return;
     }
-    let peer = std::net::SocketAddr::from(([192, 0, 2, 1], 1));
-    for (index, message) in request.messages.into_iter().enumerate() {
-        let length = message.body.len();
-        if let Ok(accepted) =
-            message_in::accept(message, index, UnixMillis(0), &peer, limits::DELAY_MILLIS_MAX, &Chosen::default())
-        {
-            assert!((1..=limits::COMPRESSED_BODY_BYTES_MAX).contains(&length));
-            assert_eq!(martlet_model::record::body(&accepted.record).map(|body| body.len()), Ok(length));
-        }
-    }
+    request.messages.into_iter().for_each(message_in::check_accepted);
+}
+
+/// The same of v1.
+pub fn send_request_v1(bytes: &[u8]) {
+    crate::v1::read_send(bytes);
 }
 
 /// Settings of clients: what is accepted gets an answer that clients can work with.
@@ -83,19 +80,8 @@ pub fn settings(bytes: &[u8]) {
 
 /// Records on their way out: damage is an error, never half a frame.
 pub fn record(bytes: &[u8]) {
-    let record = bytes::Bytes::from([&[1][..], bytes].concat());
-    let message = martlet_broker::DeliveredMessage {
-        topic: "t".into(),
-        queue: 0,
-        offset: martlet_model::QueueOffset(0),
-        store_time: UnixMillis(0),
-        attempt: 1,
-        handle: String::new(),
-        invisible_millis: 0,
-        record,
-    };
     let mut frames = message_out::Frames::with_capacity(0);
-    let written = frames.message(&message, "").is_ok();
+    let written = frames.message(&delivered(bytes), "").is_ok();
     frames.delivery_timestamp(martlet_broker::wall_clock());
     let bytes = frames.finish().concat();
     let mut rest = &bytes[..];
@@ -106,6 +92,24 @@ pub fn record(bytes: &[u8]) {
         count += 1;
     }
     assert!(rest.is_empty() && count == 1 + usize::from(written));
+}
+
+/// The same for clients of v1, in one frame.
+pub fn record_v1(bytes: &[u8]) {
+    crate::v1::write_record(&delivered(bytes));
+}
+
+fn delivered(bytes: &[u8]) -> martlet_broker::DeliveredMessage {
+    martlet_broker::DeliveredMessage {
+        topic: "t".into(),
+        queue: 0,
+        offset: martlet_model::QueueOffset(0),
+        store_time: UnixMillis(0),
+        attempt: 1,
+        handle: String::new(),
+        invisible_millis: 0,
+        record: bytes::Bytes::from([&[1][..], bytes].concat()),
+    }
 }
 
 /// SQL92 expressions, and records they are evaluated on: places of errors lie within the expression.

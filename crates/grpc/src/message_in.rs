@@ -244,6 +244,16 @@ pub(crate) fn accept(
     })
 }
 
+/// Accepts a message as if it had been sent; for fuzzing. What is accepted keeps to the limits and can be read back.
+pub(crate) fn check_accepted(message: v2::Message) {
+    let length = message.body.len();
+    let peer = std::net::SocketAddr::from(([192, 0, 2, 1], 1));
+    if let Ok(accepted) = accept(message, 0, UnixMillis(0), &peer, limits::DELAY_MILLIS_MAX, &Chosen::default()) {
+        assert!((1..=limits::COMPRESSED_BODY_BYTES_MAX).contains(&length));
+        assert_eq!(martlet_model::record::body(&accepted.record).map(|body| body.len()), Ok(length));
+    }
+}
+
 /// The type that the content makes of a message; what the client calls it counts for transactions only.
 fn message_type(system: &v2::SystemProperties) -> MessageType {
     if system.message_type == v2::MessageType::Transaction as i32 {

@@ -34,7 +34,7 @@ impl Front {
             return self.consume_halves(target, count as usize, wait).await;
         }
         let filter = Filter::tags(target.tag.as_deref().unwrap_or("*")).map_err(Refusal::from)?;
-        self.topic(&target.topic).await?;
+        self.broker.untyped_topic(&target.topic).await?;
         let config = self.broker.group_or(group, &settings(target.mode)).await?;
         if target.mode == Mode::Ordered && config.order != DeliveryOrder::Fifo {
             let text = format!(
@@ -131,7 +131,7 @@ impl Front {
 
     /// Hands out half messages that are due. Whoever asks may have them.
     async fn consume_halves(&self, target: &Target, count: usize, wait: i64) -> Result<Answer, Denied> {
-        self.topic(&target.topic).await?;
+        self.broker.untyped_topic(&target.topic).await?;
         let wait = Duration::from_millis(wait.unsigned_abs());
         let halves = tokio::select! {
             biased;

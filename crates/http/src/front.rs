@@ -9,8 +9,8 @@ use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
-use martlet_broker::{Broker, TopicSettings};
-use martlet_model::{TopicConfig, TopicType, UnixMillis};
+use martlet_broker::Broker;
+use martlet_model::UnixMillis;
 use martlet_net::budget::Budget;
 use martlet_net::complaints::Complaints;
 use martlet_net::latency::{Latencies, Outcome, RpcLatency};
@@ -105,13 +105,6 @@ impl Front {
     /// An id for a message.
     pub fn message_id(&self, now: UnixMillis) -> String {
         self.ids.message(now)
-    }
-
-    /// The topic of a request; made, if it is missing and topics are made automatically, for all that these clients send: they
-    /// know no types of topics.
-    pub async fn topic(&self, name: &str) -> Result<Arc<TopicConfig>, Denied> {
-        let settings = TopicSettings { kind: Some(TopicType::Mixed), ..TopicSettings::default() };
-        Ok(self.broker.topic_or(name, &settings).await?)
     }
 
     /// Answers a request.

@@ -16,7 +16,7 @@ impl Front {
     /// Stores a message; answers once it is durable.
     pub(crate) async fn publish(&self, link: &Link, target: &Target, body: &[u8]) -> Result<Answer, Denied> {
         let publish = xml_in::publish(body)?;
-        let topic = self.topic(&target.topic).await?;
+        let topic = self.broker.untyped_topic(&target.topic).await?;
         let now = martlet_broker::wall_clock();
         let request = Request {
             now,

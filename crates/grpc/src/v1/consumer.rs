@@ -34,7 +34,7 @@ impl V1<'_> {
     ) -> Result<wire::QueryAssignmentResponse, Denied> {
         check_client_id(&request.client_id)?;
         let (name, group) = (topic_name(request.topic.as_ref())?, group_name(request.group.as_ref())?);
-        let topic = self.broker.topic(&name).await?;
+        let topic = self.broker.untyped_topic(&name).await?;
         if !topic.permission.readable() || topic.read_queues == 0 {
             return Err(Refusal::NotReadable { topic: name }.into());
         }

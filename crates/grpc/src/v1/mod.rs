@@ -18,18 +18,21 @@ mod session;
 
 pub(crate) use code::RpcCode;
 pub(crate) use commands::Commands;
+pub(crate) use producer::read_send;
 
 use crate::call::Call;
 use crate::code::Denied;
 use crate::latency::Package;
-use crate::message_out::Dialect;
+use crate::message_out::{Dialect, Frames};
 use crate::proto::rocketmq_v1::{self as wire, Resource};
 use crate::proto::v2::Code;
 use crate::service::{Front, Refused, unary, unknown};
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
+use martlet_broker::DeliveredMessage;
 use martlet_model::{limits, names};
+use prost::Message as _;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -170,6 +173,15 @@ impl V1<'_> {
                 notify_client_termination -> NotifyClientTerminationResponse, SMALL_REQUEST_BYTES_MAX;
         }
     }
+}
+
+/// What a record, whatever it is, becomes; for fuzzing. Damage is an error, never half a message.
+pub(crate) fn write_record(message: &DeliveredMessage) {
+    let mut frames = Frames::of(&DIALECT, Resource::default().encode_to_vec(), 0);
+    let written = frames.message(message, "").is_ok();
+    let frame = frames.finish_as_one(&wire::ReceiveMessageResponse::default()).concat();
+    let read = frame.get(5..).map(wire::ReceiveMessageResponse::decode);
+    assert!(read.is_some_and(|read| read.is_ok_and(|read| read.messages.len() == usize::from(written))));
 }
 
 /// Name of a topic as all protocols know it.

@@ -10,6 +10,7 @@ use crate::proto::rocketmq_v1::{self as wire, end_transaction_request, system_at
 use crate::proto::v2::{self, Code};
 use martlet_broker::SendRequest;
 use martlet_model::{MessageType, TopicConfig, TopicType};
+use prost::Message as _;
 
 impl V1<'_> {
     pub(super) async fn query_route(
@@ -17,7 +18,7 @@ impl V1<'_> {
         call: &Call,
         request: wire::QueryRouteRequest,
     ) -> Result<wire::QueryRouteResponse, Denied> {
-        let topic = self.broker.topic(&topic_name(request.topic.as_ref())?).await?;
+        let topic = self.broker.untyped_topic(&topic_name(request.topic.as_ref())?).await?;
         let resource = request.topic.unwrap_or_default();
         let endpoints = self.endpoints_for(call, request.endpoints);
         let queues = topic.read_queues.max(topic.write_queues);
@@ -79,7 +80,7 @@ impl V1<'_> {
     ) -> Result<wire::SendMessageResponse, Denied> {
         let message = request.message.unwrap_or_default();
         let name = topic_name(message.topic.as_ref())?;
-        let topic = self.broker.topic(&name).await?;
+        let topic = self.broker.untyped_topic(&name).await?;
         let system = message.system_attribute.unwrap_or_default();
         let queue = chosen_queue(&topic, &system)?;
         let producer_group = system.producer_group.as_ref().map(|group| super::group_name(Some(group))).transpose()?;
@@ -125,6 +126,22 @@ impl V1<'_> {
         self.broker.end_transaction(&topic, &request.transaction_id, Some(commit)).await?;
         Ok(wire::EndTransactionResponse { common: code::ok() })
     }
+}
+
+/// What arbitrary bytes do to the reading of a send; for fuzzing. What is accepted keeps to the limits and can be read back.
+pub(crate) fn read_send(bytes: &[u8]) {
+    let Ok(request) = wire::SendMessageRequest::decode(bytes) else { return };
+    let message = request.message.unwrap_or_default();
+    let Ok(system) = system_in(message.system_attribute.unwrap_or_default()) else { return };
+    if topic_name(message.topic.as_ref()).is_err() {
+        return;
+    }
+    message_in::check_accepted(v2::Message {
+        topic: None,
+        user_properties: message.user_attribute,
+        system_properties: Some(system),
+        body: message.body,
+    });
 }
 
 /// The queue that the sender chose, if that is for it to choose: the queue of a message group is the broker's affair, so that
