@@ -46,8 +46,8 @@ impl fmt::Display for Disagreement {
 impl Disagreement {
     /// What members of one group differ in; `None`: they agree. Those that never said what they subscribe to are left out.
     pub fn of(members: &[MemberInfo]) -> Option<Self> {
-        let mut found = Self::default();
-        found.models = members.iter().any(|member| Some(member.model) != members.first().map(|first| first.model));
+        let models = members.iter().any(|member| Some(member.model) != members.first().map(|first| first.model));
+        let mut found = Self { models, ..Self::default() };
         let mut topics: Option<BTreeSet<&str>> = None;
         let mut filters: BTreeMap<&str, &Filter> = BTreeMap::new();
         let mut differ: BTreeSet<&str> = BTreeSet::new();

@@ -411,7 +411,7 @@ async fn what_is_wrong_with_a_request_is_said_by_field_value_and_limit() {
     change("body is empty", &|message| message.body.clear());
     change("message_id is blank", &|message| message.system_attribute.as_mut().unwrap().message_id.clear());
     change("body_encoding 9", &|message| message.system_attribute.as_mut().unwrap().body_encoding = 9);
-    change(&"limit is 4194304", &|message| message.body = vec![0; limits::BODY_BYTES_MAX + 1].into());
+    change("limit is 4194304", &|message| message.body = vec![0; limits::BODY_BYTES_MAX + 1].into());
     change("resource_namespace has 500 bytes", &|message| {
         message.topic.as_mut().unwrap().resource_namespace = "n".repeat(500);
     });

@@ -3,7 +3,7 @@
 //! All calls have one request and one answer, long polls too. What both packages say alike is checked and written by the code
 //! of v2; what differs is here.
 //!
-//! - [`code`]: codes.
+//! - `code`: codes.
 //! - `producer`, `consumer`, `pull`, `session`: the calls.
 //! - `commands`: what clients are asked, for which they poll.
 //!
@@ -98,7 +98,9 @@ macro_rules! refused {
             const PACKAGE: Package = Package::V1;
 
             fn refused(denied: Denied) -> Self {
-                Self { common: code::denied(denied), ..Self::default() }
+                let mut answer = Self::default();
+                answer.common = code::denied(denied);
+                answer
             }
 
             fn code(&self) -> i32 {
