@@ -3,6 +3,7 @@
 
 pub mod delay;
 pub mod filter;
+pub mod http;
 pub mod idle;
 pub mod latency;
 pub mod lite;
@@ -36,6 +37,8 @@ pub struct Target {
     pub spread: Spread,
     /// What sends look like.
     pub dress: Dress,
+    /// They go by `apache.rocketmq.v1`.
+    pub v1: bool,
     /// Processes whose CPU, memory and writes are told; none if empty.
     pub pids: Vec<u32>,
 }

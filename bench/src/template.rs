@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::error::{BenchError, Result};
 use crate::pb;
+use crate::v1;
 use crate::wire;
 
 /// Smallest body: the two numbers at its start.
@@ -111,27 +112,11 @@ impl SendTemplate {
         run: u64,
         spread: Spread,
     ) -> Result<Self> {
-        if body_len < BODY_MIN {
-            return Err(BenchError::Setting { name: "size", value: body_len.to_string(), limit: "at least 16" });
-        }
-        let now = SystemTime::now();
-        let unix = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (now, id, body) = parts(body_len, client, run)?;
         let message_type = match dress.deliver_at {
             Some(_) => pb::MessageType::Delay,
             None => spread.message_type(),
         };
-        // Seconds since 2021-01-01, as in the official id format.
-        let seconds = unix.as_secs().saturating_sub(1_609_459_200) as u32;
-        let id = format!("01{:012X}{:04X}{seconds:08X}{SEQUENCE}", client & 0xffff_ffff_ffff, run & 0xffff);
-        let mut filler = 0x2545_f491_4f6c_dd1d_u64;
-        let body: Vec<u8> = (0..body_len)
-            .map(|_| {
-                filler ^= filler << 13;
-                filler ^= filler >> 7;
-                filler ^= filler << 17;
-                filler as u8
-            })
-            .collect();
         let request = pb::SendMessageRequest {
             messages: vec![pb::Message {
                 topic: Some(pb::Resource { resource_namespace: String::new(), name: topic.to_owned() }),
@@ -149,7 +134,7 @@ impl SendTemplate {
                     lite_topic: matches!(spread, Spread::LiteTopics(_)).then(|| format!("{LITE_PREFIX}{GROUP}")),
                     ..Default::default()
                 }),
-                body: Bytes::from(body),
+                body,
             }],
         };
         let frame = wire::frame(&request).to_vec();
@@ -166,6 +151,28 @@ impl SendTemplate {
             Spread::None | Spread::MessageGroups(_) => 0,
         };
         Ok(Self { frame, sequence_at, key_at, group, group_from, body_at, run })
+    }
+
+    /// The same for `apache.rocketmq.v1`, without a spread and due at once.
+    pub fn v1((topic, dress): (&str, &Dress), body_len: usize, client: u64, run: u64) -> Result<Self> {
+        let (now, message_id, body) = parts(body_len, client, run)?;
+        let system = v1::SystemAttribute {
+            tag: dress.tag.clone(),
+            keys: vec![KEY.to_owned()],
+            message_id,
+            born_timestamp: Some(now.into()),
+            born_host: "bench".to_owned(),
+        };
+        let message = v1::Message {
+            topic: Some(pb::Resource { resource_namespace: String::new(), name: topic.to_owned() }),
+            user_attribute: dress.properties.iter().cloned().collect(),
+            system_attribute: Some(system),
+            body,
+        };
+        let frame = wire::frame(&v1::SendRequest { message: Some(message) }).to_vec();
+        let body_at = frame.len() - body_len;
+        let (sequence_at, key_at) = (place(&frame[..body_at], SEQUENCE)?, place(&frame[..body_at], KEY)?);
+        Ok(Self { frame, sequence_at, key_at, group: None, group_from: 0, body_at, run })
     }
 
     /// The frame of one send. Repeats itself after 2^32 sequences.
@@ -186,6 +193,28 @@ impl SendTemplate {
     pub fn is_id_of(&self, id: &[u8], sequence: u32) -> bool {
         id.len() == 34 && id.ends_with(&hex(sequence))
     }
+}
+
+/// Now, a message id with a mark for the sequence, and a body that does not compress.
+fn parts(body_len: usize, client: u64, run: u64) -> Result<(SystemTime, String, Bytes)> {
+    if body_len < BODY_MIN {
+        return Err(BenchError::Setting { name: "size", value: body_len.to_string(), limit: "at least 16" });
+    }
+    let now = SystemTime::now();
+    let unix = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    // Seconds since 2021-01-01, as in the official id format.
+    let seconds = unix.as_secs().saturating_sub(1_609_459_200) as u32;
+    let id = format!("01{:012X}{:04X}{seconds:08X}{SEQUENCE}", client & 0xffff_ffff_ffff, run & 0xffff);
+    let mut filler = 0x2545_f491_4f6c_dd1d_u64;
+    let body: Vec<u8> = (0..body_len)
+        .map(|_| {
+            filler ^= filler << 13;
+            filler ^= filler >> 7;
+            filler ^= filler << 17;
+            filler as u8
+        })
+        .collect();
+    Ok((now, id, Bytes::from(body)))
 }
 
 fn place(frame: &[u8], mark: &str) -> Result<usize> {
@@ -231,6 +260,17 @@ mod tests {
             assert_eq!(message.body.len(), size);
             assert_eq!(Stamp::read(&message.body), Some(Stamp { intended_ns: 1_234_567, run: 99 }));
         }
+    }
+
+    #[test]
+    fn a_frame_of_v1_decodes_to_the_message_that_was_meant() {
+        let template = SendTemplate::v1(("orders", &Dress::default()), 128, 7, 99).unwrap();
+        let request = v1::SendRequest::decode(template.frame(3, 9).slice(5..)).unwrap();
+        let message = request.message.unwrap();
+        let system = message.system_attribute.unwrap();
+        assert!(template.is_id_of(system.message_id.as_bytes(), 3));
+        assert_eq!((message.topic.unwrap().name.as_str(), &system.keys[..]), ("orders", &["00000003".to_owned()][..]));
+        assert_eq!(Stamp::read(&message.body), Some(Stamp { intended_ns: 9, run: 99 }));
     }
 
     #[test]

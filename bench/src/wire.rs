@@ -32,10 +32,12 @@ pub enum Rpc {
     Telemetry,
     NotifyClientTermination,
     SyncLiteSubscription,
+    /// Of the older package.
+    SendMessageV1,
 }
 
 impl Rpc {
-    const ALL: [Rpc; 9] = [
+    const ALL: [Rpc; 10] = [
         Rpc::QueryRoute,
         Rpc::Heartbeat,
         Rpc::SendMessage,
@@ -45,6 +47,7 @@ impl Rpc {
         Rpc::Telemetry,
         Rpc::NotifyClientTermination,
         Rpc::SyncLiteSubscription,
+        Rpc::SendMessageV1,
     ];
 
     /// Name in the service.
@@ -52,7 +55,7 @@ impl Rpc {
         match self {
             Rpc::QueryRoute => "QueryRoute",
             Rpc::Heartbeat => "Heartbeat",
-            Rpc::SendMessage => "SendMessage",
+            Rpc::SendMessage | Rpc::SendMessageV1 => "SendMessage",
             Rpc::QueryAssignment => "QueryAssignment",
             Rpc::ReceiveMessage => "ReceiveMessage",
             Rpc::AckMessage => "AckMessage",
@@ -160,7 +163,8 @@ impl Connection {
             let mut parts = http::uri::Parts::default();
             parts.scheme = Some(Scheme::HTTP);
             parts.authority = Some(authority.clone());
-            let path = format!("/apache.rocketmq.v2.MessagingService/{}", rpc.name());
+            let package = if rpc == Rpc::SendMessageV1 { "v1" } else { "v2" };
+            let path = format!("/apache.rocketmq.{package}.MessagingService/{}", rpc.name());
             parts.path_and_query = PathAndQuery::try_from(path).ok();
             uris.push(Uri::from_parts(parts).map_err(|e| protocol(rpc, e))?);
         }

@@ -19,6 +19,7 @@ fn floor() -> Target {
         topic: "orders".to_owned(),
         spread: Spread::None,
         dress: Dress::default(),
+        v1: false,
         pids: vec![std::process::id()],
     }
 }
@@ -79,6 +80,7 @@ fn a_server_that_is_not_there_is_named() {
         topic: "orders".to_owned(),
         spread: Spread::None,
         dress: Dress::default(),
+        v1: false,
         pids: vec![],
     };
     let refused = send::closed(&target, &sends(2)).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! `bench`: loads for any broker that speaks RocketMQ's gRPC v2, and the comparison. See `bench/README.md`.
+//! `bench`: loads for any broker that speaks RocketMQ's gRPC v2, and for its other protocols; the comparison. See `bench/README.md`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ use martlet_bench::compare;
 use martlet_bench::error::Result;
 use martlet_bench::load::delay::{self, Delay};
 use martlet_bench::load::filter::{self, Filtering};
+use martlet_bench::load::http::{self, Publishes};
 use martlet_bench::load::latency::{self, Latency};
 use martlet_bench::load::lite::{self, Lite};
 use martlet_bench::load::polls::{self, Polls};
@@ -52,6 +53,9 @@ struct Server {
     /// What is sent is due so many seconds after the load began, for topics of type delay.
     #[arg(long, conflicts_with_all = ["message_groups", "lite_topics"])]
     deliver_after: Option<u64>,
+    /// Send by gRPC v1 instead of v2.
+    #[arg(long, conflicts_with_all = ["message_groups", "lite_topics", "deliver_after"])]
+    v1: bool,
     /// Process of the server, for CPU, memory and writes; several are summed.
     #[arg(long = "pid")]
     pids: Vec<u32>,
@@ -64,14 +68,14 @@ fn property(text: &str) -> std::result::Result<(String, String), String> {
 
 impl Server {
     fn target(self) -> Target {
-        let Self { endpoint, topic, message_groups, lite_topics, tag, properties, deliver_after, pids } = self;
+        let Self { endpoint, topic, message_groups, lite_topics, tag, properties, deliver_after, v1, pids } = self;
         let deliver_at = deliver_after.map(|seconds| SystemTime::now() + Duration::from_secs(seconds));
         let spread = match (message_groups, lite_topics) {
             (0, 0) => Spread::None,
             (0, lite_topics) => Spread::LiteTopics(lite_topics),
             (message_groups, _) => Spread::MessageGroups(message_groups),
         };
-        Target { endpoint, topic, spread, dress: Dress { tag, properties, deliver_at }, pids }
+        Target { endpoint, topic, spread, dress: Dress { tag, properties, deliver_at }, v1, pids }
     }
 }
 
@@ -124,6 +128,19 @@ enum Command {
         /// Stop after this many messages instead of after a time: to fill a topic.
         #[arg(long, conflicts_with = "rate")]
         count: Option<u64>,
+    },
+    /// Closed loop of publishes over the HTTP SDK protocol: one at a time on each connection.
+    Http {
+        #[command(flatten)]
+        server: Server,
+        #[command(flatten)]
+        shape: Shape,
+        /// Access key that signs, with --secret.
+        #[arg(long, requires = "secret")]
+        key: Option<String>,
+        /// Its secret.
+        #[arg(long, requires = "key")]
+        secret: Option<String>,
     },
     /// Receive and acknowledge messages that are in the topic.
     Receive {
@@ -315,6 +332,11 @@ fn run(command: Command, json: bool) -> Result<Report> {
                 (None, Some(count)) => send::fill(&target, &sends, count),
                 (None, None) => send::closed(&target, &sends),
             }
+        }
+        Command::Http { server, shape, key, secret } => {
+            let Sends { connections, threads, size, warm, measure, .. } = shape.sends(1);
+            let account = key.zip(secret);
+            http::closed(&server.target(), &Publishes { connections, threads, size, account, warm, measure })
         }
         Command::Receive { server, group, count, pollers, connections, acks } => {
             receive::drain(&server.target(), &Receives { group, pollers, connections, count, acks })

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use clap::Parser;
 
 #[derive(Parser)]
-#[command(about = "A bare gRPC server that decodes and answers OK: the yardstick below every broker")]
+#[command(about = "A bare server that reads and answers OK, over gRPC or HTTP: the yardstick below every broker")]
 struct Arguments {
     /// Address to serve on.
     #[arg(long, default_value = "127.0.0.1:8081")]
@@ -13,6 +13,9 @@ struct Arguments {
     /// Current-thread runtimes, one thread each.
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// The floor of publishes over HTTP instead.
+    #[arg(long)]
+    http: bool,
     /// Body of the messages handed to polls, in bytes.
     #[arg(long, default_value_t = 1024)]
     size: usize,
@@ -22,6 +25,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::parse();
     let listener = TcpListener::bind(&arguments.listen)?;
     println!("floor on {} with {} threads", listener.local_addr()?, arguments.threads);
-    martlet_bench::floor::serve(listener, arguments.threads, arguments.size)?;
+    match arguments.http {
+        true => martlet_bench::floor_http::serve(listener, arguments.threads)?,
+        false => martlet_bench::floor::serve(listener, arguments.threads, arguments.size)?,
+    }
     Ok(())
 }

@@ -128,6 +128,7 @@ impl Server {
             topic: "bench-send".to_owned(),
             spread: Spread::None,
             dress: Dress::default(),
+            v1: false,
             pids: Vec::new(),
         };
         let (child, report) = idle::ready(&command, &work.join(format!("{kind}.log")), &target, PATIENCE)?;
@@ -218,6 +219,7 @@ impl Server {
             topic: topic.to_owned(),
             spread: Spread::None,
             dress: Dress::default(),
+            v1: false,
             pids: self.pids.clone(),
         }
     }

@@ -15,6 +15,7 @@ use crate::pace::{Pacer, now_ns};
 use crate::report::Report;
 use crate::slim::SendResponse;
 use crate::template::SendTemplate;
+use crate::v1;
 use crate::wire::{Rpc, protocol};
 
 /// Sends of an open loop that may be under way at once; what is due beyond it fails.
@@ -50,6 +51,7 @@ pub enum Count {
 pub struct Producer {
     session: Session,
     template: SendTemplate,
+    v1: bool,
     sequence: Cell<u32>,
 }
 
@@ -58,9 +60,14 @@ impl Producer {
     pub async fn open(target: &Target, size: usize, nth: usize, run: u64, tally: &Tally) -> Result<Self> {
         let traffic = Arc::clone(&tally.traffic);
         let session = Session::open(&target.endpoint, &target.topic, Role::Producer, WIDE_WINDOW, traffic).await?;
-        let template =
-            SendTemplate::new((&target.topic, &target.dress), size, session.number, nth as u32, run, target.spread)?;
-        Ok(Self { session, template, sequence: Cell::new(0) })
+        let template = match target.v1 {
+            true => SendTemplate::v1((&target.topic, &target.dress), size, session.number, run)?,
+            false => {
+                let dressed = (target.topic.as_str(), &target.dress);
+                SendTemplate::new(dressed, size, session.number, nth as u32, run, target.spread)?
+            }
+        };
+        Ok(Self { session, template, v1: target.v1, sequence: Cell::new(0) })
     }
 
     /// Sends one message and checks the answer: OK, one entry, the id that was sent.
@@ -68,6 +75,15 @@ impl Producer {
         let sequence = self.sequence.get();
         self.sequence.set(sequence.wrapping_add(1));
         let frame = self.template.frame(sequence, intended_ns);
+        if self.v1 {
+            let answer: v1::SendResponse = self.session.call(Rpc::SendMessageV1, frame).await?;
+            let status = answer.common.and_then(|common| common.status).unwrap_or_default();
+            return match status.code {
+                0 if self.template.is_id_of(&answer.message_id, sequence) => Ok(()),
+                0 => Err(protocol(Rpc::SendMessageV1, "a foreign message id".to_owned())),
+                code => Err(BenchError::Status { rpc: Rpc::SendMessageV1.name(), code, message: status.message }),
+            };
+        }
         let answer: SendResponse = self.session.call(Rpc::SendMessage, frame).await?;
         ok(Rpc::SendMessage, answer.status)?;
         match &answer.entries[..] {

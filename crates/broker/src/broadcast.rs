@@ -6,8 +6,8 @@
 //! - each of the others is told that it is alone, and so takes all queues; locks of queues are granted to each;
 //! - it pulls without owning the queue, and where it is is kept for itself alone, in memory, as long as it is a member; it begins
 //!   where the group was when broadcasting took effect, or if it came later, where the group is;
-//! - the group stays where the slowest of them is: where new members begin, and where all go on when the last one that
-//!   broadcasts has left;
+//! - the group follows the slowest of them: there new members begin, and there all go on when the last one that broadcasts has
+//!   left. It is not moved back meanwhile, whoever begins late: message-based members would get all of it again;
 //! - nothing is taken back for another delivery: it would come to those, too, that had no trouble with it. Clients then try
 //!   again by themselves.
 //!
@@ -33,6 +33,8 @@ pub(crate) struct Broadcast {
     since: Instant,
     /// Where the group was then, of queues that members have been in by themselves.
     began_at: BTreeMap<(TopicId, u32), QueueOffset>,
+    /// Where the group was moved since.
+    moved_to: BTreeMap<(TopicId, u32), QueueOffset>,
     /// Message-based members that are broadcast to (see [`crate::broadcast_receive`]).
     pub alone: BTreeMap<Arc<str>, Alone>,
 }
@@ -50,14 +52,14 @@ impl Members {
         self.state().of.get(group)?.get(client_id)?.offsets.get(&queue).copied()
     }
 
-    /// The same changes. Gives back where the slowest is; `None`: it is no such member.
+    /// The same changes. Gives back where the group is to go, if anywhere; `None`: it is no such member.
     fn move_own_offset(
         &self,
         group: &str,
         client_id: &str,
         queue: (TopicId, u32),
         to: QueueOffset,
-    ) -> Option<QueueOffset> {
+    ) -> Option<Option<QueueOffset>> {
         let mut state = self.state();
         let members = state.of.get_mut(group)?;
         let member = members.get_mut(client_id)?;
@@ -65,7 +67,7 @@ impl Members {
             return None;
         }
         member.offsets.insert(queue, to);
-        state.slowest(group, queue)
+        Some(state.follow_slowest(group, queue))
     }
 
     /// Where a queue-based member begins that is not in a queue by itself yet; `stored` is where the group is.
@@ -78,19 +80,37 @@ impl Members {
         }
     }
 
-    /// Broadcasting takes effect.
-    fn begin_broadcast(&self, group: &str) {
-        let new = || Broadcast { since: Instant::now(), began_at: BTreeMap::new(), alone: BTreeMap::new() };
-        self.state().broadcasts.entry(group.to_owned()).or_insert_with(new);
+    /// Members have come, left, or changed their message model; `may`: broadcasting can take effect. Whether it does, and if it just
+    /// has ended, where the group goes back to.
+    fn apply(&self, group: &str, may: bool) -> (bool, BTreeMap<(TopicId, u32), QueueOffset>) {
+        let mut state = self.state();
+        let of = state.of.get(group).into_iter().flat_map(BTreeMap::values);
+        if may && of.map(|member| member.info.model).any(|model| model == MessageModel::Broadcasting) {
+            state.broadcasts.entry(group.to_owned()).or_default();
+            return (true, BTreeMap::new());
+        }
+        let moved_to = state.broadcasts.get(group).map_or_else(BTreeMap::new, |broadcast| broadcast.moved_to.clone());
+        let slowest = |(queue, moved_to)| Some((queue, state.slowest(group, queue).filter(|at| *at < moved_to)?));
+        let back = moved_to.into_iter().filter_map(slowest).collect();
+        state.broadcasts.remove(group);
+        state.forget_offsets(group);
+        (false, back)
     }
 
-    /// All share again.
-    fn end_broadcast(&self, group: &str) {
+    /// The group was moved by somebody else: all begin anew.
+    pub fn begin_anew(&self, group: &str) {
         let mut state = self.state();
-        state.broadcasts.remove(group);
-        if let Some(members) = state.of.get_mut(group) {
-            members.values_mut().for_each(|member| member.offsets.clear());
+        if let Some(broadcast) = state.broadcasts.get_mut(group) {
+            *broadcast = Broadcast { since: broadcast.since, ..Broadcast::default() };
+            state.forget_offsets(group);
         }
+    }
+}
+
+impl Default for Broadcast {
+    fn default() -> Self {
+        let (began_at, moved_to, alone) = Default::default();
+        Self { since: Instant::now(), began_at, moved_to, alone }
     }
 }
 
@@ -104,6 +124,23 @@ impl Broadcast {
 }
 
 impl State {
+    fn forget_offsets(&mut self, group: &str) {
+        if let Some(members) = self.of.get_mut(group) {
+            members.values_mut().for_each(|member| member.offsets.clear());
+        }
+    }
+
+    /// Somebody has moved: where the group is to go, if that is further than before.
+    pub fn follow_slowest(&mut self, group: &str, queue: (TopicId, u32)) -> Option<QueueOffset> {
+        let slowest = self.slowest(group, queue)?;
+        let moved_to = &mut self.broadcasts.entry(group.to_owned()).or_default().moved_to;
+        if moved_to.get(&queue).is_some_and(|moved_to| *moved_to >= slowest) {
+            return None;
+        }
+        moved_to.insert(queue, slowest);
+        Some(slowest)
+    }
+
     /// Where the slowest of those is that have been in a queue by themselves.
     pub fn slowest(&self, group: &str, queue: (TopicId, u32)) -> Option<QueueOffset> {
         let queue_based = self.of.get(group).into_iter().flat_map(BTreeMap::values);
@@ -149,14 +186,14 @@ impl Broker {
         self.inner.members.begin_by_itself(group, client_id, queue, stored)
     }
 
-    /// Gives back where the group is to be.
+    /// Gives back where the group is to go, if anywhere; `None`: it is no such member.
     pub(crate) fn move_own_offset(
         &self,
         group: &str,
         client_id: &str,
         queue: (TopicId, u32),
         to: QueueOffset,
-    ) -> Option<QueueOffset> {
+    ) -> Option<Option<QueueOffset>> {
         self.inner.members.move_own_offset(group, client_id, queue, to)
     }
 
@@ -171,10 +208,12 @@ impl Broker {
 
     /// Members have come, left, or changed their message model.
     pub(crate) fn apply_message_model(&self, group: &str) {
-        if !self.broadcasts(group) {
-            return self.inner.members.end_broadcast(group);
+        let is_fifo = self.known_group(group).is_some_and(|group| group.order == DeliveryOrder::Fifo);
+        let (takes_effect, back) = self.inner.members.apply(group, !is_fifo);
+        back.into_iter().for_each(|(queue, offset)| self.move_group(group, queue, offset));
+        if !takes_effect {
+            return;
         }
-        self.inner.members.begin_broadcast(group);
         // Nobody owns queues any more: what members say of the group's progress would not count.
         let Some(known) = self.known_group(group) else { return };
         for member in self.members(group).iter().filter(|member| member.shares_queues()) {

@@ -92,9 +92,11 @@ impl Clients {
         Ok(changed)
     }
 
-    /// When a client was first heard of, if it is known.
-    pub fn joined(&self, id: &str) -> Option<Instant> {
-        self.state().by_id.get(id).map(|client| client.joined)
+    /// When a consumer of a group was first heard of, if it is one.
+    pub fn joined(&self, id: &str, group: &str) -> Option<Instant> {
+        let state = self.state();
+        let client = state.by_id.get(id)?;
+        group_of(&client.info.role).filter(|of| *of == group).map(|_| client.joined)
     }
 
     /// Whether the client is known.

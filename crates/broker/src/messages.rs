@@ -170,6 +170,11 @@ impl Broker {
 
     /// Polls for messages; waits up to the request's poll time. Dropping the future gives the poll up.
     pub async fn receive(&self, request: ReceiveRequest) -> Result<Received, Refusal> {
+        self.receive_some(request, false).await
+    }
+
+    /// The same; if wanted, only what was delivered before.
+    pub(crate) async fn receive_some(&self, request: ReceiveRequest, retries_only: bool) -> Result<Received, Refusal> {
         let topic = self.topic(&request.topic).await?;
         if !topic.permission.readable() {
             return Err(Refusal::NotReadable { topic: topic.name.clone() });
@@ -192,6 +197,7 @@ impl Broker {
             batch_size: request.batch_size.clamp(1, limits::RECEIVE_BATCH_MAX),
             invisible_millis: request.invisible_millis,
             renew_for_millis: request.renew_for_millis,
+            retries_only,
             until: shard.now().plus(request.poll_millis.max(0)),
             message_group_max: request.message_group_max.max(1),
             attempt_id: request.attempt_id.as_deref().map(Arc::from),

@@ -65,6 +65,7 @@ impl Broker {
         let command = |token| Command::Reset { group: group_id, topic: topic.id, targets, token };
         match self.ask(command).await? {
             Output::Reset(moved) => {
+                self.inner.members.begin_anew(group);
                 Ok(moved.into_iter().map(|(queue, from, to)| ResetQueue { queue, from, to }).collect())
             }
             other => Err(self.unexpected(other, &topic.name, group)),

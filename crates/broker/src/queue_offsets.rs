@@ -40,10 +40,11 @@ impl Broker {
         let mut client = client_id.map(Arc::from);
         let mut offset = QueueOffset(offset);
         if let Some(member) = client_id.filter(|_| self.keep_own_offsets(&group.name, &topic.name)) {
-            let Some(slowest) = self.move_own_offset(&group.name, member, (topic.id, queue), offset) else {
-                return Ok(false);
-            };
-            (client, offset) = (None, slowest);
+            match self.move_own_offset(&group.name, member, (topic.id, queue), offset) {
+                None => return Ok(false),
+                Some(None) => return Ok(true),
+                Some(Some(slowest)) => (client, offset) = (None, slowest),
+            }
         }
         let (group_id, topic_id) = (group.id, topic.id);
         let commit =

@@ -246,7 +246,7 @@ impl Front {
 }
 
 /// Room for an answer: bodies, and what clients and the broker put around them.
-fn frames_capacity(received: &Received) -> usize {
+pub(crate) fn frames_capacity(received: &Received) -> usize {
     let bytes: usize = received.messages.iter().map(|message| message.record.len().min(16 * 1024) + 320).sum();
     bytes + 64
 }

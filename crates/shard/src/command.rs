@@ -203,6 +203,8 @@ pub struct ReceiveCommand {
     pub invisible_millis: i64,
     /// Renew that while the client lives, for so long in all, by `limits::AUTO_RENEW_SLICE_MILLIS` at a time. `None`: not.
     pub renew_for_millis: Option<i64>,
+    /// Only what was delivered before is wanted.
+    pub retries_only: bool,
     /// When to answer with nothing.
     pub until: UnixMillis,
     /// Most messages of one message group, where the group is ordered; at least 1.

@@ -163,6 +163,7 @@ impl<T> Shard<T> {
         let until = self.now.plus(receive.invisible_millis);
         let mut out = Vec::new();
         match by_priority {
+            _ if receive.retries_only => self.hand_out_visible(receive, bit, &queues, limit, until, true, &mut out),
             true => self.hand_out_by_priority(receive, bit, &queues, limit, until, &mut out),
             false => self.hand_out_from(receive, bit, &queues, limit, until, &mut out),
         }

@@ -1,8 +1,8 @@
 //! What clients are asked: each polls for it, so it waits here. And that a client ends: it waits for the answers to all it has asked,
 //! so its polls are then answered at once.
 //!
-//! Bounds: `Limits::clients_max` clients, 64 commands each; messages in commands that wait have 16 MiB in all. A client that
-//! has neither polled nor sent a heartbeat for 120 s is forgotten, with what waits for it.
+//! Bounds: `Limits::clients_max` clients, about 64 commands each; messages in commands that wait have 16 MiB in all. What waits for a
+//! client whose poll is lost is dropped; one that has neither polled nor sent a heartbeat for 120 s is forgotten.
 
 use crate::code::Denied;
 use crate::proto::rocketmq_v1::poll_command_response::Type;
@@ -18,6 +18,8 @@ use tokio::sync::{Notify, watch};
 const WAITING_MAX: usize = 64;
 /// A client polls again within this time after an answer, or it is gone.
 const POLLS_AGAIN: Duration = Duration::from_secs(5);
+/// Clients that are silent are looked for so often, when new ones come.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// A command on its way to a client, and its share of the bytes that may wait.
 #[derive(Debug)]
@@ -48,6 +50,12 @@ impl Queue {
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
+    /// Leaves a command for the client.
+    pub(super) fn push(&self, waiting: Waiting) {
+        lock(&self.waiting).push_back(waiting);
+        self.bell.notify_one();
+    }
+
     /// The oldest, when there is one. Dropping the future loses nothing.
     pub(super) async fn next(&self) -> Waiting {
         loop {
@@ -69,7 +77,7 @@ pub(super) struct Listening<'a> {
 
 impl Listening<'_> {
     /// It is answered: the client will poll again.
-    pub(super) fn answered(&self) {
+    pub(super) fn answered(self) {
         if let Some(client) = lock(&self.commands.state).clients.get_mut(&self.client_id) {
             client.answered = Some(Instant::now());
         }
@@ -80,6 +88,10 @@ impl Drop for Listening<'_> {
     fn drop(&mut self) {
         if let Some(client) = lock(&self.commands.state).clients.get_mut(&self.client_id) {
             client.polls = client.polls.saturating_sub(1);
+            if !client.is_there() {
+                // Others are asked instead.
+                lock(&client.queue.waiting).clear();
+            }
         }
     }
 }
@@ -95,9 +107,9 @@ pub(crate) struct Commands {
 #[derive(Debug, Default)]
 struct State {
     clients: HashMap<Arc<str>, Client>,
+    swept: Option<Instant>,
     /// Producers by group.
     producers: BTreeMap<String, BTreeSet<Arc<str>>>,
-    sweep_at: usize,
     /// Goes round among the producers of a group.
     turn: usize,
 }
@@ -150,6 +162,7 @@ impl Commands {
         let mut state = lock(&self.state);
         let client = state.client(client_id, self.clients_max)?;
         client.queue.ended.send_replace(true);
+        lock(&client.queue.waiting).clear();
         if let Some((group, _)) = client.producer.take() {
             state.leave(&group, client_id);
         }
@@ -162,41 +175,46 @@ impl Commands {
         state.producers_of(group).any(|client| client.is_there())
     }
 
-    /// Leaves a command with so many bytes of message for a producer of a group, another one first each time; it is made for the
-    /// namespace that the producer names topics in. `false`: there is none, or none takes it.
-    pub(super) fn ask_producer(
-        &self,
-        group: &str,
-        bytes: usize,
-        command: impl FnOnce(&str) -> Result<Type, Denied>,
-    ) -> Result<bool, Denied> {
+    /// Whether a client has said good-bye.
+    pub(super) fn has_ended(&self, client_id: &str) -> bool {
+        lock(&self.state).clients.get(client_id).is_some_and(|client| *client.queue.ended.borrow())
+    }
+
+    /// A producer of this group that hears what it is asked, another one first each time. `None`: there is none, or each has as much
+    /// to answer as it may.
+    pub(super) fn taker(&self, group: &str) -> Option<Taker> {
         let mut state = lock(&self.state);
         state.turn = state.turn.wrapping_add(1);
         let count = state.producers.get(group).map_or(0, BTreeSet::len);
         let first = state.turn % count.max(1);
         let mut there = state.producers_of(group).cycle().skip(first).take(count).filter(|client| client.is_there());
-        let taker = there.find(|client| lock(&client.queue.waiting).len() < WAITING_MAX);
-        let Some((queue, namespace)) = taker.and_then(|client| Some((&client.queue, &client.producer.as_ref()?.1)))
-        else {
-            return Ok(false);
-        };
-        let Some(share) = self.bytes.take(bytes) else { return Ok(false) };
-        lock(&queue.waiting).push_back(Waiting { command: command(namespace)?, share });
-        queue.bell.notify_one();
-        Ok(true)
+        let client = there.find(|client| lock(&client.queue.waiting).len() < WAITING_MAX)?;
+        let (_, namespace) = client.producer.as_ref()?;
+        Some(Taker { queue: client.queue.clone(), namespace: namespace.clone() })
     }
+
+    /// So many bytes of those that may wait; `None`: there are not as many left.
+    pub(super) fn share(&self, bytes: usize) -> Option<Share> {
+        self.bytes.take(bytes)
+    }
+}
+
+/// A producer that can be asked.
+#[derive(Debug)]
+pub(super) struct Taker {
+    pub(super) queue: Arc<Queue>,
+    /// That it names topics in.
+    pub(super) namespace: String,
 }
 
 impl State {
     /// A client that has said something, known before or not.
     fn client(&mut self, id: &Arc<str>, clients_max: usize) -> Result<&mut Client, Denied> {
-        let known = self.clients.contains_key(id);
-        if !known && self.clients.len() >= self.sweep_at.clamp(1024.min(clients_max), clients_max) {
-            let silent = |client: &Client| client.seen.elapsed() >= Duration::from_millis(CLIENT_EXPIRY_MILLIS as u64);
-            let gone: Vec<_> =
-                self.clients.iter().filter(|(_, client)| silent(client)).map(|(id, _)| id.clone()).collect();
-            gone.iter().for_each(|id| self.forget(id));
-            self.sweep_at = self.clients.len() * 2;
+        if !self.clients.contains_key(id) {
+            let full = self.clients.len() >= clients_max;
+            if full || self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY) {
+                self.sweep();
+            }
             if self.clients.len() >= clients_max {
                 return Err(Denied::new(Code::TooManyRequests, format!("clients are at their limit of {clients_max}")));
             }
@@ -205,6 +223,15 @@ impl State {
         let client = self.clients.entry(id.clone()).or_insert_with(new);
         client.seen = Instant::now();
         Ok(client)
+    }
+
+    /// Forgets those that were not heard of for too long.
+    fn sweep(&mut self) {
+        let expiry = Duration::from_millis(CLIENT_EXPIRY_MILLIS as u64);
+        let silent = |client: &Client| client.seen.elapsed() >= expiry && client.polls == 0;
+        let gone: Vec<_> = self.clients.iter().filter(|(_, client)| silent(client)).map(|(id, _)| id.clone()).collect();
+        gone.iter().for_each(|id| self.forget(id));
+        self.swept = Some(Instant::now());
     }
 
     fn forget(&mut self, id: &str) {
@@ -239,8 +266,12 @@ mod tests {
     use super::*;
     use crate::proto::rocketmq_v1::NoopCommand;
 
-    fn noop(_: &str) -> Result<Type, Denied> {
-        Ok(Type::NoopCommand(NoopCommand {}))
+    fn ask(commands: &Commands, group: &str) -> bool {
+        let Some(taker) = commands.taker(group) else { return false };
+        assert_eq!(taker.namespace, "I");
+        let share = commands.share(10).unwrap();
+        taker.queue.push(Waiting { command: Type::NoopCommand(NoopCommand {}), share });
+        true
     }
 
     #[tokio::test]
@@ -250,18 +281,18 @@ mod tests {
         for id in &ids {
             commands.producer_seen(id, "billing".into(), "I".into()).unwrap();
         }
-        assert!(!commands.any_listens("billing") && !commands.ask_producer("billing", 10, noop).unwrap());
+        assert!(!commands.any_listens("billing") && !ask(&commands, "billing"));
         let polls: Vec<_> = ids[..2].iter().map(|id| commands.listen(id).unwrap()).collect();
         let queues: Vec<_> = polls.iter().map(|poll| poll.queue.clone()).collect();
         assert!(commands.any_listens("billing"));
         for _ in 0..6 {
-            assert!(commands.ask_producer("billing", 10, noop).unwrap());
+            assert!(ask(&commands, "billing"));
         }
         let waiting = |queue: &Arc<Queue>| lock(&queue.waiting).len();
         assert_eq!(waiting(&queues[0]) + waiting(&queues[1]), 6);
         assert!(waiting(&queues[0]) > 0 && waiting(&queues[1]) > 0);
         queues[0].next().await;
-        assert!(!commands.ask_producer("audit", 10, noop).unwrap(), "nobody there");
+        assert!(!ask(&commands, "audit"), "nobody there");
         ids[..2].iter().for_each(|id| commands.gone(id).unwrap());
         assert!(!commands.any_listens("billing"), "c has never polled");
         queues[0].ended().await;
@@ -274,9 +305,9 @@ mod tests {
     fn a_client_that_takes_nothing_or_is_lost_is_left_alone() {
         let commands = Commands::new(3);
         let id = Arc::from("a");
-        commands.producer_seen(&id, "billing".into(), String::new()).unwrap();
+        commands.producer_seen(&id, "billing".into(), "I".into()).unwrap();
         let poll = commands.listen(&id).unwrap();
-        let taken = (0..100).filter(|_| commands.ask_producer("billing", 10, noop).unwrap()).count();
+        let taken = (0..100).filter(|_| ask(&commands, "billing")).count();
         assert_eq!(taken, WAITING_MAX);
         drop(poll);
         assert!(!commands.any_listens("billing"), "its poll was given up");

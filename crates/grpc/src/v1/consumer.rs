@@ -10,6 +10,7 @@
 use super::{DIALECT, V1, check_client_id, code, group_name, hold_millis, topic_name};
 use crate::call::Call;
 use crate::code::Denied;
+use crate::consumer::frames_capacity;
 use crate::latency::Package;
 use crate::message_out::Frames;
 use crate::proto::rocketmq_v1::{self as wire, ConsumePolicy};
@@ -83,8 +84,7 @@ impl V1<'_> {
                 answer.invisible_duration = invisible_duration;
                 let Polled { group, received } = received;
                 let handles = received.messages.iter().map(|message| message.handle.clone()).collect();
-                let bytes = received.messages.iter().map(|message| message.record.len() + 512).sum();
-                let mut frames = Frames::of(&DIALECT, resource.encode_to_vec(), bytes);
+                let mut frames = Frames::of(&DIALECT, resource.encode_to_vec(), frames_capacity(&received));
                 let store_host = call.peer.local.to_string();
                 for message in &received.messages {
                     count += usize::from(frames.message_or_say(message, &store_host));
@@ -185,9 +185,9 @@ impl V1<'_> {
         };
         let (group, topic) = (request.group, request.topic);
         let (group, topic) = (group_name(group.as_ref())?, topic_name(topic.as_ref())?);
-        let acked = match self.broker.ack_broadcast(&group, &handle) {
-            true => Ok(()),
-            false => self.broker.ack(&group, &topic, vec![handle]).await?.into_iter().next().unwrap_or(Ok(())),
+        let acked = match self.broker.ack_broadcast(&group, &topic, &request.client_id, &handle) {
+            Some(settled) => settled,
+            None => self.broker.ack(&group, &topic, vec![handle]).await?.into_iter().next().unwrap_or(Ok(())),
         };
         Ok(wire::AckMessageResponse { common: self.settled(&group, acked)? })
     }
@@ -203,10 +203,10 @@ impl V1<'_> {
         let handle = request.receipt_handle;
         let attempt = u32::try_from(request.delivery_attempt).unwrap_or(0).max(1);
         let most = u32::try_from(request.max_delivery_attempts).ok().filter(|most| *most > 0);
-        let nacked = match self.broker.ack_broadcast(&group, &handle) {
+        let nacked = match self.broker.ack_broadcast(&group, &topic, &request.client_id, &handle) {
             // What is broadcast is not delivered again.
-            true => Ok(()),
-            false => self.broker.nack(&group, &topic, &handle, attempt, most).await,
+            Some(settled) => settled,
+            None => self.broker.nack(&group, &topic, &handle, attempt, most).await,
         };
         Ok(wire::NackMessageResponse { common: self.settled(&group, nacked)? })
     }

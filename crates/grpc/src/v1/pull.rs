@@ -21,6 +21,7 @@ use martlet_model::{QueueOffset, UnixMillis, limits};
 use prost::Message;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The answer has its messages elsewhere.
 const PULLED: Dialect = Dialect { messages: 5, ..DIALECT };
@@ -114,10 +115,18 @@ impl V1<'_> {
         }
         let poll_millis = hold_millis(request.await_time.as_ref(), call.remaining());
         let poll = self.polls.begin(&request.client_id)?;
-        self.broker.heartbeat(&request.client_id);
         let batch_size = (request.batch_size as u32).min(limits::RECEIVE_BATCH_MAX);
-        let pull = PullRequest { group, topic, queue, from, filter, batch_size, poll_millis };
         let commands = self.commands.of(&poll.client_id)?;
+        if self.broker.known_topic(&topic).is_some_and(|topic| (topic.read_queues..topic.write_queues).contains(&queue))
+        {
+            // Those that broadcast pull every queue of the route, whatever its permission.
+            tokio::select! {
+                () = commands.ended() => {}
+                () = tokio::time::sleep(Duration::from_millis(poll_millis.unsigned_abs())) => {}
+            }
+            return Ok(None);
+        }
+        let pull = PullRequest { group, topic, queue, from, filter, batch_size, poll_millis };
         let pulled = tokio::select! {
             biased;
             pulled = self.broker.pull(pull) => pulled,

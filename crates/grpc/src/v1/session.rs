@@ -35,6 +35,10 @@ impl V1<'_> {
     ) -> Result<wire::HeartbeatResponse, Denied> {
         check_client_id(&request.client_id)?;
         let client_id: Arc<str> = request.client_id.into();
+        if self.commands.has_ended(&client_id) {
+            // It was on its way when the client said good-bye.
+            return Ok(wire::HeartbeatResponse { common: code::ok() });
+        }
         match request.client_data {
             Some(heartbeat_request::ClientData::ProducerData(data)) => {
                 let group = group_name(data.group.as_ref())?;
@@ -193,6 +197,7 @@ impl V1<'_> {
         self.broker.heartbeat(client_id);
         let listening = self.commands.listen(&poll.client_id)?;
         let waiting = tokio::select! {
+            biased;
             waiting = listening.queue.next() => Some(waiting),
             () = listening.queue.ended() => None,
             () = tokio::time::sleep(hold) => None,
@@ -210,7 +215,10 @@ impl Front {
         transaction_id: &str,
         store_host: &str,
     ) -> Result<bool, Denied> {
-        self.commands.ask_producer(group, message.record.len(), |namespace| {
+        let Some(taker) = self.commands.taker(group) else { return Ok(false) };
+        let namespace = taker.namespace.as_str();
+        let Some(share) = self.commands.share(message.record.len()) else { return Ok(false) };
+        let command = {
             let in_namespace = |name: &str| name.strip_prefix(namespace)?.strip_prefix('%').map(str::to_owned);
             let name = match namespace {
                 "" => message.topic.to_string(),
@@ -228,8 +236,10 @@ impl Front {
                 orphaned_transactional_message: orphan.messages.into_iter().next(),
                 transaction_id: transaction_id.to_owned(),
             };
-            Ok(poll_command_response::Type::RecoverOrphanedTransactionCommand(command))
-        })
+            poll_command_response::Type::RecoverOrphanedTransactionCommand(command)
+        };
+        taker.queue.push(Waiting { command, share });
+        Ok(true)
     }
 }
 

@@ -450,6 +450,7 @@ impl World {
             batch_size: how.batch,
             invisible_millis: how.invisible_millis,
             renew_for_millis: how.auto_renew.then_some(limits::AUTO_RENEW_TOTAL_MILLIS),
+            retries_only: false,
             until,
             message_group_max: how.message_group_max,
             attempt_id: how.attempt_id,

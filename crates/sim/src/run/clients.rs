@@ -251,6 +251,7 @@ impl Run {
             batch_size: 1 + self.random.below(if small { 2 } else { 32 }) as u32,
             invisible_millis,
             renew_for_millis: auto_renew.then_some(limits::AUTO_RENEW_TOTAL_MILLIS),
+            retries_only: false,
             until: self.now.plus(self.random.below(20_000) as i64),
             message_group_max: if self.random.one_in(4) { 1 } else { 32 },
             attempt_id: None,

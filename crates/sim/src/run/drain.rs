@@ -65,6 +65,7 @@ impl Run {
             batch_size: 32,
             invisible_millis: 10_000,
             renew_for_millis: None,
+            retries_only: false,
             until: self.now.plus(5_000),
             message_group_max: 32,
             attempt_id: None,

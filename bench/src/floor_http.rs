@@ -1,0 +1,63 @@
+//! The floor for HTTP: the least a hyper server can spend on a publish. It reads the body and answers 201 with a document of the
+//! length of a broker's; it keeps and checks nothing. Run as the other floor is: connections dealt in turn to threads.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpListener;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// As a broker's answer: an id and a digest.
+const ANSWER: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<Message xmlns=\"http://mq.aliyuncs.com/doc/v1\">\
+<MessageId>0102FC0000000154B10B14E38C00000002</MessageId><MessageBodyMD5>5D41402ABC4B2A76B9719D911017C592</MessageBodyMD5></Message>";
+
+/// Serves until accepting fails.
+///
+/// # Errors
+/// When a thread's runtime cannot be made, or accepting fails.
+pub fn serve(listener: TcpListener, threads: usize) -> io::Result<()> {
+    let mut hands = Vec::new();
+    for _ in 0..threads.max(1) {
+        let (hand, given) = tokio::sync::mpsc::channel::<std::net::TcpStream>(64);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::spawn(move || tokio::task::LocalSet::new().block_on(&runtime, accept(given)));
+        hands.push(hand);
+    }
+    for turn in 0.. {
+        let (socket, _) = listener.accept()?;
+        socket.set_nonblocking(true)?;
+        socket.set_nodelay(true)?;
+        let gone = |_| io::Error::other("a runtime of the floor ended");
+        hands[turn % hands.len()].blocking_send(socket).map_err(gone)?;
+    }
+    Ok(())
+}
+
+async fn accept(mut given: tokio::sync::mpsc::Receiver<std::net::TcpStream>) {
+    while let Some(socket) = given.recv().await {
+        let Ok(socket) = TcpStream::from_std(socket) else { continue };
+        tokio::task::spawn_local(async move {
+            let served = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(socket), service_fn(answer))
+                .await;
+            // A generator that has seen enough hangs up.
+            drop(served);
+        });
+    }
+}
+
+async fn answer(request: http::Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let status = match request.into_body().collect().await {
+        Ok(_) => StatusCode::CREATED,
+        Err(_) => StatusCode::BAD_REQUEST,
+    };
+    let mut response = Response::new(Full::new(Bytes::from_static(ANSWER.as_bytes())));
+    *response.status_mut() = status;
+    Ok(response)
+}
