@@ -64,7 +64,7 @@ impl Place {
     }
 
     /// `None`: it has as much open as it may have.
-    fn to_give(&mut self, now: Instant) -> Option<Next> {
+    fn due(&mut self, now: Instant) -> Option<Next> {
         let over = self.open.extract_if(.., |_, until| *until <= now).map(|(offset, _)| offset);
         self.again.extend(over);
         match self.again.first() {
@@ -212,7 +212,7 @@ impl Broker {
         let Some(joined) = self.inner.clients.joined(client_id, group) else { return Ok(None) };
         let given = Given { queue: place, offset: QueueOffset(0), client_id };
         if let Some(known) = self.inner.members.state().place(group, &given) {
-            return Ok(known.to_give(Instant::now()));
+            return Ok(known.due(Instant::now()));
         }
         let stored = match self.queue_offset(group, &request.topic, queue, None).await? {
             StoredOffset::Found(offset) => offset,
@@ -232,7 +232,7 @@ impl Broker {
         let next = broadcast.begin(place, stored, Some(joined));
         let alone = broadcast.alone.entry(client_id.clone()).or_default();
         let place = alone.0.entry(place).or_insert(Place { next, ..Place::default() });
-        Ok(place.to_give(Instant::now()))
+        Ok(place.due(Instant::now()))
     }
 
     /// Settles a message if the handle is of one that was broadcast, whether the client succeeded or failed; `None`: it is of none. Where
@@ -309,17 +309,17 @@ mod tests {
         let (now, at) = (Instant::now(), |offset| QueueOffset(offset));
         let later = now + Duration::from_secs(1);
         let mut place = Place { next: at(4), ..Place::default() };
-        assert_eq!((place.settled(), place.to_give(now)), (at(4), Some(Next::From(at(4)))));
+        assert_eq!((place.settled(), place.due(now)), (at(4), Some(Next::From(at(4)))));
         assert!(place.give(Next::From(at(4)), &[at(4), at(6)], at(7), later));
         assert!(!place.give(Next::From(at(4)), &[at(4)], at(5), later), "another poll was faster");
         assert_eq!((place.settled(), place.next), (at(4), at(7)));
         place.open.remove(&at(4));
         assert_eq!(place.settled(), at(6));
         // What it did not settle in time it is given again, before what is new; the group does not pass it.
-        assert_eq!((place.to_give(later), place.settled()), (Some(Next::Again(at(6))), at(6)));
+        assert_eq!((place.due(later), place.settled()), (Some(Next::Again(at(6))), at(6)));
         assert!(place.give(Next::Again(at(6)), &[at(6)], at(7), later) && place.again.is_empty());
         place.open.remove(&at(6));
-        assert_eq!((place.settled(), place.to_give(later)), (at(7), Some(Next::From(at(7)))));
+        assert_eq!((place.settled(), place.due(later)), (at(7), Some(Next::From(at(7)))));
     }
 
     #[test]
