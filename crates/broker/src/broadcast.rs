@@ -6,8 +6,8 @@
 //! - each of the others is told that it is alone, and so takes all queues; locks of queues are granted to each;
 //! - it pulls without owning the queue, and where it is is kept for itself alone, in memory, as long as it is a member; it begins
 //!   where the group was when broadcasting took effect, or if it came later, where the group is;
-//! - the group follows the slowest of them: there new members begin, and there all go on when the last one that broadcasts has
-//!   left. It is not moved back meanwhile, whoever begins late: message-based members would get all of it again;
+//! - the group stays where the slowest of them is: there new members begin, and there all go on when the last one that broadcasts
+//!   has left. What message-based members have settled beyond comes again only when a slower member turns up;
 //! - nothing is taken back for another delivery: it would come to those, too, that had no trouble with it. Clients then try
 //!   again by themselves.
 //!
@@ -25,6 +25,15 @@ use martlet_shard::Command;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Where a group goes after its slowest member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    /// There.
+    pub to: QueueOffset,
+    /// Back, as a slower member has turned up.
+    pub back: bool,
+}
 
 /// What is kept of a group in which broadcasting takes effect.
 #[derive(Debug)]
@@ -59,7 +68,7 @@ impl Members {
         client_id: &str,
         queue: (TopicId, u32),
         to: QueueOffset,
-    ) -> Option<Option<QueueOffset>> {
+    ) -> Option<Option<Step>> {
         let mut state = self.state();
         let members = state.of.get_mut(group)?;
         let member = members.get_mut(client_id)?;
@@ -130,15 +139,11 @@ impl State {
         }
     }
 
-    /// Somebody has moved: where the group is to go, if that is further than before.
-    pub fn follow_slowest(&mut self, group: &str, queue: (TopicId, u32)) -> Option<QueueOffset> {
-        let slowest = self.slowest(group, queue)?;
-        let moved_to = &mut self.broadcasts.entry(group.to_owned()).or_default().moved_to;
-        if moved_to.get(&queue).is_some_and(|moved_to| *moved_to >= slowest) {
-            return None;
-        }
-        moved_to.insert(queue, slowest);
-        Some(slowest)
+    /// Somebody has moved: where the group is to go, if that is elsewhere than before.
+    pub fn follow_slowest(&mut self, group: &str, queue: (TopicId, u32)) -> Option<Step> {
+        let to = self.slowest(group, queue)?;
+        let before = self.broadcasts.entry(group.to_owned()).or_default().moved_to.insert(queue, to);
+        (before != Some(to)).then_some(Step { to, back: before.is_some_and(|before| to < before) })
     }
 
     /// Where the slowest of those is that have been in a queue by themselves.
@@ -193,7 +198,7 @@ impl Broker {
         client_id: &str,
         queue: (TopicId, u32),
         to: QueueOffset,
-    ) -> Option<Option<QueueOffset>> {
+    ) -> Option<Option<Step>> {
         self.inner.members.move_own_offset(group, client_id, queue, to)
     }
 
@@ -210,7 +215,7 @@ impl Broker {
     pub(crate) fn apply_message_model(&self, group: &str) {
         let is_fifo = self.known_group(group).is_some_and(|group| group.order == DeliveryOrder::Fifo);
         let (takes_effect, back) = self.inner.members.apply(group, !is_fifo);
-        back.into_iter().for_each(|(queue, offset)| self.move_group(group, queue, offset));
+        back.into_iter().for_each(|(queue, to)| self.move_group(group, queue, Step { to, back: true }));
         if !takes_effect {
             return;
         }

@@ -7,6 +7,7 @@
 //!
 //! In memory, as long as the member is known and broadcasting takes effect. At most [`OPEN_MAX`] messages are open per queue.
 
+use crate::broadcast::Step;
 use crate::members::State;
 use crate::queue_offsets::StoredOffset;
 use crate::queue_pull::{PullMode, QueuePull};
@@ -15,7 +16,6 @@ use martlet_model::group::{DeliveryOrder, StartFrom};
 use martlet_model::{QueueOffset, TopicId, UnixMillis, limits};
 use martlet_shard::Command;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Most messages that one member may have open in one queue; what clients keep ready.
@@ -186,7 +186,7 @@ impl Broker {
             }
             state.follow_slowest(group, place)
         };
-        moved.into_iter().for_each(|offset| self.move_group(group, place, offset));
+        moved.into_iter().for_each(|step| self.move_group(group, place, step));
         let messages = pulled.messages.into_iter().map(|message| DeliveredMessage {
             topic: message.topic,
             queue,
@@ -223,7 +223,7 @@ impl Broker {
                 };
                 let start = self.offset_of(&request.topic, queue, start).await?;
                 // It has begun, whatever happens to the place in memory.
-                self.move_group(group, place, start);
+                self.move_group(group, place, Step { to: start, back: false });
                 start
             }
         };
@@ -262,7 +262,7 @@ impl Broker {
                 None
             }
         };
-        moved.into_iter().for_each(|offset| self.move_group(group, given.queue, offset));
+        moved.into_iter().for_each(|step| self.move_group(group, given.queue, step));
         Some(Ok(()))
     }
 
@@ -285,10 +285,11 @@ impl Broker {
     }
 
     /// The group goes there. That is no promise to anybody, so nobody waits for it.
-    pub(crate) fn move_group(&self, group: &str, (topic, index): (TopicId, u32), offset: QueueOffset) {
+    pub(crate) fn move_group(&self, group: &str, (topic, index): (TopicId, u32), step: Step) {
         let Some(group) = self.known_group(group) else { return };
         let (token, _answer) = self.inner.shard.token(None);
-        let commit = Command::CommitOffset { group: group.id, topic, index, offset, client: None::<Arc<str>>, token };
+        let (offset, forward_only, client) = (step.to, !step.back, None);
+        let commit = Command::CommitOffset { group: group.id, topic, index, offset, client, forward_only, token };
         // A full inbox refuses this; the next one says the same.
         let _ = self.inner.shard.submit(commit);
     }

@@ -38,17 +38,24 @@ impl Broker {
     ) -> Result<bool, Refusal> {
         let (topic, group) = self.queue_of_group(group, topic, queue)?;
         let mut client = client_id.map(Arc::from);
-        let mut offset = QueueOffset(offset);
+        let (mut offset, mut forward_only) = (QueueOffset(offset), false);
         if let Some(member) = client_id.filter(|_| self.keep_own_offsets(&group.name, &topic.name)) {
             match self.move_own_offset(&group.name, member, (topic.id, queue), offset) {
                 None => return Ok(false),
                 Some(None) => return Ok(true),
-                Some(Some(slowest)) => (client, offset) = (None, slowest),
+                Some(Some(slowest)) => (client, offset, forward_only) = (None, slowest.to, !slowest.back),
             }
         }
         let (group_id, topic_id) = (group.id, topic.id);
-        let commit =
-            |token| Command::CommitOffset { group: group_id, topic: topic_id, index: queue, offset, client, token };
+        let commit = |token| Command::CommitOffset {
+            group: group_id,
+            topic: topic_id,
+            index: queue,
+            offset,
+            client,
+            forward_only,
+            token,
+        };
         match self.ask(commit).await? {
             Output::Committed(counted) => Ok(counted),
             other => Err(self.unexpected(other, &topic.name, &group.name)),

@@ -689,6 +689,8 @@ pub enum Command<T> {
         offset: QueueOffset,
         /// The member's client id; `None`: an administrator says so, and it counts unless a member has the queue.
         client: Option<Arc<str>>,
+        /// Nothing that is settled comes again by this.
+        forward_only: bool,
         /// For the reply.
         token: T,
     },

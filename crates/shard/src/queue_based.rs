@@ -199,7 +199,7 @@ impl<T> Shard<T> {
         &mut self,
         group: GroupId,
         (topic, index): (TopicId, u32),
-        offset: QueueOffset,
+        (offset, forward_only): (QueueOffset, bool),
         client: Option<&str>,
         token: T,
     ) {
@@ -236,7 +236,7 @@ impl<T> Shard<T> {
                 self.commit_forward(key, start, offset);
                 true
             }
-            false => offset < again_below && self.commit_backward(key, offset),
+            false => !forward_only && offset < again_below && self.commit_backward(key, offset),
         };
         if let Some(owner) = self.owners.get_mut(key).filter(|_| counted) {
             owner.committed = offset;

@@ -323,7 +323,15 @@ impl Run {
                         let (member, offset) = (self.member(who, queue), self.pulls[who][&queue].commit);
                         let (group, client) = (self.world.group_id("billing"), Some(member.client.clone()));
                         let (topic, index, offset) = (member.topic, member.queue, QueueOffset(offset));
-                        self.world.begin(|token| Command::CommitOffset { group, topic, index, offset, client, token });
+                        self.world.begin(|token| Command::CommitOffset {
+                            group,
+                            topic,
+                            index,
+                            offset,
+                            client,
+                            forward_only: false,
+                            token,
+                        });
                     }
                     _ => {
                         let Some((who, queue)) = self.pick() else { continue };

@@ -72,7 +72,7 @@ impl World {
     pub fn commit_as(&mut self, member: &Puller, client: Option<Arc<str>>, offset: u64) -> Output {
         let (group, topic, index) = (self.group_id(member.group), member.topic, member.queue);
         let offset = QueueOffset(offset);
-        self.ask(|token| Command::CommitOffset { group, topic, index, offset, client, token })
+        self.ask(|token| Command::CommitOffset { group, topic, index, offset, client, forward_only: false, token })
     }
 
     /// Where the group is, as a member asks before its first pull.
