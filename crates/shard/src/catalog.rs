@@ -1,5 +1,6 @@
 //! Topics and groups as this shard keeps them, and their deletion bit by bit.
 
+use crate::answer::*;
 use crate::codec;
 use crate::command::*;
 use crate::keys;

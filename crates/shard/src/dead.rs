@@ -4,8 +4,9 @@
 //! Bits are kept in memory, 1,024 to a page of 128 bytes, for queues of which something was resent; retention takes them
 //! along with the messages.
 
+use crate::answer::{Output, Refused, ResendError};
 use crate::codec::CodecError;
-use crate::command::{DeadLetterPlace, Incoming, Output, Refused, ResendError};
+use crate::command::{DeadLetterPlace, Incoming};
 use crate::keys;
 use crate::lite::lite_topic_of;
 use crate::load::Load;

@@ -16,7 +16,8 @@
 //!
 //! [`limits::DEDUPLICATION_IDS_MAX`]: martlet_model::limits::DEDUPLICATION_IDS_MAX
 
-use crate::command::{HalfPlace, Placed};
+use crate::answer::Placed;
+use crate::command::HalfPlace;
 use crate::delay::message_id;
 use crate::shard::Shard;
 use martlet_model::{TopicId, UnixMillis};

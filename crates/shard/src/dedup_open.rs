@@ -12,7 +12,8 @@
 //!
 //! [`limits::DEDUPLICATION_READ_BYTES_MAX`]: martlet_model::limits::DEDUPLICATION_READ_BYTES_MAX
 
-use crate::command::{Placed, TimerAt};
+use crate::answer::Placed;
+use crate::command::TimerAt;
 use crate::dedup::{Known, Stored, half_id_of, id_of};
 use crate::halves;
 use crate::keys;

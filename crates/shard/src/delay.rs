@@ -5,6 +5,7 @@
 //! - The message leaves its bucket for the topic in one batch with the end of its timer: neither lost nor doubled by a crash.
 //! - A recall that is answered OK stops the message for good; what was stored in the topic first is refused.
 
+use crate::answer::*;
 use crate::command::*;
 use crate::load::Load;
 use crate::resident::Purpose;

@@ -22,6 +22,7 @@
 //! `dedup` and `dedup_open` know what was sent before; `timers` and `schedule` keep what is due by itself, `halves` the half
 //! messages; `turn` is the loop around them.
 
+pub mod answer;
 mod attempts;
 mod catalog;
 mod clock;
@@ -67,13 +68,16 @@ mod topic;
 mod transactions;
 mod turn;
 
+pub use answer::{
+    Counters, EndError, HalfTaken, HandOut, LATENESS_MILLIS, LiteNotice, MarkedPlace, Output, Placed, ProgressFigures,
+    PullStatus, Pulled, QueueFigures, RecallError, Refused, ResendError, Scheduled, SettleError, SubscriptionFigures,
+    TransactionCheck, Waiting,
+};
 pub use clock::{ClockNotice, ShardClock};
 pub use command::{
-    ClientNumber, Command, Counters, DeadLetterPlace, DeadLetters, EndError, GroupFacts, Half, HalfPlace, HalfTaken,
-    HandOut, Incoming, LATENESS_MILLIS, LiteAction, LiteGroup, LiteNotice, LiteParent, LiteStart, LiteSync,
-    MarkedPlace, Output, Placed, PollId, ProgressFigures, PullCommand, PullStatus, Pulled, QueueFigures, RecallError,
-    ReceiveCommand, Refused, ResendError, ResetTarget, Scheduled, SendBackCommand, SendBackDelay, SettleError,
-    SubscriptionFigures, TimerAt, TopicFacts, TransactionCheck, Waiting,
+    ClientNumber, Command, DeadLetterPlace, DeadLetters, GroupFacts, Half, HalfPlace, Incoming, LiteAction, LiteGroup,
+    LiteParent, LiteStart, LiteSync, PollId, PullCommand, ReceiveCommand, ResetTarget, SendBackCommand, SendBackDelay,
+    TimerAt, TopicFacts,
 };
 pub use halves::{HalfFound, halves};
 pub use lite::lite_topic_of;

@@ -11,6 +11,7 @@
 //!
 //! [`crate::lite_subscriptions`] keeps who wants what, [`crate::lite_receive`] hands out, [`crate::lite_expiry`] ends.
 
+use crate::answer::*;
 use crate::codec::{self, LiteImage};
 use crate::command::*;
 use crate::keys;

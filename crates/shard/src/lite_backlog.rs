@@ -5,8 +5,8 @@
 //! that comes while a client subscribes to it; and then all messages that are there. What retention takes
 //! from a lite topic of which the group's progress is not in memory leaves the count when that is read.
 
+use crate::answer::ProgressFigures;
 use crate::codec;
-use crate::command::ProgressFigures;
 use crate::keys;
 use crate::shard::Shard;
 use bytes::Bytes;

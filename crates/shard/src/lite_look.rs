@@ -1,7 +1,7 @@
 //! Looks at lite topics that change nothing: read from the store beside the shard, or said by it without a load.
 
+use crate::answer::Output;
 use crate::codec::{self, LiteImage};
-use crate::command::Output;
 use crate::keys;
 use crate::load::scan_all;
 use crate::progress::Progress;

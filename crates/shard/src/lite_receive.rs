@@ -14,6 +14,7 @@
 //!   clients together bring no more into memory than they take.
 //! - Progress that is evicted while something of it waits for its time is read again at that time.
 
+use crate::answer::*;
 use crate::command::*;
 use crate::lite_registry::{MemberNo, Ready};
 use crate::progress::SlotChange;

@@ -15,6 +15,7 @@
 //!   counts as just renewed.
 //! - What a new subscription finds is looked up once, by name; from then on events say what there is for it.
 
+use crate::answer::*;
 use crate::codec;
 use crate::command::*;
 use crate::keys;

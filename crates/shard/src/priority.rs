@@ -14,7 +14,8 @@
 //!
 //! Who was passed over is known in memory only; an opening begins the count anew.
 
-use crate::command::{HandOut, ReceiveCommand};
+use crate::answer::HandOut;
+use crate::command::ReceiveCommand;
 use crate::shard::Shard;
 use martlet_model::record::{self, Field};
 use martlet_model::{GroupId, QueueId, TopicId, UnixMillis};

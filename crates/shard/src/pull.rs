@@ -9,7 +9,8 @@
 //! - Only what is durable counts as being there.
 //! - Waits count towards the limit of polls.
 
-use crate::command::{Output, PollId, PullCommand, Refused};
+use crate::answer::{Output, Refused};
+use crate::command::{PollId, PullCommand};
 use crate::shard::{Shard, When, Work};
 use martlet_model::{GroupId, QueueId, QueueOffset, TopicId, UnixMillis};
 use std::collections::{BTreeMap, BTreeSet};

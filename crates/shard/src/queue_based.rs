@@ -21,6 +21,7 @@
 //! - Of an ordered group, a pull stops at the first message in flight, and begins at the oldest one that is not settled:
 //!   in order goes before not twice.
 
+use crate::answer::*;
 use crate::command::*;
 use crate::load::Load;
 use crate::owners::Taken;

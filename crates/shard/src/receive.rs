@@ -6,6 +6,7 @@
 //! - A message that no live filter of the group matches counts as consumed. Which filters match is found out by the
 //!   reader stage on a lent range; matches become visible slots, the rest is settled unseen.
 
+use crate::answer::*;
 use crate::command::*;
 use crate::load::{Load, LoadId};
 use crate::progress::{Renewal, SlotChange};

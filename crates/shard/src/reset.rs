@@ -14,7 +14,8 @@
 //! leaves the rest as it is: in flight, acked or waiting. If the committed offset is ahead of the place, the consumer went
 //! back, and it is a reset; so it is in an ordered group, whose locks and parked messages begin anew.
 
-use crate::command::{Output, Refused, ResetTarget};
+use crate::answer::{Output, Refused};
+use crate::command::ResetTarget;
 use crate::shard::Shard;
 use martlet_model::{GroupId, QueueId, QueueOffset, TopicId};
 

@@ -1,6 +1,7 @@
 //! What is in memory of a shard: what a piece of work touches is loaded before it is carried out, and dropped when it is
 //! durable as it is and nobody needs it.
 
+use crate::answer::*;
 use crate::codec::{self, QueueImage};
 use crate::command::*;
 use crate::keys;

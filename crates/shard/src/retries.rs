@@ -22,6 +22,7 @@
 //!   queue-based member.
 //! - Groups with message groups in order have no retry queue in use: a retry keeps its place in front of what is behind.
 
+use crate::answer::*;
 use crate::command::*;
 use crate::load::Load;
 use crate::progress::SlotChange;

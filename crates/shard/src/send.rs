@@ -1,6 +1,7 @@
 //! Storing messages.
 
-use crate::command::{Command, Incoming, Output, Placed, Refused};
+use crate::answer::{Output, Placed, Refused};
+use crate::command::{Command, Incoming};
 use crate::priority::priority_of;
 use crate::shard::Shard;
 use martlet_model::{QueueId, QueueOffset, TopicId, UnixMillis};

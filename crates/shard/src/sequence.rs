@@ -8,6 +8,7 @@
 //! - Unparking costs its own messages only: keys that are free and have parked messages are a list, and are opened as polls
 //!   ask for them.
 
+use crate::answer::*;
 use crate::attempts::AttemptKey;
 use crate::command::*;
 use crate::load::{Load, LoadId};

@@ -8,6 +8,7 @@
 //! | a newer delivery exists, or the hand-out was lost in a crash | superseded |
 //! | of a deleted topic or group | gone |
 
+use crate::answer::*;
 use crate::command::*;
 use crate::load::Load;
 use crate::progress::{Renewal, Slot, SlotChange};

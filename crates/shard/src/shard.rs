@@ -1,5 +1,6 @@
 //! The state of one shard, and the steps of a turn.
 
+use crate::answer::*;
 use crate::attempts::Attempts;
 use crate::codec::{self, CodecError, QueueImage, ShardImage};
 use crate::command::*;

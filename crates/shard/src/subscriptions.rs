@@ -10,8 +10,8 @@
 //!
 //! At most [`FILTERS_MAX`] different ones per group and topic; those in memory are all there are.
 
+use crate::answer::{Output, SubscriptionFigures};
 use crate::codec::{self, CodecError};
-use crate::command::{Output, SubscriptionFigures};
 use crate::keys;
 use crate::shard::{LiveFilter, Shard};
 use bytes::Bytes;

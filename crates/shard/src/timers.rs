@@ -8,8 +8,9 @@
 //! - A timer is there exactly until the batch that carries out what it stands for.
 //! - A load that must see what the open batch writes is asked for when that batch goes to the store (`after_batch`).
 
+use crate::answer::Waiting;
 use crate::codec::CodecError;
-use crate::command::{HalfPlace, TimerAt, Waiting};
+use crate::command::{HalfPlace, TimerAt};
 use crate::halves::HalfBuckets;
 use crate::keys;
 use crate::load::{Load, scan_all};

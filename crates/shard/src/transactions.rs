@@ -12,6 +12,7 @@
 //!
 //! Source: semantics sheet, section 4; RecoverOrphanedTransactionCommand and EndTransaction of rocketmq-apis.
 
+use crate::answer::*;
 use crate::command::*;
 use crate::halves::{self, HalfFound};
 use crate::keys;

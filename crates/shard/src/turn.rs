@@ -3,7 +3,8 @@
 //! The caller owns the thread and the clock. One turn: look how far durability came and release what waited for it,
 //! apply the commands that have arrived, do what is due, hand the store the batch if it is ready for one.
 
-use crate::command::{Command, LiteNotice, Output, TransactionCheck};
+use crate::answer::{LiteNotice, Output, TransactionCheck};
+use crate::command::Command;
 use crate::load::{Load, LoadId};
 use crate::shard::{OpenError, Shard, ShardOptions, When, Work};
 use martlet_model::{Histogram, HistogramFigures, UnixMillis};
