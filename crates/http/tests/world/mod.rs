@@ -9,8 +9,12 @@ use martlet_model::record::{Field, RecordWriter};
 use martlet_model::{Filter, MessageType};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 
 pub struct World {
     pub broker: Broker,
@@ -38,6 +42,24 @@ impl World {
 
     pub async fn client(&self) -> Client {
         let stream = TcpStream::connect(self.server.as_ref().unwrap().local_addr()).await.unwrap();
+        Client { stream, read: Vec::new() }
+    }
+
+    /// One over TLS that trusts the server's own certificate, and offers these protocols.
+    pub async fn tls_client(&self, alpn: &[&[u8]]) -> Client<TlsStream<TcpStream>> {
+        let mut roots = rustls::RootCertStore::empty();
+        let pem = self.folder.path().join("tls/certificate.pem");
+        roots.add(CertificateDer::from_pem_file(pem).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        let name = ServerName::try_from("localhost").unwrap();
+        let tcp = self.client().await.stream;
+        let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
         Client { stream, read: Vec::new() }
     }
 
@@ -140,14 +162,15 @@ fn unescaped(text: &str) -> String {
     text.replace("&#13;", "\r").replace("&amp;", "&")
 }
 
-pub struct Client {
-    pub stream: TcpStream,
+pub struct Client<S = TcpStream> {
+    pub stream: S,
     read: Vec<u8>,
 }
 
-impl Client {
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub async fn write(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).await.unwrap();
+        self.stream.flush().await.unwrap();
     }
 
     /// Bytes up to and with these; `None`: the connection ended before.
