@@ -365,6 +365,17 @@ impl Agent {
         })
     }
 
+    /// Waits until each of these bodies has been delivered, others beside them or not.
+    ///
+    /// # Errors
+    /// When one of them does not come in time.
+    pub fn await_bodies(&mut self, mut wanted: BTreeSet<String>) -> Result<()> {
+        while !wanted.is_empty() {
+            wanted.remove(&self.received()?.body());
+        }
+        Ok(())
+    }
+
     /// Lets the agent end by itself: its input closes, it closes its client.
     ///
     /// # Errors

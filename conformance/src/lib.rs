@@ -8,6 +8,7 @@
 //! runs is used, and what needs a broker of its own (kill, restart, retry schedules) is skipped aloud.
 
 pub mod agent;
+pub mod broadcasting;
 pub mod broker;
 pub mod checks;
 pub mod input;

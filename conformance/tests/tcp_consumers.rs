@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use martlet_conformance::Result;
 use martlet_conformance::agent::{Agent, Draft, Event, PATIENCE_SECS};
 use martlet_conformance::broker::Broker;
 use martlet_conformance::checks::unique;
 use martlet_conformance::language::{Language, Program};
+use martlet_conformance::{Result, broadcasting};
 
 /// With both versions of the Java client, which have settings that the others lack.
 fn with_each(check: impl Fn(&Program) -> Result<()>) -> Result<()> {
@@ -25,14 +25,6 @@ fn with(languages: &[Language], check: impl Fn(&Program) -> Result<()>) -> Resul
         if let Some(program) = language.program()? {
             check(&program)?;
         }
-    }
-    Ok(())
-}
-
-/// Takes deliveries until all of these bodies have come.
-fn await_bodies(consumer: &mut Agent, mut wanted: BTreeSet<String>) -> Result<()> {
-    while !wanted.is_empty() {
-        wanted.remove(&consumer.received()?.body());
     }
     Ok(())
 }
@@ -123,7 +115,7 @@ fn members_share_queues_and_take_over_from_one_that_was_killed() -> Result<()> {
         for text in &sent {
             broker.send(&topic, text, &[])?;
         }
-        await_bodies(&mut first, sent)?;
+        first.await_bodies(sent)?;
         broker.await_no_backlog(&group, PATIENCE_SECS)?;
         first.finish()
     })
@@ -143,7 +135,7 @@ fn consumers_go_on_after_the_broker_was_killed_and_lose_nothing() -> Result<()> 
             }
             broker.kill9()?;
             broker.restart()?;
-            await_bodies(&mut consumer, sent)?;
+            consumer.await_bodies(sent)?;
         }
         broker.await_no_backlog(&group, PATIENCE_SECS)?;
         consumer.finish()
@@ -207,7 +199,7 @@ fn each_member_of_a_broadcasting_group_gets_everything() -> Result<()> {
         }
         broker.send(&topic, "last", &[])?;
         for mut member in members {
-            await_bodies(&mut member, BTreeSet::from(["last".to_owned()]))?;
+            member.await_bodies(BTreeSet::from(["last".to_owned()]))?;
             member.finish()?;
         }
         Ok(())
@@ -217,48 +209,7 @@ fn each_member_of_a_broadcasting_group_gets_everything() -> Result<()> {
 /// Members that share messages and one that broadcasts: each gets everything, as long as that one is there.
 #[test]
 fn one_member_that_broadcasts_makes_all_members_get_everything() -> Result<()> {
-    with_each(|program| {
-        let broker = Broker::start()?;
-        let (topic, group) = (unique("disagreeing"), unique("members"));
-        broker.create_topic(&topic, 2)?;
-        let start = |arguments: &[&str]| {
-            Agent::ready(program, &broker, &topic, false, &[&["push", "--group", &group], arguments].concat())
-        };
-        let mut members = [start(&[])?, start(&[])?, start(&["--broadcasting"])?];
-        let described = broker.describe_group(&group)?;
-        assert!(described.is_none_or(|group| group["disagreement"].to_string().contains("broadcasting")));
-        // Until each reads both queues.
-        for member in &mut members {
-            let mut queues = BTreeSet::new();
-            for _ in 0..200 {
-                broker.send(&topic, "first", &[])?;
-                if let Some(Event::Received(received)) = member.next(Duration::from_millis(500))? {
-                    queues.insert(received.queue);
-                }
-                if queues.len() == 2 {
-                    break;
-                }
-            }
-            assert_eq!(queues.len(), 2, "a member does not get both queues");
-        }
-        let sent: BTreeSet<String> = (0..8).map(|n| format!("for all {n}")).collect();
-        for text in &sent {
-            broker.send(&topic, text, &[])?;
-        }
-        for member in &mut members {
-            await_bodies(member, sent.clone())?;
-        }
-        let [one, mut other, broadcasting] = members;
-        broadcasting.finish()?;
-        one.finish()?;
-        let sent: BTreeSet<String> = (0..8).map(|n| format!("for one {n}")).collect();
-        for text in &sent {
-            broker.send(&topic, text, &[])?;
-        }
-        await_bodies(&mut other, sent)?;
-        broker.await_no_backlog(&group, PATIENCE_SECS)?;
-        other.finish()
-    })
+    with_each(broadcasting::to_all)
 }
 
 /// Retries come with a higher attempt, over TCP and over gRPC alike, and after the last one the message is a dead letter.

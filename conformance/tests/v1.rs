@@ -3,22 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use martlet_conformance::agent::{Agent, Draft, Event, PATIENCE_SECS};
+use martlet_conformance::agent::{Agent, Draft, PATIENCE_SECS};
 use martlet_conformance::broker::Broker;
 use martlet_conformance::checks::{texts, unique};
 use martlet_conformance::language::{Language, Program};
-use martlet_conformance::{Result, checks, transactions};
+use martlet_conformance::{Result, broadcasting, checks, transactions};
 
 fn with(check: impl FnOnce(&Program) -> Result<()>) -> Result<()> {
     Language::OnsV1.program()?.map_or(Ok(()), |program| check(&program))
-}
-
-/// Takes messages until each of these bodies has come.
-fn await_bodies(consumer: &mut Agent, mut wanted: BTreeSet<String>) -> Result<()> {
-    while !wanted.is_empty() {
-        wanted.remove(&consumer.received()?.body());
-    }
-    Ok(())
 }
 
 #[test]
@@ -162,7 +154,7 @@ fn members_share_one_queue_and_another_goes_on_where_one_was_killed() -> Result<
             broker.send(&topic, &format!("after {n}"), &[])?;
         }
         // What the killed one was handed in the meantime comes when its broker has not heard of it for two minutes.
-        await_bodies(&mut other, (0..20).map(|n| format!("after {n}")).collect())?;
+        other.await_bodies((0..20).map(|n| format!("after {n}")).collect())?;
         broker.await_no_backlog(&group, PATIENCE_SECS)?;
         other.finish()
     })
@@ -170,68 +162,15 @@ fn members_share_one_queue_and_another_goes_on_where_one_was_killed() -> Result<
 
 #[test]
 fn one_member_that_broadcasts_makes_all_members_get_everything() -> Result<()> {
-    with(|program| {
-        let broker = Broker::start()?;
-        let (topic, group) = (unique("disagreeing"), unique("members"));
-        broker.create_topic(&topic, 2)?;
-        let start = |arguments: &[&str]| {
-            Agent::ready(program, &broker, &topic, false, &[&["push", "--group", &group], arguments].concat())
-        };
-        let mut members = [start(&[])?, start(&[])?, start(&["--broadcasting"])?];
-        // Until each of those that broadcast, or are broadcast to, gets what the others get, too.
-        let mut round = 0;
-        let mut have_last = [false; 3];
-        while have_last.contains(&false) {
-            round += 1;
-            assert!(round < 60, "some member does not get everything: {have_last:?}");
-            let body = format!("round {round}");
-            for _ in 0..2 {
-                broker.send(&topic, &body, &[])?;
-            }
-            have_last = [false; 3];
-            for (member, has) in members.iter_mut().zip(&mut have_last) {
-                let mut count = 0;
-                while let Some(event) = member.next(Duration::from_millis(700))? {
-                    if let Event::Received(received) = event
-                        && received.body() == body
-                    {
-                        count += 1;
-                    }
-                    if count == 2 {
-                        *has = true;
-                        break;
-                    }
-                }
-            }
-        }
-        let described = broker.describe_group(&group)?;
-        assert!(described.is_none_or(|group| group["disagreement"].to_string().contains("broadcasting")));
-        let sent: BTreeSet<String> = (0..8).map(|n| format!("for all {n}")).collect();
-        for text in &sent {
-            broker.send(&topic, text, &[])?;
-        }
-        for member in &mut members {
-            await_bodies(member, sent.clone())?;
-        }
-        let [one, mut other, broadcasting] = members;
-        broadcasting.finish()?;
-        one.finish()?;
-        let sent: BTreeSet<String> = (0..8).map(|n| format!("for one {n}")).collect();
-        for text in &sent {
-            broker.send(&topic, text, &[])?;
-        }
-        await_bodies(&mut other, sent)?;
-        broker.await_no_backlog(&group, PATIENCE_SECS)?;
-        other.finish()
-    })
+    with(broadcasting::to_all)
 }
 
-/// `(I, name)` here and over HTTP is `I%name` over gRPC v2 and TCP.
+/// `(I, name)` here, over HTTP and over gRPC v2 is `I%name` over TCP and for the command line.
 #[test]
 fn names_of_an_instance_meet_across_generations() -> Result<()> {
     with(|program| {
         let broker = Broker::start()?;
-        let (topic, group, instance) = (unique("orders"), unique("readers"), "MQ_INST_1");
+        let (topic, instance) = (unique("orders"), "MQ_INST_1");
         let full_name = format!("{instance}%{topic}");
         broker.create_topic(&full_name, 2)?;
         let produce = ["produce", "--stdin", "--instance", instance];
@@ -242,7 +181,7 @@ fn names_of_an_instance_meet_across_generations() -> Result<()> {
         assert_eq!(texts(&message["keys"]), BTreeSet::from(["4711", "4712"]), "{message}");
 
         let mut sent = BTreeSet::from(["from v1".to_owned()]);
-        for sender in [Language::Ons, Language::PythonHttp] {
+        for sender in [Language::Ons, Language::PythonHttp, Language::Java, Language::Python] {
             let Some(sender) = sender.program()? else { continue };
             let mut producer = Agent::ready(&sender, &broker, &topic, false, &produce)?;
             let body = format!("from {}", sender.language.name());
@@ -250,16 +189,23 @@ fn names_of_an_instance_meet_across_generations() -> Result<()> {
             sent.insert(body);
             producer.finish()?;
         }
-        let arguments = ["push", "--group", &group, "--instance", instance];
-        let mut consumer = Agent::ready(program, &broker, &topic, false, &arguments)?;
-        while !sent.is_empty() {
-            let received = consumer.received()?;
-            assert!(sent.remove(&received.body()), "{received:?}");
-            assert_eq!(received.topic.as_deref(), Some(topic.as_str()));
-            assert_eq!(received.keys, BTreeSet::from(["4711", "4712"].map(str::to_owned)), "{received:?}");
+        let mut readers = vec![program.clone()];
+        for reader in [Language::Java, Language::Python] {
+            readers.extend(reader.program()?);
         }
-        broker.await_no_backlog(&format!("{instance}%{group}"), PATIENCE_SECS)?;
-        consumer.finish()?;
+        for reader in &readers {
+            let (group, mut missing) = (unique("readers"), sent.clone());
+            let arguments = [reader.language.consumer(), "--group", &group, "--instance", instance];
+            let mut consumer = Agent::ready(reader, &broker, &topic, false, &arguments)?;
+            while !missing.is_empty() {
+                let received = consumer.received()?;
+                assert!(missing.remove(&received.body()), "{received:?}");
+                assert_eq!(received.topic.as_deref(), Some(topic.as_str()));
+                assert_eq!(received.keys, BTreeSet::from(["4711", "4712"].map(str::to_owned)), "{received:?}");
+            }
+            broker.await_no_backlog(&format!("{instance}%{group}"), PATIENCE_SECS)?;
+            consumer.finish()?;
+        }
         producer.finish()
     })
 }

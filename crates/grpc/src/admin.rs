@@ -3,11 +3,12 @@
 use crate::call::Call;
 use crate::code::{self, Denied};
 use crate::proto::v2::{self, Code, Resource};
+use crate::resource::{group_name, topic_name};
 use crate::service::Front;
 use crate::settings;
 use crate::time;
 use martlet_broker::{ClientInfo, ClientRole, GroupStatus, MemberInfo, MessageModel};
-use martlet_model::{Filter, Permission, TopicType, UnixMillis, names};
+use martlet_model::{Filter, Permission, TopicType, UnixMillis};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
@@ -17,8 +18,7 @@ impl Front {
         _call: &Call,
         request: v2::DescribeTopicStatusRequest,
     ) -> Result<v2::DescribeTopicStatusResponse, Denied> {
-        let name = name(request.topic);
-        names::check_topic(&name)?;
+        let name = topic_name(request.topic)?;
         let topic = self.broker.topic_status(&name).await?.config;
         let mut tags = BTreeMap::new();
         tags.insert("type".to_owned(), topic.kind.name().to_owned());
@@ -44,10 +44,10 @@ impl Front {
         _call: &Call,
         request: v2::ListSubscriptionRequest,
     ) -> Result<v2::ListSubscriptionResponse, Denied> {
-        let (topic, group) = (request.topic.map(|topic| topic.name), request.group.map(|group| group.name));
+        let name = |resource: &Option<Resource>| resource.as_ref().map_or("", |resource| &resource.name).to_owned();
         let mut subscriptions: BTreeMap<(String, String), v2::SubscriptionInfo> = BTreeMap::new();
-        for (_, info) in self.subscriptions(topic.as_deref(), group.as_deref())? {
-            let key = (name(info.group.clone()), name(info.topic.clone()));
+        for (_, info) in self.subscriptions(request.topic, request.group)? {
+            let key = (name(&info.group), name(&info.topic));
             subscriptions
                 .entry(key)
                 .and_modify(|known| known.subscription_consistency &= known.expression == info.expression)
@@ -65,9 +65,8 @@ impl Front {
         request: v2::DescribeSubscriptionRequest,
     ) -> Result<v2::DescribeSubscriptionResponse, Denied> {
         use v2::describe_subscription_response::ClientSubscriptionInfo;
-        let (topic, group) = (request.topic.map(|topic| topic.name), request.group.map(|group| group.name));
         let client_subscription_info = self
-            .subscriptions(topic.as_deref(), group.as_deref())?
+            .subscriptions(request.topic, request.group)?
             .into_iter()
             .map(|(client, info)| ClientSubscriptionInfo {
                 client_info: Some(client_info(&client)),
@@ -80,26 +79,22 @@ impl Front {
     /// Subscriptions of connected consumers, of one topic, one group, or both.
     fn subscriptions(
         &self,
-        topic: Option<&str>,
-        group: Option<&str>,
+        topic: Option<Resource>,
+        group: Option<Resource>,
     ) -> Result<Vec<(ClientInfo, v2::SubscriptionInfo)>, Denied> {
         if topic.is_none() && group.is_none() {
             return Err(Denied::new(Code::BadRequest, "neither topic nor group is set"));
         }
-        if let Some(topic) = topic {
-            names::check_topic(topic)?;
-        }
-        if let Some(group) = group {
-            names::check_group(group)?;
-        }
+        let topic = topic.map(|topic| topic_name(Some(topic))).transpose()?;
+        let group = group.map(|group| group_name(Some(group))).transpose()?;
         let mut found = Vec::new();
         for client in self.broker.clients() {
             let ClientRole::Consumer { group: member_of, subscriptions, .. } = &client.role else { continue };
-            if group.is_some_and(|group| group != member_of) {
+            if group.as_ref().is_some_and(|group| group != member_of) {
                 continue;
             }
             for (subscribed, filter) in subscriptions {
-                if topic.is_none_or(|topic| topic == subscribed) {
+                if topic.as_ref().is_none_or(|topic| topic == subscribed) {
                     found.push((client.clone(), subscription_info(member_of, subscribed, filter)));
                 }
             }
@@ -113,8 +108,7 @@ impl Front {
         request: v2::DescribeGroupAccumulationRequest,
     ) -> Result<v2::DescribeGroupAccumulationResponse, Denied> {
         use v2::describe_group_accumulation_response::GroupAccumulation;
-        let group = name(request.group);
-        names::check_group(&group)?;
+        let group = group_name(request.group)?;
         let wanted: Vec<String> = request.topics.into_iter().map(|topic| topic.name).collect();
         let status: GroupStatus = self.broker.group_status(&group).await?;
         let mut topics: BTreeMap<String, GroupAccumulation> = BTreeMap::new();
@@ -147,9 +141,8 @@ impl Front {
         _call: &Call,
         request: v2::ListConsumerConnectionRequest,
     ) -> Result<v2::ListConsumerConnectionResponse, Denied> {
-        let group = name(request.group);
-        names::check_group(&group)?;
-        let topic = request.topic.map(|topic| topic.name);
+        let group = group_name(request.group)?;
+        let topic = request.topic.map(|topic| topic_name(Some(topic))).transpose()?;
         let members = self.broker.group_status(&group).await?.members;
         let wants = |member: &MemberInfo, topic: &str| member.subscriptions.iter().any(|each| each.topic == topic);
         let client_info = members
@@ -165,8 +158,7 @@ impl Front {
         call: &Call,
         request: v2::GetTopicRouteRequest,
     ) -> Result<v2::GetTopicRouteResponse, Denied> {
-        let name = name(request.topic);
-        names::check_topic(&name)?;
+        let name = topic_name(request.topic)?;
         let topic = self.broker.topic_status(&name).await?.config;
         let endpoints = self.endpoints(call, None);
         let address = endpoints.addresses.first().map_or_else(String::new, |address| {
@@ -223,10 +215,6 @@ impl Front {
             consumers: (clients.len() - producers) as i64,
         })
     }
-}
-
-fn name(resource: Option<Resource>) -> String {
-    resource.unwrap_or_default().name
 }
 
 fn resource(name: &str) -> Resource {

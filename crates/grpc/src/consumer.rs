@@ -5,6 +5,7 @@ use crate::code::{self, Denied};
 use crate::latency::Package;
 use crate::message_out::Frames;
 use crate::proto::v2::{self, Code, Permission};
+use crate::resource::{group_name, of_instance, topic_name};
 use crate::route;
 use crate::service::Front;
 use crate::settings;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use martlet_broker::{ReceiveRequest, Received, Refusal};
 use martlet_model::group::DeliveryOrder;
-use martlet_model::{limits, names};
+use martlet_model::limits;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,14 +35,13 @@ impl Front {
     ) -> Result<v2::QueryAssignmentResponse, Denied> {
         call.client_id()?;
         let resource = request.topic.unwrap_or_default();
-        let group = request.group.unwrap_or_default();
-        names::check_topic(&resource.name)?;
-        names::check_group(&group.name)?;
-        let topic = self.broker.topic(&resource.name).await?;
+        let name = topic_name(Some(&resource))?;
+        let group = group_name(request.group)?;
+        let topic = self.broker.topic(&name).await?;
         if !topic.permission.readable() || topic.read_queues == 0 {
-            return Err(Refusal::NotReadable { topic: resource.name }.into());
+            return Err(Refusal::NotReadable { topic: name }.into());
         }
-        let group = self.broker.group(&group.name).await?;
+        let group = self.broker.group(&group).await?;
         let permission = if topic.permission.writable() { Permission::ReadWrite } else { Permission::Read };
         let endpoints = self.endpoints(call, request.endpoints.as_ref());
         // -1 means the whole broker: it hands out messages of all queues, so one poll serves them all.
@@ -67,7 +67,9 @@ impl Front {
         request: v2::ReceiveMessageRequest,
         respond: &mut SendResponse<Bytes>,
     ) {
-        let group = request.group.as_ref().map_or_else(String::new, |group| group.name.clone());
+        // One that is refused gets no messages that could have to go back.
+        let group = group_name(request.group.as_ref()).unwrap_or_default();
+        let topic = of_instance(request.message_queue.as_ref());
         let received = tokio::select! {
             biased;
             received = self.poll(call, request) => received,
@@ -82,7 +84,7 @@ impl Front {
         };
         let mut frames = match &received {
             Ok(received) if !received.messages.is_empty() => {
-                let mut frames = Frames::with_capacity(frames_capacity(received));
+                let mut frames = Frames::of_topic(topic.as_ref(), frames_capacity(received));
                 frames.status(Code::Ok, "OK");
                 let store_host = call.peer.local.to_string();
                 for message in &received.messages {
@@ -119,11 +121,9 @@ impl Front {
 
     async fn poll(&self, call: &Call, request: v2::ReceiveMessageRequest) -> Result<Received, Denied> {
         let client_id = call.client_id()?;
-        let group = request.group.unwrap_or_default().name;
-        names::check_group(&group)?;
+        let group = group_name(request.group)?;
         let queue = request.message_queue.unwrap_or_default();
-        let topic = queue.topic.unwrap_or_default().name;
-        names::check_topic(&topic)?;
+        let topic = topic_name(queue.topic)?;
         let filter = Arc::new(settings::filter(request.filter_expression.as_ref())?);
         if request.batch_size < 1 {
             return Err(Denied::new(Code::BadRequest, format!("batch_size {} is less than 1", request.batch_size)));
@@ -166,10 +166,8 @@ impl Front {
         request: v2::AckMessageRequest,
     ) -> Result<v2::AckMessageResponse, Denied> {
         call.client_id()?;
-        let group = request.group.unwrap_or_default().name;
-        let topic = request.topic.unwrap_or_default().name;
-        names::check_group(&group)?;
-        names::check_topic(&topic)?;
+        let group = group_name(request.group)?;
+        let topic = topic_name(request.topic)?;
         let count = request.entries.len();
         if count == 0 || count > limits::ACK_BATCH_MAX {
             let text = format!("entries has {count} receipt handles, a request has 1 to {}", limits::ACK_BATCH_MAX);
@@ -215,10 +213,8 @@ impl Front {
         let handle = request.receipt_handle;
         let change = async {
             call.client_id()?;
-            let group = request.group.unwrap_or_default().name;
-            let topic = request.topic.unwrap_or_default().name;
-            names::check_group(&group)?;
-            names::check_topic(&topic)?;
+            let group = group_name(request.group)?;
+            let topic = topic_name(request.topic)?;
             let millis = invisible_millis(request.invisible_duration.as_ref(), 0, limits::CHANGE_INVISIBLE_MILLIS_MAX)?;
             let suspend = request.suspend.unwrap_or(false);
             Ok::<_, Denied>(self.broker.change_invisible(&group, &topic, &handle, millis, suspend).await?)
@@ -236,10 +232,8 @@ impl Front {
         request: v2::ForwardMessageToDeadLetterQueueRequest,
     ) -> Result<v2::ForwardMessageToDeadLetterQueueResponse, Denied> {
         call.client_id()?;
-        let group = request.group.unwrap_or_default().name;
-        let topic = request.topic.unwrap_or_default().name;
-        names::check_group(&group)?;
-        names::check_topic(&topic)?;
+        let group = group_name(request.group)?;
+        let topic = topic_name(request.topic)?;
         self.broker.forward_to_dead_letters(&group, &topic, &request.receipt_handle).await?;
         Ok(v2::ForwardMessageToDeadLetterQueueResponse { status: Some(code::ok()) })
     }

@@ -8,6 +8,7 @@ use crate::proto::v1::{
     self, find_messages_request as find, peek_messages_request as peek, reset_offset_request as reset,
 };
 use crate::proto::v2::{self, Code, list_message_request::SearchKey};
+use crate::resource::{full_name, group_name};
 use crate::service::Front;
 use crate::time;
 use martlet_broker::{DeadLetterAt, FOUND_MAX, FindCursor, FindRequest, FoundMessage, PeekFrom, ResetTo, Wanted};
@@ -152,11 +153,10 @@ impl Front {
         _call: &Call,
         request: v2::ResetGroupOffsetRequest,
     ) -> Result<v2::ResetGroupOffsetResponse, Denied> {
-        let group = request.group.unwrap_or_default().name;
-        names::check_group(&group)?;
+        let group = group_name(request.group)?;
         let time = request.reset_timestamp.as_ref().and_then(time::unix_millis);
         let time = time.ok_or_else(|| Denied::new(Code::BadRequest, "reset_timestamp is missing or not a time"))?;
-        let topic = request.topic.unwrap_or_default().name;
+        let topic = full_name("topic", request.topic)?;
         self.broker.reset_offset(&group, &topic, None, ResetTo::Time(UnixMillis(time))).await?;
         Ok(v2::ResetGroupOffsetResponse { status: Some(code::ok()) })
     }
@@ -167,7 +167,7 @@ impl Front {
         call: &Call,
         request: v2::ListMessageRequest,
     ) -> Result<v2::ListMessageResponse, Denied> {
-        let topic = request.topic.unwrap_or_default().name;
+        let topic = full_name("topic", request.topic)?;
         let wanted = match request.search_key {
             Some(SearchKey::MessageId(id)) => Wanted::Id(id),
             Some(SearchKey::MessageKey(key)) => Wanted::Key(key),

@@ -40,6 +40,7 @@ mod message_out;
 mod producer;
 pub mod proto;
 mod pull;
+mod resource;
 mod route;
 mod server;
 mod service;

@@ -9,6 +9,7 @@ use crate::proto::v2::{
     self, Code, LiteSubscriptionAction, NotifyUnsubscribeLiteCommand, TelemetryCommand, offset_option,
     telemetry_command::Command,
 };
+use crate::resource::{group_name, topic_name};
 use crate::service::Front;
 use martlet_broker::{LiteAction, LiteNotice, LiteStart, LiteSyncRequest, LiteTopicStatus, Refusal};
 use martlet_model::{GroupConfig, QueueOffset, UnixMillis, limits, names};
@@ -21,10 +22,8 @@ impl Front {
         request: v2::SyncLiteSubscriptionRequest,
     ) -> Result<v2::SyncLiteSubscriptionResponse, Denied> {
         let client_id = Arc::from(call.client_id()?);
-        let group = request.group.unwrap_or_default().name;
-        let topic = request.topic.unwrap_or_default().name;
-        names::check_group(&group)?;
-        names::check_topic(&topic)?;
+        let group = group_name(request.group)?;
+        let topic = topic_name(request.topic)?;
         let action = action(request.action, request.offset_option.as_ref())?;
         let (count, max) = (request.lite_topic_set.len(), limits::LITE_SUBSCRIPTIONS_MAX as usize);
         if count > max {

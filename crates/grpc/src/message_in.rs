@@ -4,6 +4,7 @@
 
 use crate::code::Denied;
 use crate::proto::v2::{self, Code, Encoding};
+use crate::resource::{full_name, topic_name};
 use crate::time;
 use martlet_broker::{NewMessage, PRODUCER_GROUP};
 use martlet_model::record::{Field, RecordWriter};
@@ -13,7 +14,7 @@ use martlet_model::{MessageType, UnixMillis, limits, names};
 const OPAQUE_BYTES_MAX: usize = 4096;
 
 /// Name of the topic that all messages of a request go to.
-pub(crate) fn topic_of(messages: &[v2::Message]) -> Result<&str, Denied> {
+pub(crate) fn topic_of(messages: &[v2::Message]) -> Result<String, Denied> {
     let Some(first) = messages.first() else {
         return Err(Denied::new(Code::MessageCorrupted, "messages is empty, a request has at least 1"));
     };
@@ -21,12 +22,11 @@ pub(crate) fn topic_of(messages: &[v2::Message]) -> Result<&str, Denied> {
         let text = format!("messages has {} entries, the limit is {}", messages.len(), limits::SEND_BATCH_MAX);
         return Err(Denied::new(Code::PayloadTooLarge, text));
     }
-    let name = |message: &'_ v2::Message| message.topic.as_ref().map_or("", |topic| topic.name.as_str()).to_owned();
-    let topic = first.topic.as_ref().map_or("", |topic| topic.name.as_str());
-    names::check_topic(topic)?;
+    let topic = topic_name(first.topic.as_ref())?;
     for (index, message) in messages.iter().enumerate().skip(1) {
-        if message.topic.as_ref().is_none_or(|other| other.name != topic) {
-            let text = format!("message {index} goes to topic {:?}, message 0 to {topic:?}", cut(&name(message)));
+        if message.topic != first.topic {
+            let other = full_name("topic", message.topic.as_ref()).unwrap_or_default();
+            let text = format!("message {index} goes to topic {:?}, message 0 to {topic:?}", cut(&other));
             return Err(Denied::new(Code::MessageCorrupted, text));
         }
     }

@@ -245,7 +245,7 @@ proptest! {
             Some(first) => Ok(first.as_str()),
         };
         match topic_of(&batch) {
-            Ok(topic) => prop_assert_eq!(Ok(topic), expected),
+            Ok(topic) => prop_assert_eq!(Ok(&*topic), expected),
             Err(denied) => {
                 prop_assert_eq!(Err(denied.code), expected, "{}", denied);
                 prop_assert!(is_showable(&denied.message), "{}", denied);
@@ -276,7 +276,7 @@ proptest! {
         let batch = vec![v2::Message { topic: resource("orders"), ..Default::default() }; count];
         match (count, topic_of(&batch)) {
             (0, answer) => prop_assert_eq!(answer.unwrap_err().code, Code::MessageCorrupted),
-            (1..=1_024, answer) => prop_assert_eq!(answer, Ok("orders")),
+            (1..=1_024, answer) => prop_assert_eq!(answer, Ok("orders".into())),
             (_, answer) => {
                 let text = format!("messages has {count} entries, the limit is 1024");
                 prop_assert_eq!(answer, Err(Denied::new(Code::PayloadTooLarge, text)));

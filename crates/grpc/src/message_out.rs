@@ -4,7 +4,7 @@
 //! `PullMessageResponse`, which has the same fields but for the last, the offset to go on from. In v1 all of it is one frame.
 //! Small bodies are copied behind each other into one buffer; large ones stay where they are and become chunks of their own.
 
-use crate::proto::v2::{Code, DigestType, Encoding, MessageType, Status};
+use crate::proto::v2::{self, Code, DigestType, Encoding, MessageType, Status};
 use bytes::{BufMut, Bytes, BytesMut};
 use martlet_broker::{DeliveredMessage, FoundMessage};
 use martlet_model::record::{self, Field, RecordError, put_varint};
@@ -73,6 +73,11 @@ impl Frames {
     /// With room for `capacity` bytes before the first growth.
     pub(crate) fn with_capacity(capacity: usize) -> Self {
         Self::of(&V2, Vec::new(), capacity)
+    }
+
+    /// The same for messages of this topic of an instance, which is named as it was asked for.
+    pub(crate) fn of_topic(topic: Option<&v2::Resource>, capacity: usize) -> Self {
+        Self::of(&V2, topic.map(Message::encode_to_vec).unwrap_or_default(), capacity)
     }
 
     /// The same in another dialect. `topic`: what stands for the topic of all messages, encoded; empty: the name of each.

@@ -4,10 +4,11 @@ use crate::call::Call;
 use crate::code::{self, Denied};
 use crate::message_in::{self, Chosen};
 use crate::proto::v2::{self, Code};
+use crate::resource::topic_name;
 use crate::route;
 use crate::service::Front;
 use martlet_broker::{NewMessage, Refusal, SendRequest};
-use martlet_model::{MessageType, names};
+use martlet_model::MessageType;
 
 impl Front {
     pub(crate) async fn query_route(
@@ -17,8 +18,7 @@ impl Front {
     ) -> Result<v2::QueryRouteResponse, Denied> {
         call.client_id()?;
         let resource = request.topic.unwrap_or_default();
-        names::check_topic(&resource.name)?;
-        let topic = self.broker.topic(&resource.name).await?;
+        let topic = self.broker.topic(&topic_name(Some(&resource))?).await?;
         let endpoints = self.endpoints(call, request.endpoints.as_ref());
         let message_queues = route::queues(&topic, &resource, self.broker.broker_name(), &endpoints);
         Ok(v2::QueryRouteResponse { status: Some(code::ok()), message_queues })
@@ -38,7 +38,7 @@ impl Front {
         let now = martlet_broker::wall_clock();
         let delay_max = self.broker.options().delay_max_millis;
         let chosen = Chosen::default();
-        let topic = message_in::topic_of(&request.messages)?.to_owned();
+        let topic = message_in::topic_of(&request.messages)?;
         let mut messages = Vec::with_capacity(request.messages.len());
         for (index, message) in request.messages.into_iter().enumerate() {
             messages.push(message_in::accept(message, index, now, &call.peer.remote, delay_max, &chosen)?);
@@ -83,8 +83,7 @@ impl Front {
         request: v2::RecallMessageRequest,
     ) -> Result<v2::RecallMessageResponse, Denied> {
         call.client_id()?;
-        let topic = request.topic.unwrap_or_default().name;
-        names::check_topic(&topic)?;
+        let topic = topic_name(request.topic)?;
         let config = self.broker.topic(&topic).await?;
         if !config.kind.accepts().contains(&MessageType::Delay) {
             let text = format!("topic {topic} takes {} messages, none of which is delayed", config.kind.name());

@@ -8,6 +8,7 @@ use crate::code::{self, Denied};
 use crate::latency::Package;
 use crate::message_out::{Frames, not_handed_out};
 use crate::proto::v2::{self, Code, QueryOffsetPolicy};
+use crate::resource::{group_name, of_instance, topic_name};
 use crate::service::Front;
 use crate::settings;
 use crate::time;
@@ -15,7 +16,7 @@ use crate::transport::reply;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use martlet_broker::{OffsetOf, PullRequest, Pulled, Refusal};
-use martlet_model::{QueueOffset, UnixMillis, limits, names};
+use martlet_model::{QueueOffset, UnixMillis, limits};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,7 @@ impl Front {
         respond: &mut SendResponse<Bytes>,
     ) {
         let from = u64::try_from(request.offset).ok().map(QueueOffset);
+        let topic = of_instance(request.message_queue.as_ref());
         let answer = tokio::select! {
             biased;
             answer = self.pull(call, request) => answer,
@@ -48,7 +50,7 @@ impl Front {
                 Answer { result: Ok(pulled), next: from }
             }
         };
-        let mut frames = Frames::with_capacity(256);
+        let mut frames = Frames::of_topic(topic.as_ref(), 256);
         let code = match &answer.result {
             Ok(pulled) if pulled.messages.is_empty() => {
                 frames.status(Code::MessageNotFound, "no new message");
@@ -166,17 +168,10 @@ impl From<Denied> for (Denied, Option<QueueOffset>) {
     }
 }
 
-fn group_name(group: Option<v2::Resource>) -> Result<String, Denied> {
-    let group = group.unwrap_or_default().name;
-    names::check_group(&group)?;
-    Ok(group)
-}
-
 /// Name of the topic and number of the queue.
 fn queue_of(queue: Option<v2::MessageQueue>) -> Result<(String, u32), Denied> {
     let queue = queue.unwrap_or_default();
-    let topic = queue.topic.unwrap_or_default().name;
-    names::check_topic(&topic)?;
+    let topic = topic_name(queue.topic)?;
     match u32::try_from(queue.id) {
         Ok(id) => Ok((topic, id)),
         Err(_) => {

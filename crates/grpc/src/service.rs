@@ -25,7 +25,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 /// Largest request other than a send, in bytes.
-const SMALL_REQUEST_BYTES_MAX: usize = 4 << 20;
+pub(crate) const SMALL_REQUEST_BYTES_MAX: usize = 4 << 20;
 
 /// What all connections share.
 pub(crate) struct Front {

@@ -4,6 +4,7 @@ use crate::call::Call;
 use crate::code::{self, Denied};
 use crate::lite;
 use crate::proto::v2::{self, ClientType, Code, TelemetryCommand, settings::PubSub, telemetry_command::Command};
+use crate::resource::group_name;
 use crate::service::Front;
 use crate::sessions::{COMMANDS_WAITING_MAX, WaitingCommand};
 use crate::settings;
@@ -15,7 +16,6 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use martlet_broker::{ClientInfo, ClientRole, Refusal};
-use martlet_model::names;
 use prost::Message;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -157,7 +157,8 @@ impl Front {
             .as_ref()
             .and_then(time::millis)
             .map(|millis| Duration::from_millis(millis.unsigned_abs()));
-        self.sessions.settle(client_id, request_timeout, stream, Instant::now())?;
+        let namespace = settings::published_namespace(&settings).to_owned();
+        self.sessions.settle(client_id, request_timeout, namespace, stream, Instant::now())?;
         self.broker.client_seen(info)?;
         let merged = settings::merge(settings, group.as_deref());
         let mut status = code::ok();
@@ -219,10 +220,8 @@ fn learnt_role(request: &v2::HeartbeatRequest) -> Result<ClientRole, Denied> {
             unrecognized("client_type is not set, and there are no settings of this client".into())
         }
         Ok(consumer) => {
-            let group = request.group.as_ref().map_or("", |group| group.name.as_str());
-            names::check_group(group)?;
-            let push = settings::is_push(consumer);
-            Ok(ClientRole::Consumer { group: group.to_owned(), push, subscriptions: Vec::new() })
+            let (group, push) = (group_name(request.group.as_ref())?, settings::is_push(consumer));
+            Ok(ClientRole::Consumer { group, push, subscriptions: Vec::new() })
         }
         Err(_) => unrecognized(format!("client_type {} is not known", request.client_type)),
     }

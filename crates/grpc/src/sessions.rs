@@ -53,6 +53,8 @@ impl CommandBytes {
 #[derive(Debug)]
 struct Session {
     request_timeout: Duration,
+    /// Of a producer: that of its topics, empty for none.
+    namespace: String,
     stream: Option<(u64, mpsc::Sender<WaitingCommand>)>,
     seen: Instant,
 }
@@ -82,6 +84,7 @@ impl Sessions {
         &self,
         client_id: &Arc<str>,
         request_timeout: Option<Duration>,
+        namespace: String,
         stream: (u64, mpsc::Sender<WaitingCommand>),
         now: Instant,
     ) -> Result<(), Denied> {
@@ -98,7 +101,7 @@ impl Sessions {
             }
         }
         let request_timeout = request_timeout.unwrap_or(REQUEST_TIMEOUT_DEFAULT);
-        map.insert(client_id.clone(), Session { request_timeout, stream: Some(stream), seen: now });
+        map.insert(client_id.clone(), Session { request_timeout, namespace, stream: Some(stream), seen: now });
         Ok(())
     }
 
@@ -135,18 +138,27 @@ impl Sessions {
         stream.is_some_and(|(_, sender)| sender.try_send(WaitingCommand { command, _share: None }).is_ok())
     }
 
-    /// Whether one of these clients has a stream.
-    pub(crate) fn any_listens(&self, ids: &[Arc<str>]) -> bool {
+    /// The namespace in which the first of these clients that has a stream knows its topics. `None`: none has one.
+    pub(crate) fn listening_in(&self, ids: &[Arc<str>]) -> Option<String> {
         let guard = lock(&self.map);
-        ids.iter().any(|id| guard.0.get(id).is_some_and(|session| session.stream.is_some()))
+        let first = ids.iter().find_map(|id| guard.0.get(id).filter(|session| session.stream.is_some()));
+        first.map(|session| session.namespace.clone())
     }
 
-    /// Sends a command with so many bytes of message to the first of these clients that can take it. `false`: none can.
-    pub(crate) fn command_any(&self, ids: &[Arc<str>], command: TelemetryCommand, bytes: usize) -> bool {
+    /// Sends a command with so many bytes of message to the first of these clients, of those that know their topics in this
+    /// namespace, that can take it. `false`: none can.
+    pub(crate) fn command_any(
+        &self,
+        ids: &[Arc<str>],
+        namespace: &str,
+        command: TelemetryCommand,
+        bytes: usize,
+    ) -> bool {
         let Some(share) = self.command_bytes.take(bytes) else { return false };
         let mut waiting = WaitingCommand { command, _share: Some(share) };
         let guard = lock(&self.map);
-        let streams = ids.iter().filter_map(|id| guard.0.get(id)?.stream.as_ref());
+        let sessions = ids.iter().filter_map(|id| guard.0.get(id)).filter(|session| session.namespace == namespace);
+        let streams = sessions.filter_map(|session| session.stream.as_ref());
         for (_, sender) in streams {
             match sender.try_send(waiting) {
                 Ok(()) => return true,
@@ -246,21 +258,21 @@ mod tests {
         let (sender, mut commands) = mpsc::channel(1);
         let (old, _old_commands) = mpsc::channel(1);
         let (one, two): (Arc<str>, Arc<str>) = ("one".into(), "two".into());
-        sessions.settle(&one, Some(Duration::from_secs(9)), (1, old), start).unwrap();
-        sessions.settle(&one, Some(Duration::from_secs(9)), (2, sender.clone()), start).unwrap();
+        sessions.settle(&one, Some(Duration::from_secs(9)), String::new(), (1, old), start).unwrap();
+        sessions.settle(&one, Some(Duration::from_secs(9)), String::new(), (2, sender.clone()), start).unwrap();
         sessions.stream_ended("one", 1);
         assert!(sessions.command("one", TelemetryCommand::default()));
         assert!(commands.try_recv().is_ok());
         assert_eq!(sessions.request_timeout("one"), Duration::from_secs(9));
         assert_eq!(sessions.request_timeout("nobody"), Duration::from_secs(3));
 
-        sessions.settle(&two, None, (3, sender.clone()), start).unwrap();
+        sessions.settle(&two, None, String::new(), (3, sender.clone()), start).unwrap();
         let three: Arc<str> = "three".into();
-        let denied = sessions.settle(&three, None, (4, sender.clone()), start).unwrap_err();
+        let denied = sessions.settle(&three, None, String::new(), (4, sender.clone()), start).unwrap_err();
         assert_eq!(denied.code, Code::TooManyRequests);
         sessions.stream_ended("two", 3);
         let later = start + Duration::from_secs(121);
-        sessions.settle(&three, None, (4, sender), later).unwrap();
+        sessions.settle(&three, None, String::new(), (4, sender), later).unwrap();
         assert!(!sessions.gone("two") && sessions.gone("one") && sessions.gone("three"));
     }
 }

@@ -6,10 +6,11 @@
 use crate::code::Denied;
 use crate::message_in::cut;
 use crate::proto::v2::{self, Code, FilterType, retry_policy::Strategy, settings::PubSub};
+use crate::resource::{group_name, topic_name};
 use crate::time;
 use martlet_broker::{ClientInfo, ClientRole};
 use martlet_model::group::DeliveryOrder;
-use martlet_model::{Filter, GroupConfig, LiteConsumers, RetryBackoff, RetryPolicy, limits, names};
+use martlet_model::{Filter, GroupConfig, LiteConsumers, RetryBackoff, RetryPolicy, limits};
 use std::sync::Arc;
 
 /// Most topics in one client's settings, published or subscribed. Our own limit.
@@ -31,23 +32,28 @@ pub(crate) fn role(settings: &v2::Settings) -> Result<ClientRole, Denied> {
             check_count("publishing.topics", publishing.topics.len())?;
             let mut topics = Vec::with_capacity(publishing.topics.len());
             for topic in &publishing.topics {
-                names::check_topic(&topic.name)?;
-                topics.push(topic.name.clone());
+                topics.push(topic_name(Some(topic))?);
             }
             Ok(ClientRole::Producer { topics })
         }
         Some(PubSub::Subscription(subscription)) => {
             check_count("subscription.subscriptions", subscription.subscriptions.len())?;
-            let group = subscription.group.as_ref().map_or("", |group| group.name.as_str());
-            names::check_group(group)?;
+            let group = group_name(subscription.group.as_ref())?;
             let mut subscriptions = Vec::with_capacity(subscription.subscriptions.len());
             for entry in &subscription.subscriptions {
-                let topic = entry.topic.as_ref().map_or("", |topic| topic.name.as_str());
-                names::check_topic(topic)?;
-                subscriptions.push((topic.to_owned(), filter(entry.expression.as_ref())?));
+                let topic = topic_name(entry.topic.as_ref())?;
+                subscriptions.push((topic, filter(entry.expression.as_ref())?));
             }
-            Ok(ClientRole::Consumer { group: group.to_owned(), push: is_push(settings.client_type()), subscriptions })
+            Ok(ClientRole::Consumer { group, push: is_push(settings.client_type()), subscriptions })
         }
+    }
+}
+
+/// The namespace of what a producer sends to: that of the first of its topics.
+pub(crate) fn published_namespace(settings: &v2::Settings) -> &str {
+    match &settings.pub_sub {
+        Some(PubSub::Publishing(publishing)) => publishing.topics.first().map_or("", |topic| &topic.resource_namespace),
+        _ => "",
     }
 }
 

@@ -8,9 +8,10 @@ use crate::inspect::{count, shown};
 use crate::message_in;
 use crate::proto::v1;
 use crate::proto::v2::{self, Code, TelemetryCommand, TransactionResolution, telemetry_command::Command};
+use crate::resource::{bare_name, topic_name};
 use crate::service::Front;
 use martlet_broker::{HalfPlace, OpenTransaction, TransactionCheck, producer_group};
-use martlet_model::{QueueId, QueueOffset, names};
+use martlet_model::{QueueId, QueueOffset};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
@@ -26,8 +27,7 @@ impl Front {
         request: v2::EndTransactionRequest,
     ) -> Result<v2::EndTransactionResponse, Denied> {
         call.client_id()?;
-        let topic = request.topic.unwrap_or_default().name;
-        names::check_topic(&topic)?;
+        let topic = topic_name(request.topic)?;
         if message_in::is_blank(&request.transaction_id) {
             return Err(Denied::new(Code::InvalidTransactionId, "transaction_id is blank"));
         }
@@ -107,15 +107,16 @@ impl Front {
             return Ok(true);
         }
         let producers = self.broker.producers_of(&topic.name, PRODUCERS_TRIED);
-        if !self.sessions.any_listens(&producers) {
-            return Ok(false);
-        }
+        let Some(namespace) = self.sessions.listening_in(&producers) else { return Ok(false) };
         let bytes = message.record.len();
-        let command =
-            v2::RecoverOrphanedTransactionCommand { message: Some(shown(&message, store_host)?), transaction_id };
+        let mut asked = shown(&message, store_host)?;
+        // It names the topic, and with it the transaction, in its own words.
+        let name = bare_name(&namespace, &message.topic).to_owned();
+        asked.topic = Some(v2::Resource { resource_namespace: namespace.clone(), name });
+        let command = v2::RecoverOrphanedTransactionCommand { message: Some(asked), transaction_id };
         let command =
             TelemetryCommand { status: None, command: Some(Command::RecoverOrphanedTransactionCommand(command)) };
-        Ok(self.sessions.command_any(&producers, command, bytes))
+        Ok(self.sessions.command_any(&producers, &namespace, command, bytes))
     }
 }
 

@@ -233,7 +233,7 @@ async fn routes_echo_what_was_dialled_and_assignments_name_the_whole_broker() {
         broker.auto_create_topics = false;
         broker.auto_create_groups = false;
     });
-    world.broker.create_topic("orders", Default::default()).await.unwrap();
+    world.broker.create_topic("ns%orders", Default::default()).await.unwrap();
     world.broker.create_group("billing", Default::default()).await.unwrap();
     let mut client = world.client().await;
     let address = v2::Address { host: "nat.example".into(), port: 30_081 };

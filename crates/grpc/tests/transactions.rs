@@ -70,9 +70,17 @@ async fn producer(
     id: &str,
     topic: &str,
 ) -> (mpsc::Sender<TelemetryCommand>, Streaming<TelemetryCommand>) {
+    producer_of(client, id, resource(topic)).await
+}
+
+async fn producer_of(
+    client: &mut Client,
+    id: &str,
+    topic: Option<v2::Resource>,
+) -> (mpsc::Sender<TelemetryCommand>, Streaming<TelemetryCommand>) {
     let (commands, stream) = mpsc::channel(4);
     let mut answers = client.telemetry(from(id, ReceiverStream::new(stream))).await.unwrap().into_inner();
-    let publishing = v2::Publishing { topics: resource(topic).into_iter().collect(), ..Default::default() };
+    let publishing = v2::Publishing { topics: topic.into_iter().collect(), ..Default::default() };
     let settings = v2::Settings {
         client_type: Some(ClientType::Producer as i32),
         pub_sub: Some(PubSub::Publishing(publishing)),
@@ -168,6 +176,54 @@ async fn bad_transactions_have_codes_of_their_own() {
     let (code, text) = end(&mut client, "orders", &id, 9).await;
     assert!(code == Code::BadRequest && text.contains("resolution 9"), "{text}");
     assert_eq!(end(&mut client, "orders", &id, COMMIT).await.0, Code::Ok, "none of that ended it");
+}
+
+#[tokio::test]
+async fn what_clients_of_an_instance_name_is_known_by_its_full_name_and_told_them_by_both_parts() {
+    let world = asking();
+    topic(&world, "I%orders", TopicType::Transaction).await;
+    let mut client = world.client().await;
+    let named = |name: &str| Some(v2::Resource { resource_namespace: "I".into(), name: name.into() });
+    let (_plain, mut elsewhere) = producer(&mut client, "p2", "orders").await;
+    let (_commands, mut answers) = producer_of(&mut client, "p1", named("orders")).await;
+    let mut message = transactional("orders", "a");
+    message.topic = named("orders");
+    let answer = client.send_message(send(vec![message])).await.unwrap().into_inner();
+    assert_eq!(answer.status.unwrap().code(), Code::Ok);
+    let asked = check(&mut answers).await;
+    assert_eq!(asked.message.unwrap().topic, named("orders"));
+    let request = v2::EndTransactionRequest {
+        topic: named("orders"),
+        transaction_id: asked.transaction_id,
+        resolution: COMMIT,
+        ..Default::default()
+    };
+    let ended = client.end_transaction(from("p1", request)).await.unwrap().into_inner();
+    assert_eq!(ended.status.unwrap().code(), Code::Ok);
+    let stray = tokio::time::timeout(Duration::from_millis(1), elsewhere.message()).await;
+    assert!(stray.is_err(), "who publishes a topic of this name without the instance is not asked: {stray:?}");
+
+    let mut asking = receive("", "");
+    asking.group = named("billing");
+    asking.message_queue = Some(v2::MessageQueue { topic: named("orders"), id: -1, ..Default::default() });
+    let polled = poll(&mut client, from("c", asking.clone())).await;
+    assert_eq!((polled.code, polled.messages.len()), (Code::Ok, 1), "{}", polled.text);
+    assert_eq!(polled.messages[0].topic, named("orders"));
+    assert_eq!(world.broker.group_status("I%billing").await.unwrap().config.name, "I%billing");
+    let entry = v2::AckMessageEntry { receipt_handle: handle(&polled.messages[0]), ..Default::default() };
+    let done = v2::AckMessageRequest { group: named("billing"), topic: named("orders"), entries: vec![entry] };
+    let done = client.ack_message(from("c", done)).await.unwrap().into_inner();
+    assert_eq!(done.status.unwrap().code(), Code::Ok);
+    let plain = poll(&mut client, from("c", receive("others", "I%orders"))).await;
+    assert_eq!(plain.messages[0].topic, resource("I%orders"), "asked for by its full name, it is told by that");
+
+    asking.message_queue.as_mut().unwrap().topic = named("");
+    let polled = poll(&mut client, from("c", asking.clone())).await;
+    assert_eq!(polled.code, Code::IllegalTopic);
+    asking.group = Some(v2::Resource { resource_namespace: "n".repeat(200), name: "g".into() });
+    let polled = poll(&mut client, from("c", asking)).await;
+    assert_eq!(polled.code, Code::BadRequest);
+    assert!(polled.text.contains("group.resource_namespace has 200 bytes, the limit is 127"), "{}", polled.text);
 }
 
 #[tokio::test]

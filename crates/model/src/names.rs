@@ -40,9 +40,9 @@ pub const RETRY_PREFIX: &str = "%RETRY%";
 pub const TRACE_TOPIC: &str = "RMQ_SYS_TRACE_TOPIC";
 
 /// The name by which all protocols know a topic or group of a namespace, the id of an instance: `namespace%name`. Those of a
-/// group's own topics have it behind their prefix. Without a namespace the name is whole.
+/// group's own topics have it behind their prefix. Without a namespace the name is whole; an empty one stays empty.
 pub fn full_name(namespace: &str, name: String) -> String {
-    if namespace.is_empty() {
+    if namespace.is_empty() || name.is_empty() {
         return name;
     }
     for prefix in [DEAD_LETTER_PREFIX, RETRY_PREFIX] {
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_namespace_is_in_front_of_the_name_and_behind_the_prefix_of_a_group() {
-        for (namespace, name, full) in [("", "t", "t"), ("I", "t", "I%t"), ("I", "%DLQ%g", "%DLQ%I%g")] {
+        for (namespace, name, full) in [("", "t", "t"), ("I", "t", "I%t"), ("I", "%DLQ%g", "%DLQ%I%g"), ("I", "", "")] {
             assert_eq!(full_name(namespace, name.to_owned()), full);
         }
     }

@@ -7,7 +7,7 @@
 //!
 //! Source: grpc-v1.md sections 5 and 7.
 
-use super::{DIALECT, V1, check_client_id, code, group_name, hold_millis, topic_name};
+use super::{DIALECT, V1, check_client_id, code, hold_millis};
 use crate::call::Call;
 use crate::code::Denied;
 use crate::consumer::frames_capacity;
@@ -15,6 +15,7 @@ use crate::latency::Package;
 use crate::message_out::Frames;
 use crate::proto::rocketmq_v1::{self as wire, ConsumePolicy};
 use crate::proto::v2::{self, Code};
+use crate::resource::{group_name, topic_name};
 use crate::service::Refused;
 use crate::transport::reply;
 use crate::{settings, time};

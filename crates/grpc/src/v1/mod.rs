@@ -26,24 +26,20 @@ use crate::latency::Package;
 use crate::message_out::{Dialect, Frames};
 use crate::proto::rocketmq_v1::{self as wire, Resource};
 use crate::proto::v2::Code;
-use crate::service::{Front, Refused, unary, unknown};
+use crate::service::{Front, Refused, SMALL_REQUEST_BYTES_MAX, unary, unknown};
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use martlet_broker::DeliveredMessage;
-use martlet_model::{limits, names};
+use martlet_model::limits;
 use prost::Message as _;
 use std::ops::Deref;
 use std::time::Duration;
 
 /// Its service, in the path of a call.
 pub(crate) const SERVICE: &str = "apache.rocketmq.v1.MessagingService";
-/// Largest request other than a send, in bytes.
-const SMALL_REQUEST_BYTES_MAX: usize = 4 << 20;
 /// Kept free of the client's deadline, for the way back.
 const DEADLINE_RESERVE_MILLIS: i64 = 500;
-/// Longest name of an instance, in bytes; as long as those of topics.
-const NAMESPACE_BYTES_MAX: usize = limits::TOPIC_CHARS_MAX;
 
 /// Calls whose latency is counted, the frequent ones first.
 pub(crate) const TIMED_CALLS: [&str; 16] = [
@@ -186,31 +182,6 @@ pub(crate) fn write_record(message: &DeliveredMessage) {
     assert!(read.is_some_and(|read| read.is_ok_and(|read| read.messages.len() == usize::from(written))));
 }
 
-/// Name of a topic as all protocols know it.
-fn topic_name(topic: Option<&Resource>) -> Result<String, Denied> {
-    let name = full_name("topic", topic)?;
-    names::check_topic(&name)?;
-    Ok(name)
-}
-
-/// Name of a group as all protocols know it.
-fn group_name(group: Option<&Resource>) -> Result<String, Denied> {
-    let name = full_name("group", group)?;
-    names::check_group(&name)?;
-    Ok(name)
-}
-
-fn full_name(field: &str, resource: Option<&Resource>) -> Result<String, Denied> {
-    let Some(resource) = resource else { return Ok(String::new()) };
-    let namespace = &resource.resource_namespace;
-    if namespace.len() > NAMESPACE_BYTES_MAX {
-        let (bytes, max) = (namespace.len(), NAMESPACE_BYTES_MAX);
-        let text = format!("{field}.resource_namespace has {bytes} bytes, the limit is {max}");
-        return Err(Denied::new(Code::BadRequest, text));
-    }
-    Ok(names::full_name(namespace, resource.name.clone()))
-}
-
 /// Client ids are in requests, not in headers.
 fn check_client_id(client_id: &str) -> Result<(), Denied> {
     if client_id.trim().is_empty() {
@@ -252,14 +223,5 @@ mod tests {
         assert_eq!(hold(Some(60_000), Some(30_000)), 20_000);
         assert_eq!(hold(None, Some(3_000)), 2_500);
         assert_eq!(hold(None, Some(100)), 0);
-    }
-
-    #[test]
-    fn names_have_their_namespace_in_front() {
-        let resource = |namespace: &str| Resource { resource_namespace: namespace.into(), name: "orders".into() };
-        assert_eq!(topic_name(Some(&resource(""))).unwrap(), "orders");
-        assert_eq!(topic_name(Some(&resource("MQ_INST_1"))).unwrap(), "MQ_INST_1%orders");
-        assert_eq!(topic_name(None).unwrap_err().code, Code::IllegalTopic);
-        assert_eq!(group_name(Some(&resource(&"n".repeat(200)))).unwrap_err().code, Code::BadRequest);
     }
 }

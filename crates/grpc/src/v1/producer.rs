@@ -2,12 +2,13 @@
 //!
 //! Source: grpc-v1.md sections 5, 6 and 8.
 
-use super::{V1, code, topic_name};
+use super::{V1, code};
 use crate::call::Call;
 use crate::code::Denied;
 use crate::message_in::{self, Chosen};
 use crate::proto::rocketmq_v1::{self as wire, end_transaction_request, system_attribute::TimedDelivery};
 use crate::proto::v2::{self, Code};
+use crate::resource::{group_name, topic_name};
 use martlet_broker::SendRequest;
 use martlet_model::{MessageType, TopicConfig, TopicType};
 use prost::Message as _;
@@ -83,7 +84,7 @@ impl V1<'_> {
         let topic = self.broker.untyped_topic(&name).await?;
         let system = message.system_attribute.unwrap_or_default();
         let queue = chosen_queue(&topic, &system)?;
-        let producer_group = system.producer_group.as_ref().map(|group| super::group_name(Some(group))).transpose()?;
+        let producer_group = system.producer_group.as_ref().map(|group| group_name(Some(group))).transpose()?;
         let is_half = system.message_type() == wire::MessageType::Transaction;
         let chosen = Chosen { queue, producer_group: producer_group.as_deref().filter(|_| is_half) };
         let message = v2::Message {

@@ -3,7 +3,7 @@
 //! Source: grpc-v1.md section 7.
 
 use super::consumer::filter;
-use super::{DIALECT, V1, check_client_id, code, group_name, hold_millis, topic_name};
+use super::{DIALECT, V1, check_client_id, code, hold_millis};
 use crate::call::Call;
 use crate::code::Denied;
 use crate::latency::Package;
@@ -11,6 +11,7 @@ use crate::message_out::{Dialect, Frames, not_handed_out};
 use crate::proto::rocketmq_v1::{self as wire, QueryOffsetPolicy};
 use crate::proto::v2::Code;
 use crate::pull::nearest;
+use crate::resource::{group_name, topic_name};
 use crate::service::Refused;
 use crate::time;
 use crate::transport::reply;

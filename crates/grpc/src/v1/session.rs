@@ -3,7 +3,7 @@
 //! Source: grpc-v1.md sections 4, 5 and 8.
 
 use super::commands::{Listening, Waiting};
-use super::{DIALECT, V1, check_client_id, code, group_name, hold_millis};
+use super::{DIALECT, V1, check_client_id, code, hold_millis};
 use crate::call::Call;
 use crate::code::Denied;
 use crate::latency::Package;
@@ -11,6 +11,7 @@ use crate::message_in::cut;
 use crate::message_out::{Frames, not_handed_out};
 use crate::proto::rocketmq_v1::{self as wire, ConsumeModel, heartbeat_request, poll_command_response};
 use crate::proto::v2::Code;
+use crate::resource::{bare_name, group_name, topic_name};
 use crate::service::Front;
 use crate::transport::frames::framed;
 use crate::transport::{GrpcCode, GrpcError, reply};
@@ -76,7 +77,7 @@ impl V1<'_> {
         let model = data.consume_model();
         let mut subscriptions = Vec::with_capacity(count);
         for entry in data.subscriptions {
-            let topic = super::topic_name(entry.topic.as_ref())?;
+            let topic = topic_name(entry.topic.as_ref())?;
             subscriptions.push((topic, super::consumer::filter(entry.expression.as_ref())?));
         }
         // What the group is made with, if this is its first member.
@@ -219,11 +220,7 @@ impl Front {
         let namespace = taker.namespace.as_str();
         let Some(share) = self.commands.share(message.record.len()) else { return Ok(false) };
         let command = {
-            let in_namespace = |name: &str| name.strip_prefix(namespace)?.strip_prefix('%').map(str::to_owned);
-            let name = match namespace {
-                "" => message.topic.to_string(),
-                _ => in_namespace(&message.topic).unwrap_or_else(|| message.topic.to_string()),
-            };
+            let name = bare_name(namespace, &message.topic).to_owned();
             let topic = wire::Resource { resource_namespace: namespace.to_owned(), name };
             let mut frames = Frames::of(&DIALECT, topic.encode_to_vec(), 256);
             frames.message(&not_handed_out(message), store_host).map_err(|error| {

@@ -49,7 +49,7 @@ public final class Agent {
         this.events = events;
         this.deadlineNanos = System.nanoTime() + TimeUnit.SECONDS.toNanos(options.deadlineSecs());
         this.configuration = ClientConfiguration.newBuilder()
-                .setEndpoints(options.endpoint()).enableSsl(options.tls()).build();
+                .setEndpoints(options.endpoint()).enableSsl(options.tls()).setNamespace(options.instance()).build();
     }
 
     public static void main(String[] args) throws Exception {
