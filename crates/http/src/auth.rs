@@ -81,7 +81,7 @@ impl Accounts {
         })
     }
 
-    fn parse(text: &str) -> Result<Self, Option<(usize, &'static str)>> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Option<(usize, &'static str)>> {
         let mut accounts = BTreeMap::new();
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();

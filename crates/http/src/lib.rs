@@ -8,6 +8,7 @@
 //! - `xml_in`, `xml_out`: the documents. `properties`: the string in them that holds properties.
 //! - `publish`, `message_in`: messages on their way in. `consume`, `message_out`, `inflate`: on their way out.
 //! - `settle`: acknowledgements, ends of transactions.
+//! - `fuzz`: the decoders, for bytes of any kind.
 //!
 //! # Memory
 //!
@@ -21,6 +22,7 @@ mod body;
 mod connection;
 mod consume;
 mod front;
+pub mod fuzz;
 mod inflate;
 mod message_in;
 mod message_out;
