@@ -164,7 +164,12 @@ impl<T> Shard<T> {
         let until = self.now.plus(receive.invisible_millis);
         let mut out = Vec::new();
         match by_priority {
-            _ if receive.retries_only => self.hand_out_visible(receive, bit, &queues, limit, until, true, &mut out),
+            _ if receive.retries_only => {
+                self.hand_out_visible(receive, bit, &queues, limit, until, true, &mut out);
+                if (out.len() as u64) < limit && !receive.filter.is_all() {
+                    queues.iter().for_each(|&queue| self.classify(topic, group, queue));
+                }
+            }
             true => self.hand_out_by_priority(receive, bit, &queues, limit, until, &mut out),
             false => self.hand_out_from(receive, bit, &queues, limit, until, &mut out),
         }

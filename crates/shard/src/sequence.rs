@@ -161,7 +161,9 @@ impl<T> Shard<T> {
         let masks = std::mem::take(&mut progress.masks);
         let matches =
             |offset: u64| receive.filter.is_all() || masks.get(&offset).is_some_and(|mask| mask >> bit & 1 == 1);
-        let picked = progress.ordered_mut().pick(retries, most, receive.message_group_max as usize, matches);
+        // Behind what was delivered before comes what never was.
+        let of_message_group = if receive.retries_only { 1 } else { receive.message_group_max as usize };
+        let picked = progress.ordered_mut().pick(retries, most, of_message_group, matches);
         progress.masks = masks;
         picked
     }

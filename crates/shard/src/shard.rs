@@ -494,7 +494,8 @@ impl<T> Shard<T> {
             }
             Command::Checked { check } => self.half_job(check.place, HalfJob::Checked(check.due)),
             Command::TakeHalf { check, lease_millis, token } => {
-                self.half_job(check.place, HalfJob::Take { due: check.due, lease_millis, token });
+                let (due, number) = (check.due, check.number);
+                self.half_job(check.place, HalfJob::Take { due, number, lease_millis, token });
             }
             Command::Receive { receive, token } => self.receive(receive, token),
             Command::CancelPoll { poll } => {

@@ -33,8 +33,8 @@ pub(crate) enum HalfJob<T> {
     Due(TimerAt),
     /// A producer was sent the check that was followed by this time.
     Checked(UnixMillis),
-    /// A producer takes it after the check that was followed by this time.
-    Take { due: UnixMillis, lease_millis: i64, token: T },
+    /// A producer takes it after the check of this number that was followed by this time.
+    Take { due: UnixMillis, number: u32, lease_millis: i64, token: T },
     /// Its transaction ends; `until`: unless it is due only after that.
     End { topic: TopicId, until: Option<UnixMillis>, commit: bool, token: T },
 }
@@ -178,8 +178,8 @@ impl<T> Shard<T> {
                         self.put_half(place, &half);
                     }
                 }
-                HalfJob::Take { due, lease_millis, token } => {
-                    let taken = self.take_half(place, due, lease_millis, &mut found);
+                HalfJob::Take { due, number, lease_millis, token } => {
+                    let taken = self.take_half(place, (due, number), lease_millis, &mut found);
                     self.reply(token, Output::HalfTaken(taken));
                 }
                 HalfJob::End { topic, until, commit, token } => {
@@ -190,15 +190,18 @@ impl<T> Shard<T> {
         }
     }
 
-    /// A producer takes a polled half message, whose next check is due at this time unless that was made void.
+    /// A producer takes a polled half message, whose next check is due at this time unless that was made void. The number of the
+    /// check tells it from a taking that happens to end then.
     fn take_half(
         &mut self,
         place: HalfPlace,
-        due: UnixMillis,
+        (due, number): (UnixMillis, u32),
         lease_millis: i64,
         found: &mut HalfFound,
     ) -> Option<HalfTaken> {
-        let half = found.half.as_mut().filter(|half| half.polled && half.due == due && !half.given_up)?;
+        let is_offered =
+            |half: &&mut Half| half.polled && !half.given_up && half.due == due && half.checks + 1 == number;
+        let half = found.half.as_mut().filter(is_offered)?;
         let expires = half.began.plus(self.retention_of(half.topic));
         self.remove_timer(timer_of(place, half.due));
         half.due = expires.min(self.now.plus(lease_millis.max(0)));

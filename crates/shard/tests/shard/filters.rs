@@ -285,3 +285,15 @@ fn a_filter_as_long_as_the_limit_is_there_after_a_crash() {
     assert_eq!(world.receive("billing", invisible_secs(30).tags("red")).one().body, "a");
     assert_eq!(world.receive("billing", invisible_secs(30).tags(&tags)).one().body, "b");
 }
+
+#[test]
+fn a_poll_for_retries_alone_gets_what_was_delivered_before_a_crash_and_matches() {
+    let mut world = World::new(21).topic("orders", 1).group("billing", max_attempts(3));
+    world.receive("billing", invisible_secs(30).tags("red"));
+    world.send_tagged("orders", "red", "a");
+    assert_eq!(world.receive("billing", invisible_secs(30).tags("red")).one().body, "a");
+    world.crash();
+    world.send_tagged("orders", "red", "b");
+    world.advance_secs(30);
+    assert_eq!(world.receive("billing", invisible_secs(30).tags("red").retries_only()).bodies(), ["a"]);
+}

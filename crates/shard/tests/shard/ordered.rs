@@ -252,3 +252,12 @@ fn a_client_that_vanishes_gives_its_groups_back_in_order() {
     world.client_gone(5);
     assert_eq!(world.receive("billing", auto_renew(6)).in_order(), ["1", "3"]);
 }
+
+#[test]
+fn a_poll_for_retries_alone_brings_nothing_of_a_message_group_that_was_never_delivered() {
+    let mut world = world(1);
+    world.send_grouped("orders", &[("a", "a1"), ("a", "a2")]);
+    assert_eq!(world.receive("billing", invisible_secs(30).one_of_each_message_group()).in_order(), ["a1"]);
+    world.advance_secs(30);
+    assert_eq!(world.receive("billing", invisible_secs(30).retries_only()).in_order(), ["a1"]);
+}

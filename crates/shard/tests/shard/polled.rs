@@ -112,3 +112,18 @@ fn nobody_asks_for_it_and_it_is_said_again_until_it_is_old() {
     assert_eq!(ended, Output::Ended(Ok(())));
     assert_eq!(bodies(&mut world), 1);
 }
+
+#[test]
+fn what_was_taken_is_not_given_again_by_the_same_check_though_both_end_at_the_same_time() {
+    let mut world = world(9);
+    half(&mut world);
+    world.advance_millis(IMMUNITY);
+    let check = due(&mut world);
+    let lease_millis = check.due.since(world.now);
+    let mut take = || {
+        let check = check.clone();
+        world.ask(|token| Command::TakeHalf { check, lease_millis, token })
+    };
+    assert_eq!(take(), Output::HalfTaken(Some(HalfTaken { until: check.due, number: 1 })));
+    assert_eq!(take(), Output::HalfTaken(None), "two producers would have it");
+}

@@ -86,6 +86,7 @@ pub struct Receive {
     message_group_max: u32,
     attempt_id: Option<Arc<str>>,
     client_id: Option<Arc<str>>,
+    retries_only: bool,
 }
 
 pub fn invisible_secs(secs: i64) -> Receive {
@@ -101,6 +102,7 @@ pub fn invisible_secs(secs: i64) -> Receive {
         message_group_max: 32,
         attempt_id: None,
         client_id: None,
+        retries_only: false,
     }
 }
 
@@ -109,6 +111,10 @@ pub fn auto_renew(client: u64) -> Receive {
 }
 
 impl Receive {
+    pub fn retries_only(self) -> Self {
+        Self { retries_only: true, ..self }
+    }
+
     pub fn queue(self, index: u32) -> Self {
         Self { queue: Some(index), ..self }
     }
@@ -450,7 +456,7 @@ impl World {
             batch_size: how.batch,
             invisible_millis: how.invisible_millis,
             renew_for_millis: how.auto_renew.then_some(limits::AUTO_RENEW_TOTAL_MILLIS),
-            retries_only: false,
+            retries_only: how.retries_only,
             until,
             message_group_max: how.message_group_max,
             attempt_id: how.attempt_id,
