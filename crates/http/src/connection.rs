@@ -57,8 +57,12 @@ pub(crate) async fn serve(front: Arc<Front>, connection: Connection) -> hyper::R
     let link = Arc::new(Link { peer, local, phase: Arc::default(), groups: Mutex::default() });
     let _known = Known { front: front.clone(), link: link.clone() };
     let limits = &front.limits;
-    let (idle, read, write) = (limits.idle_timeout, limits.read_timeout, limits.write_timeout);
-    let io = TokioIo::new(Watched::new(stream, link.phase.clone(), idle, read, write));
+    let times = [limits.idle_timeout, limits.read_timeout, limits.write_timeout];
+    let refusal = {
+        let front = front.clone();
+        Box::new(move |status| front.unreadable(peer, local, status))
+    };
+    let io = TokioIo::new(Watched::new(stream, link.phase.clone(), times, refusal));
     let service = service_fn(|request| {
         let (front, link) = (front.clone(), link.clone());
         async move { Ok::<_, Infallible>(front.handle(&link, request).await) }

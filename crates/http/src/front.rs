@@ -16,6 +16,7 @@ use martlet_net::complaints::Complaints;
 use martlet_net::latency::{Latencies, Outcome, RpcLatency};
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -29,8 +30,10 @@ const END: &str = "end_transaction";
 const OTHER: &str = "other";
 
 /// Said in every reply. The first in lower case, which one SDK needs.
-const REQUEST_ID: &str = "x-mq-request-id";
+pub(crate) const REQUEST_ID: &str = "x-mq-request-id";
 const VERSION: &str = "x-mq-version";
+const VERSION_SPOKEN: &str = "2015-06-06";
+const XML: &str = "text/xml;charset=UTF-8";
 /// How long a client that asks too much is held before it is told.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// What is left of a refused request's body is read up to here, so that its connection can go on.
@@ -119,7 +122,10 @@ impl Front {
             Err(denied) => {
                 let host = parts.headers.get(HOST).and_then(|host| std::str::from_utf8(host.as_bytes()).ok());
                 let host = host.map_or_else(|| link.local.to_string(), str::to_owned);
-                self.tell_of(link, &id, call, &denied).await;
+                self.tell_of(link.peer, &id, call, &denied);
+                if denied.code == Code::QpsLimitExceeded {
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
                 (denied.code.status(), denied.code, Reply::new(denied.document(&id, &host)))
             }
         };
@@ -132,9 +138,9 @@ impl Front {
         if let Ok(id) = HeaderValue::from_str(&id) {
             headers.insert(REQUEST_ID, id);
         }
-        headers.insert(VERSION, HeaderValue::from_static("2015-06-06"));
+        headers.insert(VERSION, HeaderValue::from_static(VERSION_SPOKEN));
         if !is_empty {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/xml;charset=UTF-8"));
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(XML));
         }
         if close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -142,20 +148,40 @@ impl Front {
         response
     }
 
+    /// The whole reply to a request whose head cannot be read; its connection ends with it.
+    pub fn unreadable(&self, peer: SocketAddr, local: SocketAddr, status: u16) -> Vec<u8> {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+        let Limits { head_bytes, headers_max, .. } = self.limits;
+        let denied = Denied::argument(match status {
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                format!("the request's head has more than {head_bytes} bytes or more than {headers_max} headers")
+            }
+            StatusCode::URI_TOO_LONG => format!("the request's target does not fit a head of {head_bytes} bytes"),
+            _ => "the request's head is not one of HTTP/1.1".to_owned(),
+        });
+        let id = self.ids.request();
+        self.tell_of(peer, &id, OTHER, &denied);
+        self.latencies.observe(OTHER, denied.code.number(), Outcome::Success, Duration::ZERO);
+        let document = denied.document(&id, &local.to_string());
+        let length = document.len();
+        format!(
+            "HTTP/1.1 {status}\r\n{REQUEST_ID}: {id}\r\n{VERSION}: {VERSION_SPOKEN}\r\ncontent-type: {XML}\r\n\
+             content-length: {length}\r\nconnection: close\r\n\r\n{document}"
+        )
+        .into_bytes()
+    }
+
     /// Counts a refusal and writes it to the log, by the id that the client is told.
-    async fn tell_of(&self, link: &Link, id: &str, call: &str, denied: &Denied) {
+    fn tell_of(&self, peer: SocketAddr, id: &str, call: &str, denied: &Denied) {
         if denied.code == Code::MessageNotExist {
             return;
         }
-        let (peer, code) = (link.peer, denied.code.name());
+        let code = denied.code.name();
         self.broker.count_refusal(code);
         tracing::debug!(request = id, %peer, call, code, %denied, "a request was refused");
         self.complaints.say(|more| {
             tracing::info!(request = id, %peer, call, code, %denied, more, "requests were refused");
         });
-        if denied.code == Code::QpsLimitExceeded {
-            tokio::time::sleep(BUSY_PAUSE).await;
-        }
     }
 
     /// The answer, and whether the connection ends with it.

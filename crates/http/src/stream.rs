@@ -1,5 +1,7 @@
-//! Deadlines of a connection: for a request to begin, for its head to arrive, for a reply to be taken.
+//! Deadlines of a connection: for a request to begin, for its head to arrive, for a reply to be taken. And the reply to a head
+//! that cannot be read: hyper answers it by itself, with a status and nothing else.
 
+use crate::front::REQUEST_ID;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -36,10 +38,15 @@ impl Phase {
     }
 }
 
+/// What a request is answered whose head hyper has refused with this status.
+pub(crate) type Refusal = Box<dyn Fn(u16) -> Vec<u8> + Send>;
+
 /// A stream whose other side must not be too slow.
-#[derive(Debug)]
 pub(crate) struct Watched<S> {
     inner: S,
+    refusal: Refusal,
+    /// The reply to a head that was refused, as far as it has not been written.
+    refused: Option<Vec<u8>>,
     phase: Arc<Phase>,
     idle: Duration,
     read: Duration,
@@ -50,8 +57,18 @@ pub(crate) struct Watched<S> {
 
 impl<S> Watched<S> {
     /// With the time for a request to begin, for the rest of its head, and for what is written to be taken.
-    pub fn new(inner: S, phase: Arc<Phase>, idle: Duration, read: Duration, write: Duration) -> Self {
-        Self { inner, phase, idle, read, write, reading: None, writing: None }
+    pub fn new(inner: S, phase: Arc<Phase>, [idle, read, write]: [Duration; 3], refusal: Refusal) -> Self {
+        Self { inner, refusal, refused: None, phase, idle, read, write, reading: None, writing: None }
+    }
+
+    /// Whether this is hyper's own answer to a head. All others have an id.
+    fn refuses(&self, bytes: &[u8]) -> Option<u16> {
+        let status = bytes.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
+        let has_id =
+            || bytes.windows(REQUEST_ID.len()).any(|window| window.eq_ignore_ascii_case(REQUEST_ID.as_bytes()));
+        let in_head = self.phase.now.load(Ordering::Relaxed) == HEAD;
+        let status = std::str::from_utf8(status).ok()?.parse().ok()?;
+        (in_head && (400..600).contains(&status) && !has_id()).then_some(status)
     }
 
     fn late_to_read(&mut self, cx: &mut Context<'_>) -> bool {
@@ -116,9 +133,32 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
+impl<S: AsyncWrite + Unpin> Watched<S> {
+    /// Writes the reply to a head that was refused in place of hyper's. `None`: this is another reply.
+    fn write_refusal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<()>>> {
+        if self.refused.is_none() {
+            self.refused = Some((self.refusal)(self.refuses(bytes)?));
+        }
+        let rest = self.refused.as_mut()?;
+        while !rest.is_empty() {
+            match Pin::new(&mut self.inner).poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) => return Some(Poll::Ready(Err(io::ErrorKind::WriteZero.into()))),
+                Poll::Ready(Ok(count)) => drop(rest.drain(..count)),
+                Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
+                Poll::Pending => return Some(Poll::Pending),
+            }
+        }
+        self.refused = None;
+        Some(Poll::Ready(Ok(())))
+    }
+}
+
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write(cx, buf);
+        let written = match self.write_refusal(cx, buf) {
+            Some(refused) => refused.map_ok(|()| buf.len()),
+            None => Pin::new(&mut self.inner).poll_write(cx, buf),
+        };
         self.watched(cx, written)
     }
 
@@ -127,7 +167,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        // A head is in one piece.
+        let head = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+        let written = match self.write_refusal(cx, head) {
+            Some(refused) => refused.map_ok(|()| bufs.iter().map(|buf| buf.len()).sum()),
+            None => Pin::new(&mut self.inner).poll_write_vectored(cx, bufs),
+        };
         self.watched(cx, written)
     }
 
@@ -156,7 +201,9 @@ mod tests {
     fn watched(bytes: usize) -> (Watched<tokio::io::DuplexStream>, tokio::io::DuplexStream, Arc<Phase>) {
         let (ours, theirs) = tokio::io::duplex(bytes);
         let phase = Arc::<Phase>::default();
-        (Watched::new(ours, phase.clone(), 10 * SECOND, 2 * SECOND, 3 * SECOND), theirs, phase)
+        let times = [10 * SECOND, 2 * SECOND, 3 * SECOND];
+        let refusal = Box::new(|status: u16| format!("{status} in other words").into_bytes());
+        (Watched::new(ours, phase.clone(), times, refusal), theirs, phase)
     }
 
     #[tokio::test(start_paused = true)]
@@ -186,6 +233,31 @@ mod tests {
         phase_of_served.serving();
         assert!(tokio::time::timeout(60 * SECOND, stream.read_u8()).await.is_err());
         drop(phase);
+    }
+
+    #[tokio::test]
+    async fn only_what_hyper_says_of_a_head_is_said_in_other_words() {
+        let hyper = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n";
+        let ours = b"HTTP/1.1 400 Bad Request\r\nx-mq-request-id: 1\r\n\r\n";
+        // The reply of 18 bytes is taken in three pieces.
+        let (mut stream, mut client, _) = watched(8);
+        client.write_all(b"G").await.unwrap();
+        stream.read_u8().await.unwrap();
+        let writing = tokio::spawn(async move {
+            stream.write_all(hyper).await.unwrap();
+            stream.write_all(ours).await.unwrap();
+        });
+        let mut read = String::new();
+        client.read_to_string(&mut read).await.unwrap();
+        writing.await.unwrap();
+        assert_eq!(read.as_bytes(), [b"431 in other words", &ours[..]].concat());
+        let (mut stream, mut client, phase) = watched(1_000);
+        phase.serving();
+        stream.write_all(hyper).await.unwrap();
+        drop(stream);
+        read.clear();
+        client.read_to_string(&mut read).await.unwrap();
+        assert_eq!(read.as_bytes(), hyper, "no head is read");
     }
 
     #[tokio::test(start_paused = true)]

@@ -124,10 +124,20 @@ async fn what_is_too_long_is_refused_before_it_is_kept() {
     assert_eq!(client.reply().await.unwrap().error(), (400, "InvalidArgument".into()));
     let mut client = world.client().await;
     client.write(&format!("GET / HTTP/1.1\r\nHost: t\r\nX-Long: {}\r\n\r\n", "x".repeat(20_000))).await;
-    assert_eq!(client.reply().await.unwrap().status, 431);
+    let reply = client.reply().await.unwrap();
+    assert_eq!(reply.error(), (431, "InvalidArgument".into()));
+    assert!(reply.one("Message").contains("more than 16384 bytes"), "{reply:?}");
     let mut client = world.client().await;
     client.write(&format!("GET / HTTP/1.1\r\nHost: t\r\n{}\r\n", "a: b\r\n".repeat(100))).await;
-    assert_eq!(client.reply().await.unwrap().status, 431);
+    assert_eq!(client.reply().await.unwrap().error(), (431, "InvalidArgument".into()));
+    assert!(client.reply().await.is_none(), "closed");
+    for bad in ["no HTTP at all\r\n\r\n", "GET /\r\n\r\n", "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: x\r\n\r\n"] {
+        let mut client = world.client().await;
+        client.publish("t", "x", "", "").await;
+        client.write(bad).await;
+        assert_eq!(client.reply().await.unwrap().error(), (400, "InvalidArgument".into()), "{bad}");
+        assert!(client.reply().await.is_none(), "closed");
+    }
 }
 
 #[tokio::test]
