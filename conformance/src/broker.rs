@@ -117,6 +117,12 @@ impl Broker {
         self.own.as_ref().map_or_else(other, |own| format!("http://{}", own.http))
     }
 
+    /// Its process, and `host:port` of its admin listener; `None` for a broker that is not ours.
+    pub fn process(&self) -> Option<(u32, &str)> {
+        let own = self.own.as_ref()?;
+        Some((own.child.as_ref()?.id(), &own.admin))
+    }
+
     /// Receives and acknowledges so many messages with the command line, over gRPC.
     ///
     /// # Errors

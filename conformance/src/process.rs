@@ -62,3 +62,26 @@ pub(crate) fn await_zero(what: &str, secs: u64, mut ask: impl FnMut() -> Result<
     }
     Ok(())
 }
+
+/// Bytes of a process that are in memory now.
+///
+/// # Errors
+/// When it is gone.
+pub fn resident_bytes(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let status = std::fs::read_to_string(&path).map_err(io(format!("reading {path}")))?;
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<u64>().ok());
+    kib.map(|kib| kib << 10).ok_or_else(|| HarnessError::Command { what: format!("reading {path}"), output: status })
+}
+
+/// Files and sockets that this process, and each that it starts, may have open at a time.
+///
+/// # Errors
+/// When the system does not say.
+pub fn open_files_max() -> Result<u64> {
+    let path = "/proc/self/limits";
+    let limits = std::fs::read_to_string(path).map_err(io(format!("reading {path}")))?;
+    let soft = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
+    Ok(soft.and_then(|soft| soft.parse().ok()).unwrap_or(u64::MAX))
+}
