@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -17,16 +18,16 @@ use tokio::net::TcpStream;
 const ANSWER: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<Message xmlns=\"http://mq.aliyuncs.com/doc/v1\">\
 <MessageId>0102FC0000000154B10B14E38C00000002</MessageId><MessageBodyMD5>5D41402ABC4B2A76B9719D911017C592</MessageBodyMD5></Message>";
 
-/// Serves until accepting fails.
+/// Serves until accepting fails. Answers so long after it has read a request, as a server does that waits for a disk.
 ///
 /// # Errors
 /// When a thread's runtime cannot be made, or accepting fails.
-pub fn serve(listener: TcpListener, threads: usize) -> io::Result<()> {
+pub fn serve(listener: TcpListener, threads: usize, after: Duration) -> io::Result<()> {
     let mut hands = Vec::new();
     for _ in 0..threads.max(1) {
         let (hand, given) = tokio::sync::mpsc::channel::<std::net::TcpStream>(64);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::spawn(move || tokio::task::LocalSet::new().block_on(&runtime, accept(given)));
+        std::thread::spawn(move || tokio::task::LocalSet::new().block_on(&runtime, accept(given, after)));
         hands.push(hand);
     }
     for turn in 0.. {
@@ -39,12 +40,12 @@ pub fn serve(listener: TcpListener, threads: usize) -> io::Result<()> {
     Ok(())
 }
 
-async fn accept(mut given: tokio::sync::mpsc::Receiver<std::net::TcpStream>) {
+async fn accept(mut given: tokio::sync::mpsc::Receiver<std::net::TcpStream>, after: Duration) {
     while let Some(socket) = given.recv().await {
         let Ok(socket) = TcpStream::from_std(socket) else { continue };
         tokio::task::spawn_local(async move {
             let served = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(socket), service_fn(answer))
+                .serve_connection(TokioIo::new(socket), service_fn(move |request| answer(request, after)))
                 .await;
             // A generator that has seen enough hangs up.
             drop(served);
@@ -52,11 +53,14 @@ async fn accept(mut given: tokio::sync::mpsc::Receiver<std::net::TcpStream>) {
     }
 }
 
-async fn answer(request: http::Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(request: http::Request<Incoming>, after: Duration) -> Result<Response<Full<Bytes>>, Infallible> {
     let status = match request.into_body().collect().await {
         Ok(_) => StatusCode::CREATED,
         Err(_) => StatusCode::BAD_REQUEST,
     };
+    if !after.is_zero() {
+        tokio::time::sleep(after).await;
+    }
     let mut response = Response::new(Full::new(Bytes::from_static(ANSWER.as_bytes())));
     *response.status_mut() = status;
     Ok(response)

@@ -4,7 +4,7 @@
 //! There is no document type, so no entity but the five that XML has, and nothing that expands; elements are at most
 //! [`DEPTH_MAX`] deep and [`ELEMENTS_MAX`] in number. Pure.
 
-use crate::xml_out::is_legal_char;
+use crate::xml_out::{illegal_char, is_legal_char};
 use quick_xml::Reader;
 use quick_xml::events::{BytesRef, Event};
 
@@ -79,7 +79,7 @@ fn children(
 ) -> Result<(), XmlError> {
     let text = std::str::from_utf8(bytes).map_err(|error| XmlError::malformed(format!("not UTF-8: {error}")))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if let Some(bad) = text.chars().find(|char| !is_legal_char(*char)) {
+    if let Some(bad) = illegal_char(text) {
         return Err(XmlError::malformed(format!("it has the character U+{:04X}", bad as u32)));
     }
     let mut reader = Reader::from_str(text);

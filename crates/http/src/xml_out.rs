@@ -7,7 +7,24 @@ pub(crate) const NAMESPACE: &str = "http://mq.aliyuncs.com/doc/v1";
 
 /// Whether XML 1.0 can carry this text.
 pub(crate) fn is_legal(text: &str) -> bool {
-    text.chars().all(is_legal_char)
+    illegal_char(text).is_none()
+}
+
+/// A character of this text that XML 1.0 cannot carry.
+pub(crate) fn illegal_char(text: &str) -> Option<char> {
+    /// Without an early end the compiler looks at many bytes at once.
+    const PIECE: usize = 64;
+    let none_is = |is: fn(u8) -> bool| {
+        text.as_bytes().chunks(PIECE).all(|piece| !piece.iter().fold(false, |found, byte| found | is(*byte)))
+    };
+    let no_control = none_is(|byte| byte < b' ' && byte != b'\t' && byte != b'\n' && byte != b'\r');
+    // Of the others, U+FFFE and U+FFFF.
+    let no_last = none_is(|byte| byte == 0xef)
+        || !text.as_bytes().windows(3).any(|bytes| matches!(bytes, [0xef, 0xbf, 0xbe | 0xbf]));
+    if no_control && no_last {
+        return None;
+    }
+    text.chars().find(|char| !is_legal_char(*char))
 }
 
 /// Whether XML 1.0 can carry this character.
@@ -137,6 +154,12 @@ mod tests {
         assert!(is_legal("\t\r\n ~\u{7f}äß\u{fffd}\u{1f600}"));
         for bad in ["\0", "\u{8}", "\u{b}", "\u{1f}", "\u{fffe}", "\u{ffff}"] {
             assert!(!is_legal(bad), "{bad:?}");
+            // Wherever it is, whatever is around it.
+            for at in [0, 1, 62, 63, 64, 200] {
+                let text = format!("{}{bad}{}", "x".repeat(at), "，é".repeat(70));
+                assert_eq!(illegal_char(&text), bad.chars().next(), "{bad:?} at {at}");
+            }
         }
+        assert!(is_legal(&"，é\u{fffd} ".repeat(70)));
     }
 }
