@@ -197,7 +197,7 @@ fn string_to_sign(request: &Parts) -> String {
 pub(crate) fn check_digest(headers: &HeaderMap, body: &[u8]) -> Result<(), Denied> {
     let Some(value) = headers.get("content-md5") else { return Ok(()) };
     let digest = Md5::digest(body);
-    let hex = format!("{digest:x}");
+    let hex = format!("{:032x}", u128::from_be_bytes(digest.into()));
     let said = STANDARD.decode(value.as_bytes().trim_ascii()).unwrap_or_default();
     match said == digest.as_slice() || said.eq_ignore_ascii_case(hex.as_bytes()) {
         true => Ok(()),
@@ -207,7 +207,7 @@ pub(crate) fn check_digest(headers: &HeaderMap, body: &[u8]) -> Result<(), Denie
 
 /// The digest of a message's body as replies say it: hexadecimal digits, upper case.
 pub(crate) fn body_digest(body: &[u8]) -> String {
-    format!("{:X}", Md5::digest(body))
+    format!("{:032X}", u128::from_be_bytes(Md5::digest(body).into()))
 }
 
 fn cut(text: &str) -> String {
