@@ -6,12 +6,10 @@ use crate::proto::v2;
 use crate::{message_in, message_out, transport};
 use martlet_model::UnixMillis;
 use martlet_model::limits;
+use martlet_net::fuzz::Target;
 use martlet_net::proxy::{ProxyHeader, parse_v1, parse_v2};
 use martlet_net::sniff::{Opening, PROXY_V2_SIGNATURE, SNIFF_BYTES_MAX, classify};
 use prost::Message;
-
-/// One decoder.
-pub type Target = fn(&[u8]);
 
 /// All decoders, by name.
 pub const TARGETS: [(&str, Target); 10] = [

@@ -113,6 +113,10 @@ impl Front {
     /// Answers a request.
     pub async fn handle(&self, link: &Link, request: Request<Incoming>) -> Response<Reply> {
         link.phase.serving();
+        if link.phase.was_sent_ahead() {
+            // The others of this thread come in between, however many requests this connection has at hand.
+            tokio::task::yield_now().await;
+        }
         let (arrived, id) = (Instant::now(), self.ids.request());
         let (parts, body) = request.into_parts();
         let mut call = OTHER;

@@ -6,17 +6,15 @@ use crate::auth::{self, Accounts};
 use crate::inflate::inflated;
 use crate::message_in::{self, Request};
 use crate::message_out::{self, Facts};
-use crate::target::Target as Asked;
+use crate::target;
 use crate::xml_in::{self, Publish};
 use crate::xml_out::Document;
 use bytes::Bytes;
 use hyper::http::{Uri, request};
 use martlet_model::record::{self, Field};
 use martlet_model::{TopicType, UnixMillis, limits, names};
+use martlet_net::fuzz::Target;
 use std::time::{Duration, SystemTime};
-
-/// One decoder.
-pub type Target = fn(&[u8]);
 
 /// All decoders, by name.
 pub const TARGETS: [(&str, Target); 6] = [
@@ -32,7 +30,7 @@ pub const TARGETS: [(&str, Target); 6] = [
 pub fn target(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let (path, query) = text.split_once('?').map_or((&*text, None), |(path, query)| (path, Some(query)));
-    let Ok(asked) = Asked::read(path, query) else { return };
+    let Ok(asked) = target::Target::read(path, query) else { return };
     assert!(names::check_topic(&asked.topic).is_ok());
     assert!(asked.group.as_deref().is_none_or(|group| names::check_group(group).is_ok()));
     if let (Ok(count), Ok(millis)) = (asked.count(), asked.wait_millis()) {

@@ -4,7 +4,7 @@
 use crate::front::REQUEST_ID;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -21,12 +21,20 @@ pub(crate) struct Phase {
     now: AtomicU8,
     /// Who looked for bytes while a request was served, and is to look again when that is over: from then on there is a deadline.
     reader: Mutex<Option<Waker>>,
+    /// Somebody has looked for bytes since the last request, and there were none.
+    waited: AtomicBool,
 }
 
 impl Phase {
     /// A request has come; how long its body takes is watched by who reads it.
     pub fn serving(&self) {
         self.now.store(SERVING, Ordering::Relaxed);
+    }
+
+    /// Whether this request was there before the last one had its reply: its client may have sent any number of them. Asked once for
+    /// each request.
+    pub fn was_sent_ahead(&self) -> bool {
+        !self.waited.swap(false, Ordering::Relaxed)
     }
 
     /// The reply is on its way: the next request may come.
@@ -66,7 +74,8 @@ impl<S> Watched<S> {
         let status = bytes.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
         let has_id =
             || bytes.windows(REQUEST_ID.len()).any(|window| window.eq_ignore_ascii_case(REQUEST_ID.as_bytes()));
-        let in_head = self.phase.now.load(Ordering::Relaxed) == HEAD;
+        // One that was sent ahead is refused as soon as the reply before it is written.
+        let in_head = self.phase.now.load(Ordering::Relaxed) != SERVING;
         let status = std::str::from_utf8(status).ok()?.parse().ok()?;
         (in_head && (400..600).contains(&status) && !has_id()).then_some(status)
     }
@@ -114,6 +123,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let this = &mut *self;
         let before = buf.filled().len();
         let read = Pin::new(&mut this.inner).poll_read(cx, buf);
+        if read.is_pending() {
+            this.phase.waited.store(true, Ordering::Relaxed);
+        }
         match read {
             Poll::Ready(_) => {
                 if buf.filled().len() > before {
@@ -258,6 +270,19 @@ mod tests {
         read.clear();
         client.read_to_string(&mut read).await.unwrap();
         assert_eq!(read.as_bytes(), hyper, "no head is read");
+    }
+
+    #[tokio::test]
+    async fn requests_that_were_sent_ahead_are_told_from_those_that_were_waited_for() {
+        let (mut stream, mut client, phase) = watched(64);
+        client.write_all(b"12").await.unwrap();
+        stream.read_exact(&mut [0]).await.unwrap();
+        assert!(phase.was_sent_ahead());
+        stream.read_exact(&mut [0]).await.unwrap();
+        assert!(phase.was_sent_ahead(), "nobody has waited");
+        let (read, written) = (async { stream.read_u8().await.unwrap() }, client.write_all(b"3"));
+        assert_eq!(tokio::join!(biased; read, written).0, b'3');
+        assert!(!phase.was_sent_ahead());
     }
 
     #[tokio::test(start_paused = true)]

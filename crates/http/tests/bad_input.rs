@@ -138,6 +138,11 @@ async fn what_is_too_long_is_refused_before_it_is_kept() {
         assert_eq!(client.reply().await.unwrap().error(), (400, "InvalidArgument".into()), "{bad}");
         assert!(client.reply().await.is_none(), "closed");
     }
+    let mut client = world.client().await;
+    client.write("PUT / HTTP/1.1\r\nHost: t\r\n\r\nno HTTP at all\r\n\r\n").await;
+    for code in ["InvalidRequestURL", "InvalidArgument"] {
+        assert_eq!(client.reply().await.unwrap().error(), (400, code.into()));
+    }
 }
 
 #[tokio::test]

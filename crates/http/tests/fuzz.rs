@@ -1,7 +1,7 @@
 //! The decoders on seeded bytes: SEED repeats a run.
 
 use martlet_http::fuzz::TARGETS;
-use std::time::{SystemTime, UNIX_EPOCH};
+use martlet_net::fuzz;
 
 /// Bytes that reach the insides, for each decoder and its neighbours.
 const SAMPLES: [&[u8]; 8] = [
@@ -18,32 +18,7 @@ const SAMPLES: [&[u8]; 8] = [
 
 #[test]
 fn no_bytes_break_a_decoder() {
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64);
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(clock) | 1;
+    let seed = fuzz::seed();
     println!("SEED={seed}");
-    let mut state = seed;
-    let mut random = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    for round in 0..30_000 {
-        // Half of the time a sample with a few bytes changed, so that the insides are reached too.
-        let mut bytes = SAMPLES[random() as usize % SAMPLES.len()].to_vec();
-        if round % 2 == 0 {
-            bytes = (0..random() % 64).map(|_| random() as u8).collect();
-        }
-        for _ in 0..random() % 4 {
-            if !bytes.is_empty() {
-                let at = random() as usize % bytes.len();
-                bytes[at] = random() as u8;
-            }
-        }
-        bytes.truncate(bytes.len() - random() as usize % (bytes.len() + 1) / 4);
-        for (name, target) in TARGETS {
-            let outcome = std::panic::catch_unwind(|| target(&bytes));
-            assert!(outcome.is_ok(), "{name} failed on {bytes:?} (SEED={seed}, round {round})");
-        }
-    }
+    assert_eq!(fuzz::play(&TARGETS, &SAMPLES.map(<[u8]>::to_vec), 30_000, seed), Ok(()));
 }

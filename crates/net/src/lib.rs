@@ -6,10 +6,12 @@
 //! - [`budget`]: bytes that all connections share.
 //! - [`latency`]: how long calls take.
 //! - [`gzip`]: compressed bodies in the wrapping that clients can read.
+//! - [`fuzz`]: decoders and any bytes.
 //! - [`complaints`]: log lines about peers, not more than a log can bear.
 
 pub mod budget;
 pub mod complaints;
+pub mod fuzz;
 pub mod gzip;
 pub mod latency;
 pub mod listener;

@@ -10,7 +10,7 @@
 //! - `admin`: what `mqadmin` and dashboards ask.
 //! - `members`: consumers and their groups. `pull`: messages of queues, and offsets of groups.
 //! - `pop`, `pop_handle`, `pop_settle`: messages of topics, settled one by one. `reply`: answers to requests that are messages.
-//! - `asked`: what clients were asked and are to answer.
+//! - `asked`: what clients were asked and are to answer. `fuzz`: the decoders, for bytes of any kind.
 //! - `producers`: who can be asked about transactions. `clients`: heartbeats. `transactions`: ends and checks.
 //!
 //! # Memory
@@ -27,6 +27,7 @@ mod clients;
 pub mod codec;
 mod connection;
 mod front;
+pub mod fuzz;
 mod members;
 mod message_in;
 mod message_out;
