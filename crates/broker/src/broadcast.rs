@@ -5,7 +5,8 @@
 //!
 //! - each of the others is told that it is alone, and so takes all queues; locks of queues are granted to each;
 //! - it pulls without owning the queue, and where it is is kept for itself alone, in memory, as long as it is a member; it begins
-//!   where the group was when broadcasting took effect, or if it came later, where the group is;
+//!   where the group is, but those that were there when broadcasting took effect all begin where the first of them did. What
+//!   message-based members that share settle before that first one asks, none of them sees;
 //! - the group stays where the slowest of them is: there new members begin, and there all go on when the last one that broadcasts
 //!   has left. What message-based members have settled beyond comes again only when a slower member turns up;
 //! - nothing is taken back for another delivery: it would come to those, too, that had no trouble with it. Clients then try
@@ -40,9 +41,9 @@ pub(crate) struct Step {
 pub(crate) struct Broadcast {
     /// When it began to.
     since: Instant,
-    /// Where the group was then, of queues that members have been in by themselves.
-    began_at: BTreeMap<(TopicId, u32), QueueOffset>,
-    /// Where the group was moved since.
+    /// Where the group was when the first member asked, of queues that members have been in by themselves; `None`: nowhere yet.
+    began_at: BTreeMap<(TopicId, u32), Option<QueueOffset>>,
+    /// Where the group was moved since; where that is due and was refused, further than any offset.
     moved_to: BTreeMap<(TopicId, u32), QueueOffset>,
     /// Message-based members that are broadcast to (see [`crate::broadcast_receive`]).
     pub alone: BTreeMap<Arc<str>, Alone>,
@@ -79,8 +80,25 @@ impl Members {
         Some(state.follow_slowest(group, queue))
     }
 
-    /// Where a queue-based member begins that is not in a queue by itself yet; `stored` is where the group is.
-    fn begin_by_itself(&self, group: &str, client_id: &str, queue: (TopicId, u32), stored: QueueOffset) -> QueueOffset {
+    /// A group was not moved: what is due then is due again with the next move of a member.
+    fn not_moved(&self, group: &str, queue: (TopicId, u32), step: Step) {
+        if let Some(broadcast) = self.state().broadcasts.get_mut(group) {
+            match step.back {
+                true => broadcast.moved_to.insert(queue, QueueOffset(u64::MAX)),
+                false => broadcast.moved_to.remove(&queue),
+            };
+        }
+    }
+
+    /// Where a queue-based member begins that is not in a queue by itself yet; `stored` is where the group is. `None`: where its
+    /// own setting says.
+    fn begin_by_itself(
+        &self,
+        group: &str,
+        client_id: &str,
+        queue: (TopicId, u32),
+        stored: Option<QueueOffset>,
+    ) -> Option<QueueOffset> {
         let mut state = self.state();
         let joined = state.of.get(group).and_then(|members| members.get(client_id)).map(|member| member.joined);
         match state.broadcasts.get_mut(group) {
@@ -124,9 +142,14 @@ impl Default for Broadcast {
 }
 
 impl Broadcast {
-    /// Where a member that joined at this time begins in a queue: one that was there when broadcasting took effect misses nothing
-    /// that came since, however far others are by now.
-    pub fn begin(&mut self, queue: (TopicId, u32), stored: QueueOffset, joined: Option<Instant>) -> QueueOffset {
+    /// Where a member that joined at this time begins in a queue, if the group is anywhere in it: one that was there when broadcasting
+    /// took effect begins with the first of these, however far others are by now.
+    pub fn begin(
+        &mut self,
+        queue: (TopicId, u32),
+        stored: Option<QueueOffset>,
+        joined: Option<Instant>,
+    ) -> Option<QueueOffset> {
         let began_at = *self.began_at.entry(queue).or_insert(stored);
         if joined.is_some_and(|joined| joined <= self.since) { began_at } else { stored }
     }
@@ -180,15 +203,20 @@ impl Broker {
         self.inner.members.own_offset(group, client_id, queue)
     }
 
-    /// Where a member begins that is not in a queue by itself yet.
+    /// Where a member begins that is not in a queue by itself yet, where the group is at `stored`. `None`: where its own setting says.
     pub(crate) fn begin_by_itself(
         &self,
         group: &str,
         client_id: &str,
         queue: (TopicId, u32),
-        stored: QueueOffset,
-    ) -> QueueOffset {
+        stored: Option<QueueOffset>,
+    ) -> Option<QueueOffset> {
         self.inner.members.begin_by_itself(group, client_id, queue, stored)
+    }
+
+    /// What was to move a group was refused.
+    pub(crate) fn not_moved(&self, group: &str, queue: (TopicId, u32), step: Step) {
+        self.inner.members.not_moved(group, queue, step);
     }
 
     /// Gives back where the group is to go, if anywhere; `None`: it is no such member.

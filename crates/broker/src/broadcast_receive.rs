@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 const OPEN_MAX: usize = 5_000;
 /// How long a member waits that cannot be given anything right now.
 const LATER: Duration = Duration::from_secs(1);
-/// What the handles of such messages begin with. They are not signed: all that a client can do with them is to settle what it has
-/// open itself.
+/// What the handles of such messages begin with. They are not signed: who says that it is another client could settle what that one
+/// has open, as it could say good-bye for it.
 const HANDLE: &str = "broadcast:";
 
 /// Where a member is by itself.
@@ -215,8 +215,17 @@ impl Broker {
             return Ok(known.due(Instant::now()));
         }
         let stored = match self.queue_offset(group, &request.topic, queue, None).await? {
-            StoredOffset::Found(offset) => offset,
-            StoredOffset::NotFound { .. } => {
+            StoredOffset::Found(offset) => Some(offset),
+            StoredOffset::NotFound { .. } => None,
+        };
+        let begun = {
+            let mut state = self.inner.members.state();
+            let Some(broadcast) = state.broadcasts.get_mut(group) else { return Ok(None) };
+            broadcast.begin(place, stored, Some(joined))
+        };
+        let next = match begun {
+            Some(offset) => offset,
+            None => {
                 let start = match self.group(group).await?.start {
                     StartFrom::Earliest => OffsetOf::Beginning,
                     StartFrom::Latest(millis) | StartFrom::Time(millis) => OffsetOf::Time(UnixMillis(millis)),
@@ -227,12 +236,19 @@ impl Broker {
                 start
             }
         };
-        let mut state = self.inner.members.state();
-        let Some(broadcast) = state.broadcasts.get_mut(group) else { return Ok(None) };
-        let next = broadcast.begin(place, stored, Some(joined));
-        let alone = broadcast.alone.entry(client_id.clone()).or_default();
-        let place = alone.0.entry(place).or_insert(Place { next, ..Place::default() });
-        Ok(place.due(Instant::now()))
+        let due = {
+            let mut state = self.inner.members.state();
+            let Some(broadcast) = state.broadcasts.get_mut(group) else { return Ok(None) };
+            let alone = broadcast.alone.entry(client_id.clone()).or_default();
+            let place = alone.0.entry(place).or_insert(Place { next, ..Place::default() });
+            place.due(Instant::now())
+        };
+        // It may have left meanwhile, and then nobody would take the place away.
+        if self.inner.clients.joined(client_id, group).is_none() {
+            self.consumer_left(group, client_id);
+            return Ok(None);
+        }
+        Ok(due)
     }
 
     /// Settles a message if the handle is of one that was broadcast, whether the client succeeded or failed; `None`: it is of none. Where
@@ -285,13 +301,14 @@ impl Broker {
     }
 
     /// The group goes there. That is no promise to anybody, so nobody waits for it.
-    pub(crate) fn move_group(&self, group: &str, (topic, index): (TopicId, u32), step: Step) {
-        let Some(group) = self.known_group(group) else { return };
+    pub(crate) fn move_group(&self, name: &str, (topic, index): (TopicId, u32), step: Step) {
+        let Some(group) = self.known_group(name) else { return };
         let (token, _answer) = self.inner.shard.token(None);
         let (offset, forward_only, client) = (step.to, !step.back, None);
         let commit = Command::CommitOffset { group: group.id, topic, index, offset, client, forward_only, token };
-        // A full inbox refuses this; the next one says the same.
-        let _ = self.inner.shard.submit(commit);
+        if self.inner.shard.submit(commit).is_err() {
+            self.not_moved(name, (topic, index), step);
+        }
     }
 }
 

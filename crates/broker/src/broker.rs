@@ -503,8 +503,13 @@ impl Broker {
 
     /// A client says who it is.
     pub fn client_seen(&self, info: ClientInfo) -> Result<(), Refusal> {
-        let role = info.role.clone();
-        self.inner.clients.seen(info)?.iter().for_each(|group| self.inner.members.changed(group));
+        let (role, client_id) = (info.role.clone(), info.client_id.clone());
+        for group in self.inner.clients.seen(info)? {
+            match self.inner.clients.joined(&client_id, &group) {
+                Some(_) => self.inner.members.changed(&group),
+                None => self.consumer_left(&group, &client_id),
+            }
+        }
         self.tell_subscriptions(&role);
         Ok(())
     }

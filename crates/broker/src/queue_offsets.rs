@@ -1,5 +1,6 @@
 //! Queue-based members: offsets, locks, and places as physical offsets. Whether what a member says counts is the shard's word.
 
+use crate::broadcast::Step;
 use crate::lite::check_move;
 use crate::queue_pull::{check_queue, no_such_queue};
 use crate::{Broker, Refusal};
@@ -38,12 +39,12 @@ impl Broker {
     ) -> Result<bool, Refusal> {
         let (topic, group) = self.queue_of_group(group, topic, queue)?;
         let mut client = client_id.map(Arc::from);
-        let (mut offset, mut forward_only) = (QueueOffset(offset), false);
+        let (mut offset, mut due) = (QueueOffset(offset), None);
         if let Some(member) = client_id.filter(|_| self.keep_own_offsets(&group.name, &topic.name)) {
             match self.move_own_offset(&group.name, member, (topic.id, queue), offset) {
                 None => return Ok(false),
                 Some(None) => return Ok(true),
-                Some(Some(slowest)) => (client, offset, forward_only) = (None, slowest.to, !slowest.back),
+                Some(Some(step)) => (client, offset, due) = (None, step.to, Some(step)),
             }
         }
         let (group_id, topic_id) = (group.id, topic.id);
@@ -53,12 +54,16 @@ impl Broker {
             index: queue,
             offset,
             client,
-            forward_only,
+            forward_only: due.is_some_and(|step: Step| !step.back),
             token,
         };
-        match self.ask(commit).await? {
-            Output::Committed(counted) => Ok(counted),
-            other => Err(self.unexpected(other, &topic.name, &group.name)),
+        match self.ask(commit).await {
+            Ok(Output::Committed(counted)) => Ok(counted),
+            Ok(other) => Err(self.unexpected(other, &topic.name, &group.name)),
+            Err(refusal) => {
+                due.into_iter().for_each(|step| self.not_moved(&group.name, (topic.id, queue), step));
+                Err(refusal)
+            }
         }
     }
 
@@ -80,13 +85,15 @@ impl Broker {
         let (group_id, topic_id) = (group.id, topic.id);
         let question = |token| Command::StoredOffset { group: group_id, topic: topic_id, index: queue, client, token };
         match self.ask(question).await? {
-            Output::StoredOffset { stored: Some(offset), .. } => {
-                let Some(member) = alone else { return Ok(StoredOffset::Found(offset)) };
-                let own = self.begin_by_itself(&group.name, member, (topic.id, queue), offset);
-                self.move_own_offset(&group.name, member, (topic.id, queue), own);
-                Ok(StoredOffset::Found(own))
+            Output::StoredOffset { mut stored, min, max } => {
+                if let Some(member) = alone {
+                    let place = (topic.id, queue);
+                    stored = self.begin_by_itself(&group.name, member, place, stored);
+                    let moved = stored.and_then(|own| self.move_own_offset(&group.name, member, place, own));
+                    moved.flatten().into_iter().for_each(|step| self.move_group(&group.name, place, step));
+                }
+                Ok(stored.map_or(StoredOffset::NotFound { min, max }, StoredOffset::Found))
             }
-            Output::StoredOffset { stored: None, min, max } => Ok(StoredOffset::NotFound { min, max }),
             other => Err(self.unexpected(other, &topic.name, &group.name)),
         }
     }

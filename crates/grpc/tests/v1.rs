@@ -15,7 +15,7 @@ use sha1::{Digest, Sha1};
 use std::io::Write;
 use std::time::Duration;
 use tonic::transport::Channel;
-use world::World;
+use world::{World, until};
 
 const OK: i32 = 0;
 const INVALID_ARGUMENT: i32 = 3;
@@ -160,6 +160,44 @@ async fn bodies_that_newer_clients_compress_with_gzip_come_as_zlib() {
     let mut plain = Vec::new();
     std::io::Read::read_to_end(&mut flate2::read::ZlibDecoder::new(checked(message)), &mut plain).unwrap();
     assert!(plain.len() == 5_000 && plain.iter().all(|byte| *byte == b'a'));
+}
+
+/// An ordered client tries anything but OK again, ten times a second and for ever.
+#[tokio::test]
+async fn a_client_that_holds_a_message_of_a_topic_that_is_deleted_goes_on() {
+    let world = World::new();
+    let mut client = client(&world).await;
+    let in_order = GroupSettings { order: Some(martlet_model::group::DeliveryOrder::Fifo), ..GroupSettings::default() };
+    world.broker.create_group("readers", in_order).await.unwrap();
+    send(&mut client, message(resource("orders"), "01", b"b")).await;
+    let polled = || {
+        let mut request = receive("c1", "readers", resource("orders"), 0);
+        request.fifo_flag = true;
+        request
+    };
+    let received = client.receive_message(polled()).await.unwrap().into_inner();
+    world.broker.delete_topic("orders").await.unwrap();
+    let ack = v1::AckMessageRequest {
+        group: resource("readers"),
+        topic: resource("orders"),
+        client_id: "c1".into(),
+        handle: Some(v1::ack_message_request::Handle::ReceiptHandle(
+            system(&received.messages[0]).receipt_handle.clone(),
+        )),
+        message_id: "01".into(),
+    };
+    let acked = client.ack_message(ack.clone()).await.unwrap().into_inner();
+    assert_eq!(code(&acked.common), OK);
+    assert!(text(&acked.common).contains("orders"), "{}", text(&acked.common));
+    world.broker.delete_group("readers").await.unwrap();
+    assert_eq!(code(&client.ack_message(ack).await.unwrap().into_inner().common), OK);
+
+    // Its next poll makes the topic again, for all types of messages.
+    let mut asking = client.clone();
+    let poll = tokio::spawn(async move { asking.receive_message(polled()).await.unwrap().into_inner() });
+    until("the topic is there again", || world.broker.known_topic("orders").is_some()).await;
+    assert_eq!(world.broker.known_topic("orders").unwrap().kind, martlet_model::TopicType::Mixed);
+    poll.abort();
 }
 
 #[tokio::test]

@@ -55,6 +55,8 @@ pub(crate) struct Watched<S> {
     refusal: Refusal,
     /// The reply to a head that was refused, as far as it has not been written.
     refused: Option<Vec<u8>>,
+    /// What is written next goes on with what was taken in part.
+    midst: bool,
     phase: Arc<Phase>,
     idle: Duration,
     read: Duration,
@@ -66,7 +68,7 @@ pub(crate) struct Watched<S> {
 impl<S> Watched<S> {
     /// With the time for a request to begin, for the rest of its head, and for what is written to be taken.
     pub fn new(inner: S, phase: Arc<Phase>, [idle, read, write]: [Duration; 3], refusal: Refusal) -> Self {
-        Self { inner, refusal, refused: None, phase, idle, read, write, reading: None, writing: None }
+        Self { inner, refusal, refused: None, midst: false, phase, idle, read, write, reading: None, writing: None }
     }
 
     /// Whether this is hyper's own answer to a head. All others have an id.
@@ -75,9 +77,9 @@ impl<S> Watched<S> {
         let has_id =
             || bytes.windows(REQUEST_ID.len()).any(|window| window.eq_ignore_ascii_case(REQUEST_ID.as_bytes()));
         // One that was sent ahead is refused as soon as the reply before it is written.
-        let in_head = self.phase.now.load(Ordering::Relaxed) != SERVING;
+        let is_head = !self.midst && self.phase.now.load(Ordering::Relaxed) != SERVING;
         let status = std::str::from_utf8(status).ok()?.parse().ok()?;
-        (in_head && (400..600).contains(&status) && !has_id()).then_some(status)
+        (is_head && (400..600).contains(&status) && !has_id()).then_some(status)
     }
 
     fn late_to_read(&mut self, cx: &mut Context<'_>) -> bool {
@@ -97,6 +99,12 @@ impl<S> Watched<S> {
             sleep.as_mut().reset(Instant::now() + limit);
         }
         sleep.as_mut().poll(cx).is_ready()
+    }
+
+    fn taken(&mut self, written: &Poll<io::Result<usize>>, bytes: usize) {
+        if let Poll::Ready(Ok(count)) = written {
+            self.midst = *count < bytes;
+        }
     }
 
     /// What a write came to: late if nothing was taken for too long.
@@ -171,6 +179,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
             Some(refused) => refused.map_ok(|()| buf.len()),
             None => Pin::new(&mut self.inner).poll_write(cx, buf),
         };
+        self.taken(&written, buf.len());
         self.watched(cx, written)
     }
 
@@ -181,10 +190,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     ) -> Poll<io::Result<usize>> {
         // A head is in one piece.
         let head = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+        let bytes = bufs.iter().map(|buf| buf.len()).sum();
         let written = match self.write_refusal(cx, head) {
-            Some(refused) => refused.map_ok(|()| bufs.iter().map(|buf| buf.len()).sum()),
+            Some(refused) => refused.map_ok(|()| bytes),
             None => Pin::new(&mut self.inner).poll_write_vectored(cx, bufs),
         };
+        self.taken(&written, bytes);
         self.watched(cx, written)
     }
 

@@ -5,6 +5,7 @@ use crate::codec::code::{request, response};
 use crate::codec::fields::Fields;
 use crate::codec::header::{Header, language_name};
 use crate::codec::json::Json;
+use crate::codec::shown;
 use crate::codec::version;
 use crate::connection::Link;
 use crate::front::Front;
@@ -111,7 +112,7 @@ impl Front {
             None => self.broker.members(group),
         };
         if members.is_empty() {
-            let shown: String = group.chars().take(128).collect();
+            let shown = shown(group);
             let remark = format!("consumer group {shown} has no connected member");
             return Err(Denied::new(response::SYSTEM_ERROR, remark));
         }

@@ -4,6 +4,7 @@ use crate::answer::{Answer, Denied};
 use crate::codec::code::response;
 use crate::codec::fields::{FieldError, Fields};
 use crate::codec::json::Json;
+use crate::codec::shown;
 use crate::connection::Link;
 use crate::front::Front;
 use crate::members::filter;
@@ -88,7 +89,7 @@ impl Front {
         };
         names::check_group(group)?;
         let topic = self.broker.known_topic(name).filter(|_| !name.starts_with(RETRY_PREFIX));
-        let topic = topic.ok_or_else(|| Refusal::TopicNotFound { topic: name.chars().take(128).collect() })?;
+        let topic = topic.ok_or_else(|| Refusal::TopicNotFound { topic: shown(name) })?;
         let queue = match queue.map(u32::try_from) {
             None => None,
             Some(Ok(queue)) if queue < topic.read_queues => Some(queue),
@@ -204,12 +205,12 @@ impl Front {
             "POP" => RequestMode::Pop,
             "PULL" => RequestMode::Pull,
             other => {
-                let (name, value) = ("mode", other.chars().take(128).collect());
+                let (name, value) = ("mode", shown(other));
                 return Err(FieldError::Value { name, value, expected: "POP or PULL" }.into());
             }
         };
         if self.broker.known_topic(topic).filter(|_| !topic.starts_with(RETRY_PREFIX)).is_none() {
-            return Err(Refusal::TopicNotFound { topic: topic.chars().take(128).collect() }.into());
+            return Err(Refusal::TopicNotFound { topic: shown(topic) }.into());
         }
         self.broker.group(group).await?;
         let request_mode = Some((topic.to_owned(), mode));

@@ -18,6 +18,7 @@
 //! handle, and a delivery is named by the message's place and the mark.
 
 use crate::codec::fields::FieldError;
+use crate::codec::shown;
 use martlet_broker::MarkedPlace;
 use martlet_model::QueueOffset;
 use martlet_model::handle::MARK_MAX;
@@ -56,7 +57,7 @@ impl<'a> PopHandle<'a> {
     pub fn parse(text: &'a str) -> Result<Self, FieldError> {
         let wrong = || {
             let expected = "the 8 fields of a popped message";
-            FieldError::Value { name: FIELD, value: text.chars().take(128).collect(), expected }
+            FieldError::Value { name: FIELD, value: shown(text), expected }
         };
         let fields: Vec<&str> = text.splitn(9, ' ').collect();
         let [_, popped, invisible, mark_text, "0", broker, index, offset, ..] = fields[..] else { return Err(wrong()) };

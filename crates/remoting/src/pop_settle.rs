@@ -4,6 +4,7 @@ use crate::answer::{Answer, Denied};
 use crate::codec::code::response;
 use crate::codec::fields::{FieldError, Fields};
 use crate::codec::json::Json;
+use crate::codec::shown;
 use crate::front::Front;
 use crate::pop_handle::{self, PopHandle};
 use base64::Engine as _;
@@ -55,7 +56,7 @@ impl Front {
         if named == self.broker.broker_name() {
             return Ok(());
         }
-        let shown: String = named.chars().take(128).collect();
+        let shown = shown(named);
         Err(invalid(format!("the message was handed out by broker {shown}, this one is {}", self.broker.broker_name())))
     }
 
@@ -120,7 +121,7 @@ fn batch(said: &Json) -> Result<BTreeMap<Names, Vec<MarkedPlace>>, Denied> {
             found.ok_or(FieldError::Missing { name: long })
         };
         let wrong = |name: &'static str, value: &str, expected: &'static str| {
-            Denied::from(FieldError::Value { name, value: value.chars().take(128).collect(), expected })
+            Denied::from(FieldError::Value { name, value: shown(value), expected })
         };
         let number = |short: &str, long: &'static str| {
             let text = find(short, long)?;

@@ -4,6 +4,7 @@ use crate::answer::{Answer, Denied};
 use crate::codec::code::{request, response};
 use crate::codec::fields::Fields;
 use crate::codec::properties::{self, PROPERTY_STRING_BYTES_MAX};
+use crate::codec::shown;
 use crate::connection::Link;
 use crate::front::Front;
 use crate::message_out::REGION;
@@ -38,7 +39,7 @@ impl Front {
     ) -> Result<Answer, Denied> {
         let head = Head::read(code, fields)?;
         if !self.is_reply_topic(head.topic) {
-            return Err(Refusal::TopicNotFound { topic: head.topic.chars().take(128).collect() }.into());
+            return Err(Refusal::TopicNotFound { topic: shown(head.topic) }.into());
         }
         if body.len() > limits::BODY_BYTES_MAX {
             let (bytes, max) = (body.len(), limits::BODY_BYTES_MAX);
@@ -48,9 +49,9 @@ impl Front {
         let failed = |remark: String| Denied::new(response::SYSTEM_ERROR, remark);
         let requester = properties.iter().find(|(name, _)| *name == REPLY_TO_CLIENT).map(|(_, value)| *value);
         let requester = requester.ok_or_else(|| failed(format!("property {REPLY_TO_CLIENT} is missing")))?;
-        let shown = || requester.chars().take(128).collect::<String>();
+        let named = || shown(requester);
         let to = self.producers.client(requester);
-        let to = to.ok_or_else(|| failed(format!("the reply is for client {}, which is not connected", shown())))?;
+        let to = to.ok_or_else(|| failed(format!("the reply is for client {}, which is not connected", named())))?;
         let now = martlet_broker::wall_clock().0;
         let mut text = String::with_capacity(head.properties.len() + 64);
         for (name, value) in properties.iter().filter(|(name, _)| *name != PUSH_REPLY_TIME) {
@@ -80,11 +81,11 @@ impl Front {
         ];
         let told = told.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let answer = to.ask(request::PUSH_REPLY_MESSAGE_TO_CLIENT, told, body, PATIENCE).await;
-        let answer = answer.ok_or_else(|| failed(format!("client {} did not say that it has the reply", shown())))?;
+        let answer = answer.ok_or_else(|| failed(format!("client {} did not say that it has the reply", named())))?;
         if answer.header.code != response::SUCCESS {
             let (code, remark) = (answer.header.code, answer.header.remark.unwrap_or_default());
             let remark: String = remark.chars().take(256).collect();
-            return Err(failed(format!("client {} did not take the reply: code {code}, {remark}", shown())));
+            return Err(failed(format!("client {} did not take the reply: code {code}, {remark}", named())));
         }
         Ok(Answer::done()
             // It has no place, but clients read one.

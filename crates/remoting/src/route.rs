@@ -5,6 +5,7 @@ use crate::codec::code::response;
 use crate::codec::fields::Fields;
 use crate::codec::header::Header;
 use crate::codec::json::Json;
+use crate::codec::shown;
 use crate::connection::Link;
 use crate::front::Front;
 use martlet_model::names::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX};
@@ -37,7 +38,7 @@ impl Front {
     pub(crate) fn route(&self, link: &Link, header: &Header, fields: &Fields<'_>) -> Result<Answer, Denied> {
         let topic = fields.text("topic")?;
         let queues = self.queues(topic).ok_or_else(|| {
-            let shown: String = topic.chars().take(128).collect();
+            let shown = shown(topic);
             Denied::new(response::TOPIC_NOT_EXIST, format!("No topic route info in name server for the topic: {shown}"))
         })?;
         let queue_data = Json::object([

@@ -238,6 +238,9 @@ async fn where_one_member_broadcasts_each_takes_all_queues_and_the_group_waits_f
     }
     let place = [("consumerGroup", "billing"), ("topic", "orders"), ("queueId", "0")];
     for (client, offset) in [(&mut one, "3"), (&mut two, "1")] {
+        // Where the first of them has come to since says nothing to one that was there.
+        let answer = client.ask(request::QUERY_CONSUMER_OFFSET, &place, b"").await;
+        assert_eq!(field(&answer, "offset"), "0");
         let commit = [&place[..], &[("commitOffset", offset)]].concat();
         client.ask(request::UPDATE_CONSUMER_OFFSET, &commit, b"").await;
     }

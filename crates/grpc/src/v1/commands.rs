@@ -2,7 +2,8 @@
 //! so its polls are then answered at once.
 //!
 //! Bounds: `Limits::clients_max` clients, about 64 commands each; messages in commands that wait have 16 MiB in all. What waits for a
-//! client whose poll is lost is dropped; one that has neither polled nor sent a heartbeat for 120 s is forgotten.
+//! client whose poll is lost, or that does not poll again, is dropped within 30 s of other polls; one that has neither polled nor sent a
+//! heartbeat for 120 s is forgotten.
 
 use crate::code::Denied;
 use crate::proto::rocketmq_v1::poll_command_response::Type;
@@ -18,7 +19,7 @@ use tokio::sync::{Notify, watch};
 const WAITING_MAX: usize = 64;
 /// A client polls again within this time after an answer, or it is gone.
 const POLLS_AGAIN: Duration = Duration::from_secs(5);
-/// Clients that are silent are looked for so often, when new ones come.
+/// Clients that are silent are looked for so often, when others are not.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// A command on its way to a client, and its share of the bytes that may wait.
@@ -210,9 +211,11 @@ pub(super) struct Taker {
 impl State {
     /// A client that has said something, known before or not.
     fn client(&mut self, id: &Arc<str>, clients_max: usize) -> Result<&mut Client, Denied> {
+        if self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY) {
+            self.sweep();
+        }
         if !self.clients.contains_key(id) {
-            let full = self.clients.len() >= clients_max;
-            if full || self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY) {
+            if self.clients.len() >= clients_max {
                 self.sweep();
             }
             if self.clients.len() >= clients_max {
@@ -225,8 +228,10 @@ impl State {
         Ok(client)
     }
 
-    /// Forgets those that were not heard of for too long.
+    /// Forgets those that were not heard of for too long, and what waits for those that do not poll any more.
     fn sweep(&mut self) {
+        let lost = self.clients.values().filter(|client| !client.is_there());
+        lost.for_each(|client| lock(&client.queue.waiting).clear());
         let expiry = Duration::from_millis(CLIENT_EXPIRY_MILLIS as u64);
         let silent = |client: &Client| client.seen.elapsed() >= expiry && client.polls == 0;
         let gone: Vec<_> = self.clients.iter().filter(|(_, client)| silent(client)).map(|(id, _)| id.clone()).collect();

@@ -130,6 +130,8 @@ impl V1<'_> {
             );
             return Err(Denied::new(Code::NotImplemented, text));
         }
+        // Made for all types of messages, should it have been deleted.
+        self.broker.untyped_topic(&topic).await?;
         // It may come before the first heartbeat.
         let settings = GroupSettings { order: request.fifo_flag.then_some(DeliveryOrder::Fifo), ..Default::default() };
         let config = self.broker.group_or(&group, &settings).await?;
@@ -188,7 +190,10 @@ impl V1<'_> {
         let (group, topic) = (group_name(group.as_ref())?, topic_name(topic.as_ref())?);
         let acked = match self.broker.ack_broadcast(&group, &topic, &request.client_id, &handle) {
             Some(settled) => settled,
-            None => self.broker.ack(&group, &topic, vec![handle]).await?.into_iter().next().unwrap_or(Ok(())),
+            None => {
+                let acked = self.broker.ack(&group, &topic, vec![handle]).await;
+                acked.and_then(|acked| acked.into_iter().next().unwrap_or(Ok(())))
+            }
         };
         Ok(wire::AckMessageResponse { common: self.settled(&group, acked)? })
     }
@@ -223,12 +228,14 @@ impl V1<'_> {
     }
 
     /// The answer to a settlement. An ordered consumer tries anything but OK again ten times a second and stands still meanwhile:
-    /// it is told that a handle is void, and that is all there is to do.
+    /// it is told that a handle is void, or that the topic or group is gone, and that is all there is to do.
     fn settled(self, group: &str, settled: Result<(), Refusal>) -> Result<Option<wire::ResponseCommon>, Denied> {
         let Err(refusal) = settled else { return Ok(code::ok()) };
         let denied = Denied::from(&refusal);
-        let ordered = || self.broker.known_group(group).is_some_and(|group| group.order == DeliveryOrder::Fifo);
-        if denied.code == Code::InvalidReceiptHandle && ordered() {
+        let ordered = || self.broker.known_group(group).is_none_or(|group| group.order == DeliveryOrder::Fifo);
+        let is_over =
+            [Code::InvalidReceiptHandle, Code::TopicNotFound, Code::ConsumerGroupNotFound].contains(&denied.code);
+        if is_over && ordered() {
             return Ok(code::said(&format!("not settled: {}", denied.message)));
         }
         Err(denied)

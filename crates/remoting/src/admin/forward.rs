@@ -4,6 +4,7 @@ use crate::answer::{Answer, Denied};
 use crate::codec::code::{request, response};
 use crate::codec::fields::Fields;
 use crate::codec::header::Header;
+use crate::codec::shown;
 use crate::codec::{ids, version};
 use crate::connection::Link;
 use crate::front::Front;
@@ -17,10 +18,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Clients know such requests from this version on: 3.1.8-SNAPSHOT.
 const VERSION_MIN: i32 = 62;
-
-fn shown(text: &str) -> String {
-    text.chars().take(128).collect()
-}
 
 impl Front {
     /// How a consumer of a group is: its queues, subscriptions and figures.

@@ -4,10 +4,10 @@ use crate::answer::{Answer, Denied};
 use crate::codec::code::response;
 use crate::codec::fields::Fields;
 use crate::codec::json::Json;
+use crate::codec::shown;
 use crate::front::Front;
 
 fn not_found(what: &str, namespace: &str) -> Denied {
-    let shown = |text: &str| text.chars().take(128).collect::<String>();
     let remark = format!("no value of {} in namespace {}", shown(what), shown(namespace));
     Denied::new(response::QUERY_NOT_FOUND, remark)
 }

@@ -6,6 +6,7 @@ use crate::codec::code::response;
 use crate::codec::fields::Fields;
 use crate::codec::header::language_name;
 use crate::codec::json::Json;
+use crate::codec::shown;
 use crate::front::Front;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -107,7 +108,7 @@ impl Front {
         let connections: Vec<Json> =
             self.producers.clients_of(group).iter().map(|client| client.json("clientAddr")).collect();
         if connections.is_empty() {
-            let shown: String = group.chars().take(128).collect();
+            let shown = shown(group);
             return Err(Denied::new(
                 response::SYSTEM_ERROR,
                 format!("producer group {shown} has no connected producer"),

@@ -4,6 +4,7 @@ use super::{data_version, invalid, queue_json};
 use crate::answer::{Answer, Denied};
 use crate::codec::fields::Fields;
 use crate::codec::json::Json;
+use crate::codec::shown;
 use crate::front::Front;
 use crate::route::permission_bits;
 use martlet_broker::{Refusal, TopicSettings};
@@ -15,7 +16,7 @@ const MESSAGE_TYPE: &str = "message.type";
 /// What attributes say, such as `+message.type=FIFO,+lite.topic.expiration=60`.
 fn attributes(text: &str, settings: &mut TopicSettings) -> Result<(), Denied> {
     for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-        let shown: String = entry.chars().take(128).collect();
+        let shown = shown(entry);
         let Some((name, value)) = entry.strip_prefix('+').and_then(|entry| entry.split_once('=')) else {
             return Err(invalid(format!("attributes has {shown:?}, which is not +name=value")));
         };
