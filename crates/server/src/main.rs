@@ -41,9 +41,10 @@ fn broker(matches: &ArgMatches) -> Result<(), Box<dyn Error>> {
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let config = config::resolve(config::Given { flags, file, environment: environment.collect() })?;
-    // What libraries tell of their own work is for their authors, unless the user asks for it: later entries win.
+    // What libraries tell of their own work is for their authors, unless the user asks for it: later entries win. h2 warns of each
+    // connection that misbehaves.
     let filter = tracing_subscriber::EnvFilter::try_new(format!(
-        "fjall=warn,lsm_tree=warn,slatedb=warn,object_store=warn,{}",
+        "fjall=warn,lsm_tree=warn,slatedb=warn,object_store=warn,h2=error,{}",
         config.log_level
     ))?;
     let ansi = std::io::stderr().is_terminal();
