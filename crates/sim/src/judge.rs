@@ -4,10 +4,17 @@
 
 use crate::run::Again;
 use crate::transactions::Transaction;
-use martlet_model::handle::{DeliveryNumber, ReceiptHandle};
+use martlet_model::handle::DeliveryNumber;
 use martlet_model::{GroupId, QueueId, QueueOffset, TopicId, UnixMillis, limits};
-use martlet_shard::{HalfPlace, HandOut, RecallError, SettleError, TimerAt};
+use martlet_shard::{HalfPlace, HandOut, TimerAt};
 use std::collections::BTreeMap;
+
+mod queues;
+mod settle;
+mod visible;
+
+use queues::Queues;
+pub use queues::{LEASED_MILLIS, MemberId, QueueKey, SentBack};
 
 /// Number of a message; the first bytes of its body.
 pub type MessageNumber = u64;
@@ -96,6 +103,13 @@ pub struct Track {
     pub promised: Option<(UnixMillis, u32)>,
     /// Places of its dead letters.
     pub dead_letters: Vec<QueueOffset>,
+    /// When a queue-based member pulled it last.
+    pub pulled: Option<UnixMillis>,
+    /// It was sent back: it may be open more than once.
+    pub loose: bool,
+    /// Its attempts may be counted anew.
+    pub recounted: bool,
+    pub sent_back: SentBack,
 }
 
 impl Last {
@@ -116,7 +130,7 @@ impl Last {
 }
 
 impl Track {
-    fn may_be_settled(&self) -> bool {
+    pub fn may_be_settled(&self) -> bool {
         self.settled || self.under_way > 0 || self.perhaps_settled
     }
 }
@@ -137,6 +151,8 @@ pub struct Judge {
     /// Hand-outs by place that could not be read, in one epoch and since the last one that was: given back, unless they had
     /// lapsed by then, which leaves an attempt that nobody heard of.
     unread: BTreeMap<UnreadKey, (u32, u32)>,
+    /// Of the group that has queue-based members.
+    pub queues: Queues,
 }
 
 pub type Verdict = Result<(), String>;
@@ -167,14 +183,12 @@ impl Judge {
         Ok(number)
     }
 
-    pub fn delivered(
+    /// Somebody sees a message at a place, if that is its own: it is there, durable, and its time has come.
+    fn may_be_seen(
         &mut self,
-        group: GroupId,
         number: MessageNumber,
-        hand_out: &HandOut,
-        epoch: u32,
-        now: UnixMillis,
-        renewed_for: Option<u64>,
+        place: Option<(u32, QueueOffset)>,
+        (epoch, now): (u32, UnixMillis),
     ) -> Verdict {
         let message = &mut self.messages[number as usize];
         match message.sent {
@@ -194,15 +208,30 @@ impl Judge {
         if let Some(transaction) = message.transaction.as_mut().filter(|transaction| transaction.perhaps_committed()) {
             transaction.outcome = Some(true);
         }
-        let place = (hand_out.queue_index, hand_out.offset);
-        if *message.place.get_or_insert(place) != place {
+        if let Some(place) = place
+            && *message.place.get_or_insert(place) != place
+        {
             return Err(format!("message {number} moved from {:?} to {place:?}", message.place));
         }
-        message.queue = Some(hand_out.queue);
+        Ok(())
+    }
+
+    pub fn delivered(
+        &mut self,
+        group: GroupId,
+        number: MessageNumber,
+        hand_out: &HandOut,
+        epoch: u32,
+        now: UnixMillis,
+        renewed_for: Option<u64>,
+    ) -> Verdict {
+        self.may_be_seen(number, Some((hand_out.queue_index, hand_out.offset)), (epoch, now))?;
+        self.messages[number as usize].queue = Some(hand_out.queue);
         let track = self.track(group, number);
         if track.settled {
             return Err(format!("message {number} was settled in {group:?} and is handed out again: {track:?}"));
         }
+        track.is_delivered();
         // Decided earlier, before the epoch was durable, and told later: dead on arrival.
         if track.last.is_some_and(|last| last.epoch == epoch && last.delivery > hand_out.delivery) {
             return Ok(());
@@ -221,10 +250,11 @@ impl Judge {
         let unread = self.take_unread(group, hand_out, epoch);
         let track = self.track(group, number);
         match track.last {
+            Some(_) if track.loose || track.recounted && track.perhaps_settled => {}
             Some(last) if last.is_live(epoch, now) && track.under_way == 0 => {
                 return Err(format!("message {number} has two live handles in {group:?}: {track:?} at {now:?}"));
             }
-            Some(last) if last.epoch == epoch && !last.may_be_followed_by(attempt, unread) => {
+            Some(last) if last.epoch == epoch && !last.may_be_followed_by(attempt, unread) && !track.recounted => {
                 return Err(format!("attempt {attempt} of message {number} after {last:?}"));
             }
             // Across a crash attempts go back, and a hand-out whose answer the crash took may count.
@@ -239,96 +269,10 @@ impl Judge {
         Ok(())
     }
 
-    /// What an ack or a move to the dead letters was answered with.
-    pub fn settled(
-        &mut self,
-        handle: &ReceiptHandle,
-        number: MessageNumber,
-        answer: &Result<(), SettleError>,
-        epoch: u32,
-        now: UnixMillis,
-        max_attempts: u32,
-    ) -> Verdict {
-        // What retention has taken is settled for everybody.
-        let sent = self.messages[number as usize].sent;
-        let old = matches!(sent, Sent::Yes { at, .. } if now.since(at) > limits::RETENTION_MILLIS / 2);
-        let track = self.track(handle.group, number);
-        track.under_way = track.under_way.saturating_sub(1);
-        let is_last = track.last.is_some_and(|last| last.delivery == handle.delivery);
-        let live = is_last && track.last.is_some_and(|last| last.is_live(epoch, now));
-        match answer {
-            Ok(()) if is_last || track.may_be_settled() || handle.delivery.epoch() != epoch => track.settled = true,
-            // After its last attempt it is settled by the move to the dead letters.
-            Ok(()) if old || track.last.is_none_or(|last| last.attempt >= max_attempts) => {}
-            Ok(()) => return Err(format!("a dead handle settled message {number}: {handle:?}, {track:?}")),
-            Err(SettleError::Gone) => return Err(format!("message {number} is said to be gone: {handle:?}")),
-            Err(error) if live && !track.may_be_settled() => {
-                return Err(format!("the live handle of message {number} is refused as {error}: {track:?} at {now:?}"));
-            }
-            Err(_) => {}
-        }
-        Ok(())
-    }
-
-    /// A message is said to be gone with its lite topic, which it kept from ending as long as it was not settled, or did not.
-    pub fn ended_with_lite_topic(
-        &mut self,
-        handle: &ReceiptHandle,
-        number: MessageNumber,
-        kept: bool,
-        epoch: u32,
-        now: UnixMillis,
-    ) -> Verdict {
-        let sent = self.messages[number as usize].sent;
-        let young = matches!(sent, Sent::Yes { at, .. } if now.since(at) <= limits::RETENTION_MILLIS / 2);
-        let track = self.track(handle.group, number);
-        track.under_way = track.under_way.saturating_sub(1);
-        let held = track.last.is_some_and(|last| last.is_live(epoch, now)) && !track.may_be_settled();
-        match kept && young && held {
-            true => {
-                Err(format!("message {number} of a lite topic is said to be gone while {track:?} holds it: {handle:?}"))
-            }
-            false => Ok(()),
-        }
-    }
-
-    /// What a recall was answered with.
-    pub fn recalled(
-        &mut self,
-        number: MessageNumber,
-        answer: Option<Result<String, RecallError>>,
-        now: UnixMillis,
-    ) -> Verdict {
-        let delivered =
-            self.tracks.values().any(|tracks| tracks.get(&number).is_some_and(|track| track.last.is_some()));
-        let message = &mut self.messages[number as usize];
-        let others = match message.recall {
-            Recall::UnderWay(count) => count > 1,
-            Recall::Perhaps | Recall::Stopped => true,
-            Recall::No => false,
-        };
-        if let Recall::UnderWay(count) = message.recall {
-            message.recall = if count > 1 { Recall::UnderWay(count - 1) } else { Recall::No };
-        }
-        let is_due = message.due.is_some_and(|due| due <= now);
-        match answer {
-            Some(Ok(_)) if delivered => {
-                return Err(format!("message {number} was delivered and is said to be stopped"));
-            }
-            Some(Ok(_)) if message.recall == Recall::Stopped => {
-                return Err(format!("message {number} is stopped twice"));
-            }
-            Some(Ok(id)) if id != number.to_string() => return Err(format!("the recall of {number} stopped {id:?}")),
-            Some(Ok(_)) => message.recall = Recall::Stopped,
-            Some(Err(RecallError::Recalled)) if !others => {
-                return Err(format!("message {number} is said to be recalled before, and was not: {message:?}"));
-            }
-            Some(Err(RecallError::Fired { .. })) if !is_due => {
-                return Err(format!("message {number} is said to be over before its time: {message:?} at {now:?}"));
-            }
-            Some(Err(_)) | None => {}
-        }
-        Ok(())
+    /// Whether anybody was handed a message, or pulled it.
+    pub fn was_seen(&self, number: MessageNumber) -> bool {
+        let seen = |track: &Track| track.last.is_some() || track.pulled.is_some();
+        self.tracks.values().any(|tracks| tracks.get(&number).is_some_and(seen))
     }
 
     /// A reply to a poll of this group may have been durable and reached nobody.
@@ -369,6 +313,7 @@ impl Judge {
 
     /// Power or process went: what has no answer may have happened or not.
     pub fn crashed(&mut self) {
+        self.queues.crashed();
         for message in &mut self.messages {
             if let Recall::UnderWay(_) = message.recall {
                 message.recall = Recall::Perhaps;
@@ -389,129 +334,10 @@ impl Judge {
         for track in self.tracks.values_mut().flat_map(BTreeMap::values_mut) {
             track.perhaps_settled |= track.under_way > 0;
             track.under_way = 0;
-        }
-    }
-
-    /// A message handed to an ordered group, in one reply behind `before`: of its message group (without one: of its
-    /// queue's messages without one) nothing earlier is unsettled but what the reply brings before it.
-    #[allow(clippy::too_many_arguments)]
-    pub fn in_order(
-        &self,
-        group: GroupId,
-        hand_out: &HandOut,
-        before: &[HandOut],
-        max_attempts: u32,
-        epoch: u32,
-        now: UnixMillis,
-        wants: impl Fn(usize) -> bool,
-    ) -> Verdict {
-        let at = (hand_out.queue_index, hand_out.offset);
-        let of_topic = || self.messages.iter().enumerate().filter(|(_, message)| message.topic == hand_out.topic);
-        let Some((number, message)) = of_topic().find(|(_, message)| message.place == Some(at)) else { return Ok(()) };
-        for (earlier, other) in of_topic().filter(|(_, other)| other.key == message.key) {
-            let Some(place) = other.place else { continue };
-            if message.key.is_some() && place.0 != at.0 {
-                return Err(format!("messages {earlier} and {number} of one message group are in two queues"));
-            }
-            if place.0 != at.0 || place.1 >= at.1 || !wants(other.tag) {
-                continue;
-            }
-            if self.is_unsettled(group, earlier as u64, max_attempts, epoch, now)
-                && !before.iter().any(|other| (other.queue_index, other.offset) == place)
-            {
-                let track = self.tracks.get(&group).and_then(|tracks| tracks.get(&(earlier as u64)));
-                return Err(format!("message {number} at {at:?} overtakes {earlier} at {place:?}: {track:?}"));
+            if track.sent_back == SentBack::Asked {
+                track.sent_back = SentBack::No;
             }
         }
-        Ok(())
-    }
-
-    /// Whether a message is for certain neither settled nor dropped.
-    pub fn is_unsettled(
-        &self,
-        group: GroupId,
-        number: MessageNumber,
-        max_attempts: u32,
-        epoch: u32,
-        now: UnixMillis,
-    ) -> bool {
-        let Sent::Yes { at, epoch: sent_in } = self.messages[number as usize].sent else { return false };
-        if now.since(at) > limits::RETENTION_MILLIS / 2 {
-            return false;
-        }
-        let unread = self.attempts_unread(group, &self.messages[number as usize], epoch);
-        match self.tracks.get(&group).and_then(|tracks| tracks.get(&number)) {
-            Some(track) if track.may_be_settled() => false,
-            // Hand-outs that nobody heard of may have survived a crash, the last one too.
-            None | Some(Track { last: None, .. }) => sent_in == epoch && unread < max_attempts,
-            Some(Track { last: Some(last), .. }) => last.epoch == epoch && last.attempt + unread < max_attempts,
-        }
-    }
-
-    /// A visible message that this group is not handed, if there is one. `wants` says which messages it could be. Of an
-    /// ordered group one is meant that nothing of its message group is before, or may be in flight beside.
-    #[allow(clippy::too_many_arguments)]
-    pub fn visible(
-        &self,
-        group: GroupId,
-        topic: TopicId,
-        max_attempts: u32,
-        epoch: u32,
-        now: UnixMillis,
-        ordered: bool,
-        wants: impl Fn(&Message) -> bool,
-    ) -> Option<MessageNumber> {
-        let tracks = self.tracks.get(&group);
-        let numbered = self.messages.iter().enumerate().rev();
-        let mut of_topic = numbered.filter(|(_, message)| message.topic == topic && wants(message));
-        of_topic.find_map(|(number, message)| {
-            let Sent::Yes { at, epoch: sent_in } = message.sent else { return None };
-            let stopped = message.recall != Recall::No;
-            if message.due.is_some_and(|due| due > now || stopped) {
-                return None;
-            }
-            let at = message.due.map_or(at, |due| due.max(at));
-            if now.since(at) > limits::RETENTION_MILLIS / 2 {
-                return None;
-            }
-            let unread = self.attempts_unread(group, message, epoch);
-            let visible = match tracks.and_then(|tracks| tracks.get(&(number as u64))) {
-                // A hand-out that nobody heard of may have survived a crash.
-                None => sent_in == epoch && unread == 0,
-                Some(track) if track.may_be_settled() => false,
-                Some(Track { last: None, .. }) => sent_in == epoch && unread == 0,
-                Some(Track { last: Some(last), .. }) => {
-                    // Of other epochs it is not known whether it is still invisible.
-                    let known = last.epoch == epoch && !last.loosened && last.renewed_for.is_none();
-                    known && unread == 0 && last.attempt < max_attempts && last.visible <= now
-                }
-            };
-            (visible && (!ordered || self.is_alone(group, number, message))).then_some(number as u64)
-        })
-    }
-
-    /// Whether a message is for certain visible to a group since before `now`, and was never handed to it.
-    pub fn is_untouched(&self, group: GroupId, number: usize, epoch: u32, now: UnixMillis) -> bool {
-        let message = &self.messages[number];
-        let track = self.tracks.get(&group).and_then(|tracks| tracks.get(&(number as u64)));
-        let known = track.is_none_or(|track| track.last.is_none() && !track.may_be_settled());
-        known
-            && matches!(message.sent, Sent::Yes { at, epoch: sent_in } if sent_in == epoch && at < now
-                && now.since(at) <= limits::RETENTION_MILLIS / 2)
-            && self.attempts_unread(group, message, epoch) == 0
-    }
-
-    /// Whether all other messages of its message group are settled in this group, or later and never heard of.
-    fn is_alone(&self, group: GroupId, number: usize, message: &Message) -> bool {
-        let tracks = self.tracks.get(&group);
-        let others = self.messages.iter().enumerate().filter(|(other, _)| *other != number);
-        others.filter(|(_, other)| other.topic == message.topic && other.key == message.key).all(|(other, at)| {
-            match tracks.and_then(|tracks| tracks.get(&(other as u64))) {
-                Some(track) => track.settled,
-                // Of one that nobody was handed yet it is not known what it is behind.
-                None => matches!(at.sent, Sent::No | Sent::Half) || message.place.is_some() && at.place > message.place,
-            }
-        })
     }
 }
 

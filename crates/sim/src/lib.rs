@@ -9,7 +9,13 @@
 //! - nothing is delivered that was not sent, or before it is durable; bodies are compared,
 //! - a message has at most one live handle per group within an epoch, and a live one is accepted,
 //! - attempts grow by one, and go back only across a crash,
-//! - what a consumer that keeps its own place has committed past is not delivered to its group again,
+//! - what a consumer that keeps its own place has committed past is not delivered to its group again; a commit forward only
+//!   brings nothing back,
+//! - a poll for retries alone brings nothing that was never delivered,
+//! - a polled half message is one producer's at a time, and ended by nobody whose time is over; it is offered until it ends,
+//! - a group with queue-based and message-based members skips nothing: what a member passes over somebody has, or had; whose a
+//!   locked or pulled queue is nobody else gets it; what a member was told to have committed stays so, and what it sent back
+//!   comes again, whichever kind of member is left; in order, nothing is pulled behind what is in flight,
 //! - nothing is delivered before it is due, or after it was recalled; at rest nothing that is due still waits,
 //! - a half message is handed out only once a commit was answered, or a crash took the answer; however often its transaction is
 //!   ended, one end counts and the others are told so; checks come neither early nor after the end,
@@ -18,10 +24,12 @@
 //!
 //! [`bucket`] is another simulation: the object engine, and owners that take it over from each other.
 //!
-//! Layout: `run` plays clients, clock and faults; `judge` and `transactions` are the model; [`faults`] names and counts what goes wrong.
+//! Layout: `run` plays clients, clock and faults, a module for each kind of them; `judge`, `transactions` and `halves` are the
+//! model (`judge::queues` of queue-based consumption); [`faults`] names and counts what goes wrong.
 
 pub mod bucket;
 pub mod faults;
+mod halves;
 mod judge;
 mod run;
 mod transactions;
@@ -74,6 +82,8 @@ pub struct Report {
     pub again: u64,
     /// Messages handed out.
     pub delivered: u64,
+    /// Messages pulled by queue-based members.
+    pub pulled: u64,
     /// Messages acked.
     pub acked: u64,
     /// Delayed messages that were stopped.
@@ -86,6 +96,10 @@ pub struct Report {
     pub ends_refused: u64,
     /// Checks of transactions.
     pub checks: u64,
+    /// Times a polled half message was taken.
+    pub taken: u64,
+    /// Ends of polled half messages that came too late.
+    pub stale: u64,
     /// Commits of consumers that keep their own place.
     pub committed: u64,
     /// Dead letters found at the end.
@@ -103,12 +117,15 @@ impl Report {
         self.sent += other.sent;
         self.again += other.again;
         self.delivered += other.delivered;
+        self.pulled += other.pulled;
         self.acked += other.acked;
         self.recalled += other.recalled;
         self.halves += other.halves;
         self.ended += other.ended;
         self.ends_refused += other.ends_refused;
         self.checks += other.checks;
+        self.taken += other.taken;
+        self.stale += other.stale;
         self.committed += other.committed;
         self.dead_letters += other.dead_letters;
         self.hash ^= other.hash;

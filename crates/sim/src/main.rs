@@ -150,11 +150,11 @@ fn play<R: Default + Send>(
 
 fn summary(report: &Report, begun: Instant) {
     let Report { seeds, steps, faults, sent, delivered, acked, recalled, committed, dead_letters, hash, .. } = report;
-    let Report { again, halves, ended, ends_refused, checks, .. } = report;
+    let Report { pulled, again, halves, ended, ends_refused, checks, taken, stale, .. } = report;
     let seconds = begun.elapsed().as_secs_f64();
     println!("{seeds} seeds, {steps} steps, {} faults in {seconds:.1} s ({faults})", faults.total());
     println!(
-        "  {sent} sent, {again} again, {delivered} delivered, {acked} acked, {recalled} recalled, {committed} commits, {dead_letters} dead letters\n  {halves} half \
-         messages, {ended} ended, {ends_refused} ends refused, {checks} checks, hash {hash:016x}"
+        "  {sent} sent, {again} again, {delivered} delivered, {pulled} pulled, {acked} acked, {recalled} recalled, {committed} commits, {dead_letters} dead letters\n  {halves} half \
+         messages, {ended} ended, {ends_refused} ends refused, {checks} checks, {taken} taken, {stale} stale, hash {hash:016x}"
     );
 }

@@ -1,5 +1,6 @@
 //! What the model knows of transactions: how far each has come, and what may therefore not happen.
 
+use crate::halves::Polled;
 use crate::judge::{Judge, MessageNumber, Sent, Verdict};
 use martlet_model::{UnixMillis, limits};
 use martlet_shard::{EndError, HalfPlace, TransactionCheck};
@@ -17,23 +18,25 @@ pub struct Transaction {
     /// When and in which epoch a rollback and a commit were first asked for.
     asked: [Option<(UnixMillis, u32)>; 2],
     /// Rollbacks and commits that have no answer yet.
-    under_way: [u32; 2],
+    pub(crate) under_way: [u32; 2],
     /// A crash took the answer of one.
-    perhaps: [bool; 2],
+    pub(crate) perhaps: [bool; 2],
     /// Committed, or rolled back.
     pub outcome: Option<bool>,
     /// Checks that reached a producer, and when the next one may come.
     checks: u32,
     next_check: Option<(u32, UnixMillis)>,
+    /// Its producers ask for it.
+    pub polled: Option<Polled>,
 }
 
 impl Transaction {
     /// One that begins.
-    pub fn new(began: UnixMillis) -> Self {
-        Self { began, ..Self::default() }
+    pub fn new(began: UnixMillis, polled: Option<Polled>) -> Self {
+        Self { began, polled, ..Self::default() }
     }
 
-    fn may_have_ended(&self, commit: bool) -> bool {
+    pub(crate) fn may_have_ended(&self, commit: bool) -> bool {
         self.under_way[usize::from(commit)] > 0 || self.perhaps[usize::from(commit)]
     }
 
@@ -72,8 +75,7 @@ impl Judge {
         answer: Option<Result<(), EndError>>,
         now: UnixMillis,
     ) -> Verdict {
-        let delivered =
-            self.tracks.values().any(|tracks| tracks.get(&number).is_some_and(|track| track.last.is_some()));
+        let delivered = self.was_seen(number);
         let message = &mut self.messages[number as usize];
         let Some(transaction) = &mut message.transaction else {
             return Err(format!("the transaction of {number} has an answer, and is none"));
@@ -132,20 +134,26 @@ impl Judge {
         if transaction.outcome.is_some() {
             return Err(format!("a transaction that ended is asked about: {check:?}, {transaction:?}"));
         }
-        if now < transaction.began.plus(limits::TRANSACTION_IMMUNITY_MILLIS) {
+        if check.polled != transaction.polled.is_some() {
+            return Err(format!("{check:?} is for others: {transaction:?}"));
+        }
+        let immunity = transaction.polled.map_or(limits::TRANSACTION_IMMUNITY_MILLIS, |polled| polled.immunity_millis);
+        if now < transaction.began.plus(immunity) {
             return Err(format!("{check:?} comes before its time, at {now:?}: {transaction:?}"));
         }
-        if transaction.next_check.is_some_and(|(of, next)| of == epoch && now < next) {
+        // Of one that was taken by the last check it is known when it is due again.
+        let taken = transaction.polled.is_some_and(|polled| polled.asked == transaction.next_check.map(|(_, due)| due));
+        if transaction.next_check.is_some_and(|(of, next)| of == epoch && now < next) && !taken {
             return Err(format!("{check:?} comes too soon after the last, at {now:?}: {transaction:?}"));
         }
-        if check.number > checks_max || check.number > transaction.checks + 1 {
+        if check.number > checks_max && !check.polled || check.number > transaction.checks + 1 {
             return Err(format!("{check:?} after {} checks: {transaction:?}", transaction.checks));
         }
         transaction.next_check = Some((epoch, check.due));
-        Ok(())
+        transaction.polled.as_mut().map_or(Ok(()), |polled| polled.offered(check, now))
     }
 
-    /// A check reached a producer, which counts if a crash does not take it. Nobody knows whose half message it is if a
+    /// A check reached a producer, or a producer asks for a polled half message, which counts if a crash does not take it. Nobody knows whose half message it is if a
     /// crash took the answer to its sending.
     pub fn check_arrived(&mut self, number: Option<MessageNumber>, place: HalfPlace) {
         match number.and_then(|number| self.messages[number as usize].transaction.as_mut()) {

@@ -41,10 +41,12 @@ impl Run {
         let message = &self.judge.messages[number];
         let Some(Again { message: incoming, .. }) = message.again.clone() else { return };
         let (topic, due, half) = (message.topic, message.due, message.transaction.is_some());
+        let polled = message.transaction.and_then(|transaction| transaction.polled);
         self.ask(Pending::SendAgain(number as u64), |token| match due {
             _ if half => {
-                let (record, immunity_millis, deadline) = (incoming.record, None, None);
-                Command::SendHalf { topic, record, immunity_millis, polled: false, deadline, token }
+                let (record, deadline) = (incoming.record, None);
+                let (immunity_millis, polled) = (polled.map(|polled| polled.immunity_millis), polled.is_some());
+                Command::SendHalf { topic, record, immunity_millis, polled, deadline, token }
             }
             Some(due) => {
                 let messages = vec![Scheduled { message: incoming, due }];
@@ -77,7 +79,7 @@ impl Run {
                     }
                 }
             }
-            Output::Half(place, _) => return self.half_sent_again(number, place),
+            Output::Half(place, began) => return self.half_sent_again(number, place, began),
             Output::Refused(_) => return Ok(()),
             other => return Err(format!("sending {number} again was answered with {other:?}")),
         }
@@ -92,10 +94,10 @@ impl Run {
         Ok(())
     }
 
-    fn half_sent_again(&mut self, number: MessageNumber, place: HalfPlace) -> Verdict {
+    fn half_sent_again(&mut self, number: MessageNumber, place: HalfPlace, began: UnixMillis) -> Verdict {
         let message = &self.judge.messages[number as usize];
         match message.transaction.and_then(|transaction| transaction.place) {
-            None => self.half_sent(number, place),
+            None => self.half_sent(number, place, began),
             Some(first) if first == place => {}
             Some(_) => {
                 return Err(format!("the half message {number} was sent again and is at {place:?} too: {message:?}"));

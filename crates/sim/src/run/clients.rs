@@ -1,13 +1,15 @@
 //! Producers and consumers of every temper.
 
+use super::halves::LEASE_MILLIS_MAX;
 use super::lite::{self, Said};
 use super::{Again, Pending, Run, TAGS};
+use crate::halves::Polled;
 use crate::judge::{Message, MessageNumber, Recall, Sent, body};
 use crate::transactions::Transaction;
 use martlet_model::handle::ReceiptHandle;
 use martlet_model::record::{Field, RecordWriter};
 use martlet_model::{GroupId, TopicId, UnixMillis, limits};
-use martlet_shard::{ClientNumber, Command, Incoming, PollId, ReceiveCommand, Scheduled};
+use martlet_shard::{ClientNumber, Command, Incoming, MarkedPlace, PollId, ReceiveCommand, Scheduled};
 
 /// Longest delay, in milliseconds.
 pub(super) const DELAY_MILLIS_MAX: u64 = 2 * 86_400_000;
@@ -17,8 +19,9 @@ pub(super) struct Client {
     pub number: u64,
     pub group: usize,
     pub polling: Option<(GroupId, TopicId)>,
-    /// The poll that waits.
+    /// The poll that waits, and whether it is for what was delivered before.
     pub poll: PollId,
+    pub retries_only: bool,
     /// Goes up when it vanishes; what reaches a former life reaches nobody.
     pub life: u32,
     pub held: Vec<(ReceiptHandle, MessageNumber)>,
@@ -35,6 +38,7 @@ impl Client {
             group,
             polling: None,
             poll: PollId(0),
+            retries_only: false,
             life: 0,
             held: Vec::new(),
             old: Vec::new(),
@@ -77,7 +81,9 @@ impl Run {
             let due = delayed.then(|| self.now.plus(self.random_delay()));
             dues.push(due.unwrap_or_default());
             let (recall, timer) = (Recall::No, None);
-            let transaction = transactional.then(|| Transaction::new(self.now));
+            let polled = (transactional && self.random.one_in(3))
+                .then(|| Polled::new(1_000 + self.random.below(LEASE_MILLIS_MAX - 1_000) as i64));
+            let transaction = transactional.then(|| Transaction::new(self.now, polled));
             self.judge.messages.push(Message {
                 topic,
                 tag,
@@ -125,12 +131,14 @@ impl Run {
         if transactional {
             for (number, message) in numbers.into_iter().zip(messages) {
                 let record = message.record;
-                let immunity_millis = None;
+                let transaction = self.judge.messages[number as usize].transaction;
+                let polled = transaction.and_then(|transaction| transaction.polled);
+                let (immunity_millis, polled) = (polled.map(|polled| polled.immunity_millis), polled.is_some());
                 self.ask(Pending::Half(number), |token| Command::SendHalf {
                     topic,
                     record,
                     immunity_millis,
-                    polled: false,
+                    polled,
                     deadline,
                     token,
                 });
@@ -240,6 +248,7 @@ impl Run {
         let auto_renew = client.number.is_multiple_of(2);
         let invisible_millis = if auto_renew { 60_000 } else { 10_000 + self.random.below(50_000) as i64 };
         // Levels are passed over only where batches are small.
+        let retries_only = group.facts.lite.is_none() && self.random.one_in(8);
         let small = self.topics[group.topic].facts.by_priority && self.random.one_in(2);
         let receive = ReceiveCommand {
             poll: PollId(self.next_token),
@@ -251,7 +260,7 @@ impl Run {
             batch_size: 1 + self.random.below(if small { 2 } else { 32 }) as u32,
             invisible_millis,
             renew_for_millis: auto_renew.then_some(limits::AUTO_RENEW_TOTAL_MILLIS),
-            retries_only: false,
+            retries_only,
             until: self.now.plus(self.random.below(20_000) as i64),
             message_group_max: if self.random.one_in(4) { 1 } else { 32 },
             attempt_id: None,
@@ -260,8 +269,9 @@ impl Run {
         let renewed_for = auto_renew.then_some(client.number);
         self.clients[at].polling = Some((id, topic));
         self.clients[at].poll = receive.poll;
+        self.clients[at].retries_only = retries_only;
         let (life, batch) = (self.clients[at].life, receive.batch_size);
-        let pending = Pending::Receive { client: at, life, group: id, topic, renewed_for, batch };
+        let pending = Pending::Receive { client: at, life, group: id, topic, renewed_for, batch, retries_only };
         self.ask(pending, |token| Command::Receive { receive, token });
     }
 
@@ -270,8 +280,26 @@ impl Run {
         for (handle, number) in &handles {
             self.under_way(handle, *number);
         }
+        if self.random.one_in(8)
+            && let Some((group, topic, places)) = self.marked(&handles)
+        {
+            self.ask(Pending::Settle(handles), |token| Command::AckMarked { group, topic, places, token });
+            return;
+        }
         let decoded = handles.iter().map(|handle| handle.0).collect();
         self.ask(Pending::Settle(handles), |token| Command::Ack { handles: decoded, token });
+    }
+
+    /// The same hand-outs, named by their places and marks; where they are of one group and topic that has its queues numbered.
+    fn marked(&self, handles: &[(ReceiptHandle, MessageNumber)]) -> Option<(GroupId, TopicId, Vec<MarkedPlace>)> {
+        let ReceiptHandle { group, topic, .. } = handles.first()?.0;
+        let key = self.shard.as_ref()?.shard().handle_key().1;
+        let place_of = |(handle, number): &(ReceiptHandle, MessageNumber)| {
+            let (index, offset) = self.judge.messages[*number as usize].place?;
+            let same = (handle.group, handle.topic) == (group, topic) && !self.is_lite(group);
+            same.then(|| MarkedPlace { index, offset, mark: handle.mark(&key) })
+        };
+        Some((group, topic, handles.iter().map(place_of).collect::<Option<_>>()?))
     }
 
     fn under_way(&mut self, handle: &ReceiptHandle, number: MessageNumber) {

@@ -1,6 +1,7 @@
-//! Consumers that keep their own place: they tell a group that everything below it is settled.
+//! Consumers that keep their own place: they tell a group that everything below it is settled, or that everything below it
+//! that nobody was handed is.
 
-use super::{Pending, Run};
+use super::{Pending, Run, members};
 use crate::judge::{MessageNumber, Sent, Verdict};
 use martlet_model::{GroupId, QueueOffset};
 use martlet_shard::{Command, ResetTarget};
@@ -10,7 +11,7 @@ impl Run {
     pub(super) fn commit(&mut self) {
         let at = self.random.below(self.groups.len() as u64) as usize;
         let facts = &self.groups[at].facts;
-        if facts.ordered || facts.lite.is_some() {
+        if facts.ordered || facts.lite.is_some() || at == members::GROUP {
             return;
         }
         let (id, max_attempts) = (facts.id, facts.max_attempts);
@@ -70,6 +71,86 @@ impl Run {
             let track = tracks.entry(number).or_default();
             track.under_way = track.under_way.saturating_sub(1);
             track.settled |= answer.is_some();
+        }
+        Ok(())
+    }
+
+    /// Commits forward only, anywhere: behind where the group is, too.
+    pub(super) fn commit_forward(&mut self) {
+        let at = self.random.below(self.groups.len() as u64) as usize;
+        let facts = &self.groups[at].facts;
+        if facts.ordered || facts.lite.is_some() || at == members::GROUP {
+            return;
+        }
+        let (group, topic) = (facts.id, self.topics[self.groups[at].topic].facts.id);
+        let of_topic = self.judge.messages.iter().rev().filter(|message| message.topic == topic);
+        let places: Vec<(u32, QueueOffset)> = of_topic.filter_map(|message| message.place).take(60).collect();
+        if places.is_empty() {
+            return;
+        }
+        let (index, last) = places[self.random.below(places.len() as u64) as usize];
+        let offset = last.next();
+        let mut below: Vec<MessageNumber> = Vec::new();
+        for (number, message) in self.judge.messages.iter().enumerate() {
+            if message.topic != topic || message.sent == Sent::No {
+                continue;
+            }
+            let is_below = message.place.is_none_or(|(queue, place)| queue == index && place < offset);
+            let tracks = self.judge.tracks.entry(group).or_default();
+            let track = tracks.entry(number as u64).or_default();
+            // What was delivered stays open, unless nobody got it.
+            if !is_below || track.last.is_some_and(|last| last.attempt > 1 || !last.undone) {
+                continue;
+            }
+            match message.place {
+                Some(_) => {
+                    below.push(number as u64);
+                    track.under_way += 1;
+                }
+                None => track.perhaps_settled = true,
+            }
+        }
+        let (client, forward_only) = (None, true);
+        self.ask(Pending::CommitForward { group, below }, |token| Command::CommitOffset {
+            group,
+            topic,
+            index,
+            offset,
+            client,
+            forward_only,
+            token,
+        });
+    }
+
+    /// Such a commit was answered: with whether it counted, or not at all.
+    pub(super) fn committed_forward(
+        &mut self,
+        group: GroupId,
+        below: Vec<MessageNumber>,
+        counted: Option<bool>,
+        epoch: u32,
+    ) -> Verdict {
+        // The group may be another by now.
+        if !self.judge.tracks.contains_key(&group) {
+            return Ok(());
+        }
+        self.report.committed += u64::from(counted == Some(true));
+        for number in below {
+            let tag = self.judge.messages[number as usize].tag;
+            let wanted = self.groups.iter().any(|known| known.facts.id == group && known.wants(tag));
+            let untouched = wanted && self.judge.is_untouched_by_polls(group, number as usize, epoch, self.now);
+            if untouched && counted == Some(false) {
+                return Err(format!(
+                    "a commit past message {number} does not count, which nobody was handed in {group:?}"
+                ));
+            }
+            let track = self.judge.track(group, number);
+            track.under_way = track.under_way.saturating_sub(1);
+            match counted {
+                Some(true) if untouched => track.settled = true,
+                Some(true) => track.perhaps_settled = true,
+                _ => {}
+            }
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! The end of a seed: faults stop, everything visible is consumed, and nothing is left.
 
 use super::clients::DELAY_MILLIS_MAX;
-use super::{Pending, Run, SAFE_AGE_MILLIS};
-use crate::judge::{Recall, Sent, Verdict};
+use super::{Pending, Run, SAFE_AGE_MILLIS, members};
+use crate::judge::{Recall, Sent, SentBack, Verdict};
 use bytes::Bytes;
 use martlet_model::handle::ReceiptHandle;
 use martlet_model::{GroupId, TopicId};
@@ -23,24 +23,33 @@ impl Run {
             self.vanish(at);
         }
         self.pump()?;
+        self.all_are_offered()?;
         self.end_all()?;
         self.pump()?;
+        let by_members = self.random.one_in(2);
+        for at in 0..members::MEMBERS {
+            self.member_vanishes(at);
+        }
         for round in 0..ROUNDS {
-            let before = self.report.delivered;
+            let before = self.report.delivered + self.report.pulled;
             self.subscribe(false);
             for group in 0..self.groups.len() {
                 let (id, topic) = (self.groups[group].facts.id, self.topics[self.groups[group].topic].facts.id);
                 if self.groups[group].facts.lite.is_some() {
                     self.sync_all(id, u64::MAX);
                 }
-                for member in self.groups[group].filters.clone() {
-                    self.drain_poll(id, topic, member.filter);
+                if group == members::GROUP && by_members {
+                    self.drain_as_member()?;
+                } else {
+                    for member in self.groups[group].filters.clone() {
+                        self.drain_poll(id, topic, member.filter);
+                    }
                 }
                 let dead_letters = TopicId::dead_letters_of(id);
                 self.drain_poll(id, dead_letters, Arc::new(martlet_model::Filter::ALL));
             }
             self.pump()?;
-            if self.report.delivered == before {
+            if self.report.delivered + self.report.pulled == before {
                 let waiting = self.shard.as_ref().map_or(0, |shard| shard.shard().waiting().count());
                 if round > 3 && waiting == 0 && self.backlog()? == 0 {
                     return self.nothing_is_left();
@@ -71,7 +80,8 @@ impl Run {
             attempt_id: None,
             client_id: Some(super::lite::client_id(u64::MAX)),
         };
-        let pending = Pending::Receive { client: DRAINER, life: 0, group, topic, renewed_for: None, batch: 32 };
+        let (client, renewed_for, retries_only) = (DRAINER, None, false);
+        let pending = Pending::Receive { client, life: 0, group, topic, renewed_for, batch: 32, retries_only };
         self.ask(pending, |token| Command::Receive { receive, token });
     }
 
@@ -90,11 +100,12 @@ impl Run {
     pub(super) fn dead_letter(&mut self, group: GroupId, body: &[u8], handle: ReceiptHandle) -> Verdict {
         let number = self.judge.recognise(body, None)?;
         let track = self.judge.track(group, number);
+        track.is_delivered();
         if !track.dead_letters.contains(&handle.offset) {
             track.dead_letters.push(handle.offset);
             self.report.dead_letters += 1;
         }
-        if track.dead_letters.len() > 1 {
+        if track.dead_letters.len() > 1 && !track.loose && !track.recounted {
             return Err(format!("message {number} is a dead letter of {group:?} more than once: {track:?}"));
         }
         self.ask(Pending::Settle(Vec::new()), |token| Command::Ack { handles: vec![handle], token });
@@ -116,11 +127,12 @@ impl Run {
                     continue;
                 }
                 let track = self.judge.tracks.get(&facts.id).and_then(|tracks| tracks.get(&(number as u64)));
+                let owed = track.is_some_and(|track| track.sent_back == SentBack::Owed);
                 let accounted =
                     track.is_some_and(|track| track.settled || track.perhaps_settled || !track.dead_letters.is_empty());
                 let discarded = facts.dead_letters == DeadLetters::Discard
                     && self.judge.may_be_exhausted(facts.id, number as u64, facts.max_attempts);
-                if !accounted && !discarded {
+                if !accounted && !discarded || owed {
                     return Err(format!("message {number} never reached {:?}: {message:?}, {track:?}", facts.id));
                 }
             }

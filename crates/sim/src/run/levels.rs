@@ -35,7 +35,8 @@ impl Run {
         let known = self.groups.iter().find(|known| known.facts.id == group);
         let plain = known.is_some_and(|known| !known.facts.ordered && known.filters.iter().all(|f| f.tags.is_none()));
         let levels = self.topics.iter().any(|known| known.facts.id == topic && known.facts.by_priority);
-        if !plain || !levels || hand_outs.is_empty() {
+        // Where queue-based members have a level, message-based ones get nothing of it.
+        if !plain || !levels || hand_outs.is_empty() || self.mixed(group).is_some() {
             return Ok(());
         }
         if self.reads_fail || self.now < self.blind_until {

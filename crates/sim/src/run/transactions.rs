@@ -1,14 +1,15 @@
 //! Producers of transactional messages: half messages, ends in time and late, doubled, contradicting; answers to checks.
 
+use super::halves::HalfHandle;
 use super::{Pending, Run};
 use crate::judge::{Message, MessageNumber, Sent, Verdict};
-use martlet_model::TopicId;
+use martlet_model::{TopicId, UnixMillis};
 use martlet_shard::{Command, EndError, HalfPlace, TransactionCheck, halves};
 
 /// Checks of a transaction before it is given up.
 pub(super) const CHECKS_MAX: u32 = 3;
 /// Time between two checks.
-pub(super) const INTERVAL_MILLIS: i64 = 5_000;
+pub const INTERVAL_MILLIS: i64 = 5_000;
 
 impl Run {
     fn is_live(&self, topic: TopicId) -> bool {
@@ -17,8 +18,11 @@ impl Run {
 
     /// Ends one of the last transactions, whatever became of it so far.
     pub(super) fn end_some(&mut self) {
+        // Whoever administers ends those that producers ask for, too.
+        let any = self.random.one_in(8);
         let known = |(number, message): (usize, &Message)| {
-            let place = message.transaction?.place?;
+            let transaction = message.transaction.filter(|transaction| transaction.polled.is_none() || any)?;
+            let place = transaction.place?;
             self.is_live(message.topic).then_some((number as u64, place))
         };
         let recent: Vec<_> = self.judge.messages.iter().enumerate().rev().filter_map(known).take(12).collect();
@@ -46,12 +50,18 @@ impl Run {
     }
 
     /// A half message is stored.
-    pub(super) fn half_sent(&mut self, number: MessageNumber, place: HalfPlace) {
+    pub(super) fn half_sent(&mut self, number: MessageNumber, place: HalfPlace, began: UnixMillis) {
         self.report.halves += 1;
         let message = &mut self.judge.messages[number as usize];
         message.sent = Sent::Half;
+        let topic = message.topic;
         if let Some(transaction) = &mut message.transaction {
             transaction.place = Some(place);
+            if let Some(polled) = &mut transaction.polled {
+                let until = began.plus(polled.immunity_millis);
+                polled.until = polled.until.max(until);
+                self.halves.hold(HalfHandle { number, topic, place, until });
+            }
         }
         self.judge.place_known(number, place);
     }
@@ -87,6 +97,13 @@ impl Run {
             }
             if let Some(number) = known {
                 self.judge.checked(number, &check, epoch, self.now, CHECKS_MAX)?;
+            }
+            if check.polled {
+                self.halves.offer(check);
+                continue;
+            }
+            if self.random.one_in(16) {
+                self.take_unpolled(&check);
             }
             // No producer is there.
             if self.random.one_in(3) {
