@@ -614,7 +614,7 @@ pub enum Command<T> {
         offset: QueueOffset,
         /// The member's client id; `None`: an administrator says so, and it counts unless a member has the queue.
         client: Option<Arc<str>>,
-        /// Nothing that is settled comes again by this.
+        /// Nothing that is settled comes again by this. For groups without an order, as ordered messages are never broadcast.
         forward_only: bool,
         /// For the reply.
         token: T,
