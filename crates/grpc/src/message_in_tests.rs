@@ -187,7 +187,7 @@ fn a_batch_goes_to_one_legal_topic() {
         message.topic = Some(Resource { resource_namespace: "ns".into(), name: topic.into() });
         message
     };
-    assert_eq!(topic_of(&[to("a"), to("a")]), Ok("a".into()));
+    assert_eq!(topic_of(&[to("a"), to("a")]), Ok("ns%a".into()));
     assert_eq!(topic_of(&[]).unwrap_err().code, Code::MessageCorrupted);
     assert_eq!(topic_of(&[to("a"), to("b")]).unwrap_err().code, Code::MessageCorrupted);
     assert_eq!(topic_of(&[to("a b")]).unwrap_err().code, Code::IllegalTopic);

@@ -55,7 +55,7 @@ fn a_producer_gets_the_body_size_and_an_exponential_back_off() {
     assert_eq!(publishing.topics, [resource("orders")], "topics come back with their namespace");
     assert!(matches!(merged.backoff_policy.unwrap().strategy, Some(Strategy::ExponentialBackoff(_))));
     assert_eq!(merged.metric, Some(v2::Metric { on: false, endpoints: None }));
-    assert_eq!(role(&producer(&["orders"])).unwrap(), ClientRole::Producer { topics: vec!["orders".into()] });
+    assert_eq!(role(&producer(&["orders"])).unwrap(), ClientRole::Producer { topics: vec!["ns%orders".into()] });
 }
 
 #[test]
