@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::broker::Broker;
+use crate::stop::Stop;
 use crate::{HarnessError, Result};
 
 pub use raw::{Raw, get};
@@ -91,7 +91,7 @@ struct Seat {
     at: Addresses,
     /// Its own topic, and the name of its group.
     topic: String,
-    stop: Arc<AtomicBool>,
+    stop: Arc<Stop>,
     random: u64,
     tally: Tally,
 }
@@ -115,7 +115,7 @@ impl Seat {
     }
 
     fn run(mut self, round: fn(&mut Seat) -> io::Result<()>) -> Tally {
-        while !self.stop.load(Relaxed) {
+        loop {
             if let Err(error) = round(&mut self) {
                 match error.kind() {
                     io::ErrorKind::Interrupted => {}
@@ -123,22 +123,23 @@ impl Seat {
                     _ => self.count(format!("failed: {error}")),
                 }
             }
-            std::thread::sleep(PAUSE);
+            if self.stop.wait(PAUSE) {
+                return self.tally;
+            }
         }
-        self.tally
     }
 }
 
 /// Clients at work, one of each kind.
 pub struct Crowd {
-    stop: Arc<AtomicBool>,
+    stop: Arc<Stop>,
     members: Vec<(Kind, JoinHandle<Tally>)>,
 }
 
 impl Crowd {
     /// Sends them in. What is random about them follows from `seed`.
     pub fn start(at: Addresses, seed: u64) -> Crowd {
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = Arc::<Stop>::default();
         let member = |(number, kind): (usize, Kind)| {
             let seat = Seat {
                 at,
@@ -170,7 +171,7 @@ impl Crowd {
     /// # Errors
     /// When one of them has panicked.
     pub fn finish(mut self) -> Result<Vec<(Kind, Tally)>> {
-        self.stop.store(true, Relaxed);
+        self.stop.say();
         let joined = self.members.drain(..).map(|(kind, thread)| match thread.join() {
             Ok(tally) => Ok((kind, tally)),
             Err(_) => {
@@ -183,6 +184,6 @@ impl Crowd {
 
 impl Drop for Crowd {
     fn drop(&mut self) {
-        self.stop.store(true, Relaxed);
+        self.stop.say();
     }
 }

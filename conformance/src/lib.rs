@@ -19,6 +19,7 @@ pub mod nodes;
 pub mod process;
 pub mod relay;
 pub mod retries;
+pub mod stop;
 mod suite;
 pub mod transactions;
 

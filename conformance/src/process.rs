@@ -52,7 +52,7 @@ fn copy_lines(said: ChildStdout, mut log: File, tell: &Sender<()>) {
 ///
 /// # Errors
 /// When it is not zero within `secs` seconds, or the question fails.
-pub(crate) fn await_zero(what: &str, secs: u64, mut ask: impl FnMut() -> Result<Option<u64>>) -> Result<()> {
+pub fn await_zero(what: &str, secs: u64, mut ask: impl FnMut() -> Result<Option<u64>>) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(secs);
     while let Some(left) = ask()?.filter(|&left| left > 0) {
         if Instant::now() >= deadline {

@@ -14,7 +14,8 @@ use martlet_conformance::broker::Broker;
 use martlet_conformance::checks::{now_millis, unique};
 use martlet_conformance::crowd::{Addresses, Crowd, Kind, Raw, Tally, get};
 use martlet_conformance::language::{Language, Program};
-use martlet_conformance::process::{open_files_max, resident_bytes};
+use martlet_conformance::process::{await_zero, open_files_max, resident_bytes};
+use martlet_conformance::stop::Stop;
 use martlet_conformance::{HarnessError, Result, skip};
 
 /// The good half: all four protocols.
@@ -50,14 +51,9 @@ fn figure(broker: &Broker, name: &str) -> Result<u64> {
     Ok(value.unwrap_or_else(|| panic!("no {name} in the metrics")) as u64)
 }
 
-/// Waits until a figure is low enough: that the broker has noticed an end is no event.
-fn await_at_most(broker: &Broker, name: &str, most: u64) -> Result<()> {
-    let until = Instant::now() + Duration::from_secs(PATIENCE_SECS);
-    while figure(broker, name)? > most {
-        assert!(Instant::now() < until, "{name} is {} and not {most}", figure(broker, name)?);
-        thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
+/// Waits until a figure is zero.
+fn await_none(broker: &Broker, name: &str) -> Result<()> {
+    await_zero(name, PATIENCE_SECS, || figure(broker, name).map(Some))
 }
 
 /// A good client that sends.
@@ -107,11 +103,12 @@ impl Good {
         Ok(Good { producers, consumers, sent: Mutex::default(), next: AtomicU64::new(0) })
     }
 
-    /// Sends and consumes while `during` runs; all that was sent has come to all when this returns.
-    fn work<T>(&mut self, during: impl FnOnce() -> T) -> Result<T> {
-        let (sending, over, failed) = (AtomicBool::new(true), AtomicBool::new(false), AtomicBool::new(false));
+    /// Sends and consumes while `during` runs, which is told if a send fails, and at least one message from each producer; all that was
+    /// sent has come to all when this returns.
+    fn work<T>(&mut self, during: impl FnOnce(&Stop) -> T) -> Result<T> {
+        let (enough, over, failed) = (Stop::default(), AtomicBool::new(false), Stop::default());
         let (sent, next) = (&self.sent, &self.next);
-        let (sending, over, failed) = (&sending, &over, &failed);
+        let (enough, over, failed) = (&enough, &over, &failed);
         thread::scope(|scope| {
             let consumers: Vec<_> = self
                 .consumers
@@ -121,13 +118,17 @@ impl Good {
             let producers: Vec<_> = self
                 .producers
                 .iter_mut()
-                .map(|producer| scope.spawn(move || producer.work(sent, next, sending)))
+                .map(|producer| {
+                    scope.spawn(move || {
+                        let worked = producer.work(sent, next, enough);
+                        // Then not all comes.
+                        worked.inspect_err(|_| failed.say())
+                    })
+                })
                 .collect();
-            let done = during();
-            sending.store(false, Relaxed);
+            let done = during(failed);
+            enough.say();
             let produced: Vec<_> = producers.into_iter().map(|it| it.join()).collect();
-            // Where a send has failed, not all comes.
-            failed.store(!produced.iter().all(|it| matches!(it, Ok(Ok(())))), Relaxed);
             over.store(true, Relaxed);
             let consumed: Vec<_> = consumers.into_iter().map(|it| it.join()).collect();
             for worked in produced.into_iter().chain(consumed) {
@@ -168,30 +169,31 @@ impl Good {
 }
 
 impl Producer {
-    fn work(&mut self, sent: &Sent, next: &AtomicU64, sending: &AtomicBool) -> Result<()> {
-        while sending.load(Relaxed) {
+    fn work(&mut self, sent: &Sent, next: &AtomicU64, enough: &Stop) -> Result<()> {
+        loop {
             let body = format!("{:06} from {}", next.fetch_add(1, Relaxed), self.name);
             sent.lock().unwrap_or_else(PoisonError::into_inner).insert(body.clone(), now_millis());
             let began = Instant::now();
             self.agent.feed(&Draft::full(&body))?;
-            let name = self.name;
-            self.agent.wait("a send", PATIENCE_SECS, |event| match event {
-                Event::Sent { .. } => Some(()),
-                Event::SendFailed { message, .. } => panic!("{name} could not send: {message}"),
+            let answer = self.agent.wait("a send", PATIENCE_SECS, |event| match event {
+                Event::Sent { .. } => Some(Ok(())),
+                Event::SendFailed { message, .. } => Some(Err(message.clone())),
                 _ => None,
             })?;
+            answer.map_err(|output| HarnessError::Command { what: format!("a send by {}", self.name), output })?;
             self.slowest = self.slowest.max(began.elapsed());
-            thread::sleep(PAUSE);
+            if enough.wait(PAUSE) {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 }
 
 impl Consumer {
-    fn work(&mut self, sent: &Sent, over: &AtomicBool, failed: &AtomicBool) -> Result<()> {
+    fn work(&mut self, sent: &Sent, over: &AtomicBool, failed: &Stop) -> Result<()> {
         let mut last = Instant::now();
         let all = || sent.lock().unwrap_or_else(PoisonError::into_inner).len();
-        while !(failed.load(Relaxed) || over.load(Relaxed) && self.came.len() == all()) {
+        while !(failed.is_said() || over.load(Relaxed) && self.came.len() == all()) {
             match self.agent.next(Duration::from_millis(100))? {
                 Some(Event::Received(received)) => {
                     let (body, name) = (received.body(), self.name);
@@ -236,13 +238,15 @@ fn table(tallies: &[(Kind, Tally)]) -> String {
 fn half_of_the_clients_misbehave_and_the_others_notice_nothing() -> Result<()> {
     /// What the broker may hold besides, at any time: twice what was measured.
     const GROWTH_MAX: u64 = 224 * MIB;
+    /// How often it is looked how much it holds.
+    const SAMPLED_EVERY: Duration = Duration::from_millis(500);
 
     let _alone = alone();
     let programs = programs(&GOOD)?;
     let Some(broker) = Broker::start_own("half of the clients misbehave")? else { return Ok(()) };
     let mut good = Good::start(&programs, &broker)?;
     // Each has sent, and had something of each.
-    good.work(|| thread::sleep(Duration::from_secs(1)))?;
+    good.work(|_| ())?;
     let (pid, _) = broker.process().expect("a broker of ours");
     let before = resident_bytes(pid)?;
     good.producers.iter_mut().for_each(|it| it.slowest = Duration::ZERO);
@@ -251,12 +255,11 @@ fn half_of_the_clients_misbehave_and_the_others_notice_nothing() -> Result<()> {
     let seed = std::env::var("MARTLET_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(now_millis);
     let crowd = Crowd::start(Addresses::of(&broker)?, seed);
     assert!(crowd.len() >= good.producers.len() + good.consumers.len(), "{} are no half", crowd.len());
-    let (tallies, most) = good.work(|| {
+    let (tallies, most) = good.work(|failed| {
         let (end, mut most) = (Instant::now() + CROWD, before);
-        while Instant::now() < end {
+        while Instant::now() < end && !failed.wait(SAMPLED_EVERY) {
             most = most.max(resident_bytes(pid)?);
             assert_eq!(admin(&broker, "/healthz")?.0, "200");
-            thread::sleep(Duration::from_millis(500));
         }
         Ok::<_, HarnessError>((crowd.finish()?, most))
     })??;
@@ -273,10 +276,10 @@ fn half_of_the_clients_misbehave_and_the_others_notice_nothing() -> Result<()> {
     }
     // All are gone, and nothing is kept of them.
     for name in ["martlet_http_connections", "martlet_grpc_connections", "martlet_remoting_connections"] {
-        await_at_most(&broker, name, 0)?;
+        await_none(&broker, name)?;
     }
     for budget in ["inbound", "outbound", "http_inbound", "http_outbound", "remoting_inbound"] {
-        await_at_most(&broker, &format!("martlet_{budget}_budget_used_bytes"), 0)?;
+        await_none(&broker, &format!("martlet_{budget}_budget_used_bytes"))?;
     }
     let after = resident_bytes(pid)?;
     let mib = |bytes: u64| bytes / MIB;
@@ -290,6 +293,8 @@ fn half_of_the_clients_misbehave_and_the_others_notice_nothing() -> Result<()> {
 fn ten_thousand_idle_keep_alive_connections_cost_little() -> Result<()> {
     const IDLE: usize = 10_000;
     const THREADS: usize = 4;
+    /// How long others send and consume beside them.
+    const BESIDE: Duration = Duration::from_secs(5);
     /// Sockets at both ends are in two processes; each has others besides.
     const FILES_MIN: u64 = IDLE as u64 + 500;
     /// Twice what was measured.
@@ -337,12 +342,12 @@ fn ten_thousand_idle_keep_alive_connections_cost_little() -> Result<()> {
     assert!(figure(&broker, "martlet_http_connections")? >= IDLE as u64);
     assert!(each < BYTES_MAX, "{each} bytes");
 
-    good.work(|| thread::sleep(Duration::from_secs(5)))?;
+    good.work(|failed| failed.wait(BESIDE))?;
     good.assert_in_time();
     good.finish(&broker)?;
     for connection in idle.iter_mut().step_by(100) {
         assert_eq!(ask(connection).map_err(io)?, "404 MessageNotExist");
     }
     drop(idle);
-    await_at_most(&broker, "martlet_http_connections", 0)
+    await_none(&broker, "martlet_http_connections")
 }

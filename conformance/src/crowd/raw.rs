@@ -3,8 +3,9 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+
+use crate::stop::Stop;
 
 /// How long a socket blocks before it is looked whether all is over.
 const SLICE: Duration = Duration::from_millis(100);
@@ -16,15 +17,15 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(45);
 pub struct Raw {
     stream: TcpStream,
     unread: Vec<u8>,
-    stop: Arc<AtomicBool>,
+    stop: Arc<Stop>,
 }
 
 impl Raw {
-    /// Opens one. Whoever waits on it ends with `Interrupted` once `stop` is set.
+    /// Opens one. Whoever waits on it ends with `Interrupted` once `stop` is said.
     ///
     /// # Errors
     /// When it is not accepted.
-    pub fn connect(address: SocketAddr, stop: Arc<AtomicBool>) -> io::Result<Raw> {
+    pub fn connect(address: SocketAddr, stop: Arc<Stop>) -> io::Result<Raw> {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SLICE))?;
@@ -63,7 +64,7 @@ impl Raw {
     }
 
     fn still_on(&self) -> io::Result<()> {
-        if self.stop.load(Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+        if self.stop.is_said() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
     }
 
     /// The socket below.
@@ -137,15 +138,8 @@ impl Raw {
     /// # Errors
     /// When all is over.
     pub fn pause(&self, time: Duration) -> io::Result<()> {
-        let until = Instant::now() + time;
-        loop {
-            self.still_on()?;
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(());
-            }
-            std::thread::sleep(left.min(SLICE));
-        }
+        self.stop.wait(time);
+        self.still_on()
     }
 }
 

@@ -58,12 +58,12 @@ impl Members {
     }
 
     /// Where a member that would share messages is by itself.
-    fn own_offset(&self, group: &str, client_id: &str, queue: (TopicId, u32)) -> Option<QueueOffset> {
+    pub fn own_offset(&self, group: &str, client_id: &str, queue: (TopicId, u32)) -> Option<QueueOffset> {
         self.state().of.get(group)?.get(client_id)?.offsets.get(&queue).copied()
     }
 
     /// The same changes. Gives back where the group is to go, if anywhere; `None`: it is no such member.
-    fn move_own_offset(
+    pub fn move_own_offset(
         &self,
         group: &str,
         client_id: &str,
@@ -81,7 +81,7 @@ impl Members {
     }
 
     /// A group was not moved: what is due then is due again with the next move of a member.
-    fn not_moved(&self, group: &str, queue: (TopicId, u32), step: Step) {
+    pub fn not_moved(&self, group: &str, queue: (TopicId, u32), step: Step) {
         if let Some(broadcast) = self.state().broadcasts.get_mut(group) {
             match step.back {
                 true => broadcast.moved_to.insert(queue, QueueOffset(u64::MAX)),
@@ -92,7 +92,7 @@ impl Members {
 
     /// Where a queue-based member begins that is not in a queue by itself yet; `stored` is where the group is. `None`: where its
     /// own setting says.
-    fn begin_by_itself(
+    pub fn begin_by_itself(
         &self,
         group: &str,
         client_id: &str,
@@ -197,37 +197,6 @@ impl Broker {
     /// Whether queue-based members keep where they are in this topic each for itself.
     pub(crate) fn keep_own_offsets(&self, group: &str, topic: &str) -> bool {
         !topic.starts_with(RETRY_PREFIX) && self.broadcasts(group)
-    }
-
-    pub(crate) fn own_offset(&self, group: &str, client_id: &str, queue: (TopicId, u32)) -> Option<QueueOffset> {
-        self.inner.members.own_offset(group, client_id, queue)
-    }
-
-    /// Where a member begins that is not in a queue by itself yet, where the group is at `stored`. `None`: where its own setting says.
-    pub(crate) fn begin_by_itself(
-        &self,
-        group: &str,
-        client_id: &str,
-        queue: (TopicId, u32),
-        stored: Option<QueueOffset>,
-    ) -> Option<QueueOffset> {
-        self.inner.members.begin_by_itself(group, client_id, queue, stored)
-    }
-
-    /// What was to move a group was refused.
-    pub(crate) fn not_moved(&self, group: &str, queue: (TopicId, u32), step: Step) {
-        self.inner.members.not_moved(group, queue, step);
-    }
-
-    /// Gives back where the group is to go, if anywhere; `None`: it is no such member.
-    pub(crate) fn move_own_offset(
-        &self,
-        group: &str,
-        client_id: &str,
-        queue: (TopicId, u32),
-        to: QueueOffset,
-    ) -> Option<Option<Step>> {
-        self.inner.members.move_own_offset(group, client_id, queue, to)
     }
 
     /// A message is not taken back where broadcasting takes effect.

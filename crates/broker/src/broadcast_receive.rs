@@ -307,7 +307,7 @@ impl Broker {
         let (offset, forward_only, client) = (step.to, !step.back, None);
         let commit = Command::CommitOffset { group: group.id, topic, index, offset, client, forward_only, token };
         if self.inner.shard.submit(commit).is_err() {
-            self.not_moved(name, (topic, index), step);
+            self.inner.members.not_moved(name, (topic, index), step);
         }
     }
 }

@@ -41,7 +41,7 @@ impl Broker {
         let mut client = client_id.map(Arc::from);
         let (mut offset, mut due) = (QueueOffset(offset), None);
         if let Some(member) = client_id.filter(|_| self.keep_own_offsets(&group.name, &topic.name)) {
-            match self.move_own_offset(&group.name, member, (topic.id, queue), offset) {
+            match self.inner.members.move_own_offset(&group.name, member, (topic.id, queue), offset) {
                 None => return Ok(false),
                 Some(None) => return Ok(true),
                 Some(Some(step)) => (client, offset, due) = (None, step.to, Some(step)),
@@ -61,7 +61,7 @@ impl Broker {
             Ok(Output::Committed(counted)) => Ok(counted),
             Ok(other) => Err(self.unexpected(other, &topic.name, &group.name)),
             Err(refusal) => {
-                due.into_iter().for_each(|step| self.not_moved(&group.name, (topic.id, queue), step));
+                due.into_iter().for_each(|step| self.inner.members.not_moved(&group.name, (topic.id, queue), step));
                 Err(refusal)
             }
         }
@@ -78,7 +78,9 @@ impl Broker {
     ) -> Result<StoredOffset, Refusal> {
         let (topic, group) = self.queue_of_group(group, topic, queue)?;
         let alone = client_id.filter(|_| self.keep_own_offsets(&group.name, &topic.name));
-        if let Some(own) = alone.and_then(|member| self.own_offset(&group.name, member, (topic.id, queue))) {
+        if let Some(own) =
+            alone.and_then(|member| self.inner.members.own_offset(&group.name, member, (topic.id, queue)))
+        {
             return Ok(StoredOffset::Found(own));
         }
         let client = client_id.filter(|_| alone.is_none()).map(Arc::from);
@@ -88,8 +90,9 @@ impl Broker {
             Output::StoredOffset { mut stored, min, max } => {
                 if let Some(member) = alone {
                     let place = (topic.id, queue);
-                    stored = self.begin_by_itself(&group.name, member, place, stored);
-                    let moved = stored.and_then(|own| self.move_own_offset(&group.name, member, place, own));
+                    stored = self.inner.members.begin_by_itself(&group.name, member, place, stored);
+                    let moved =
+                        stored.and_then(|own| self.inner.members.move_own_offset(&group.name, member, place, own));
                     moved.flatten().into_iter().for_each(|step| self.move_group(&group.name, place, step));
                 }
                 Ok(stored.map_or(StoredOffset::NotFound { min, max }, StoredOffset::Found))

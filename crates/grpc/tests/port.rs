@@ -1,6 +1,8 @@
 //! One port for TLS, plaintext and PROXY protocol; and what it does with everything else.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "../../net/tests/tls_client/mod.rs"]
+mod tls_client;
 mod world;
 
 use bytes::Bytes;
@@ -9,7 +11,6 @@ use martlet_grpc::fuzz::TARGETS;
 use martlet_grpc::proto::v2::messaging_service_client::MessagingServiceClient;
 use martlet_grpc::proto::v2::{self, Code};
 use martlet_net::fuzz;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -30,22 +31,6 @@ async fn born_host(world: &World, topic: &str) -> String {
     let mut client = world.client().await;
     let polled = poll(&mut client, from("consumer", receive("billing", topic))).await;
     system(&polled.messages[0]).born_host.clone()
-}
-
-async fn tls_over(world: &World, tcp: TcpStream) -> tokio_rustls::client::TlsStream<TcpStream> {
-    use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
-    let mut roots = rustls::RootCertStore::empty();
-    let pem = world.folder.path().join("tls/certificate.pem");
-    roots.add(CertificateDer::from_pem_file(pem).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let name = ServerName::try_from("localhost").unwrap();
-    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
 }
 
 #[tokio::test]
@@ -117,7 +102,11 @@ async fn a_proxy_header_names_the_peer_before_plaintext_and_before_tls() {
         for byte in header {
             tcp.write_all(&[byte]).await.unwrap();
         }
-        let mut client = if tls { raw(tls_over(&world, tcp).await, 65_535).await } else { raw(tcp, 65_535).await };
+        let mut client = if tls {
+            raw(tls_client::connect(tcp, world.folder.path(), &[b"h2"]).await, 65_535).await
+        } else {
+            raw(tcp, 65_535).await
+        };
         let answer = raw_call(&mut client, raw_request(SEND), request(topic)).await;
         assert_eq!(answer.grpc_status(), "0");
         assert_eq!(answer.message::<v2::SendMessageResponse>().status.unwrap().code(), Code::Ok);

@@ -2,6 +2,9 @@
 #![allow(dead_code, missing_docs, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../../net/tests/tls_client/mod.rs"]
+mod tls_client;
+
 use bytes::Bytes;
 use martlet_broker::{Broker, BrokerOptions, DeliveredMessage, NewMessage, ReceiveRequest, SendRequest};
 use martlet_http::{HttpOptions, HttpServer, TlsOptions};
@@ -12,9 +15,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 
 pub struct World {
     pub broker: Broker,
@@ -47,19 +47,7 @@ impl World {
 
     /// One over TLS that trusts the server's own certificate, and offers these protocols.
     pub async fn tls_client(&self, alpn: &[&[u8]]) -> Client<TlsStream<TcpStream>> {
-        let mut roots = rustls::RootCertStore::empty();
-        let pem = self.folder.path().join("tls/certificate.pem");
-        roots.add(CertificateDer::from_pem_file(pem).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        let name = ServerName::try_from("localhost").unwrap();
-        let tcp = self.client().await.stream;
-        let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+        let stream = tls_client::connect(self.client().await.stream, self.folder.path(), alpn).await;
         Client { stream, read: Vec::new() }
     }
 
