@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -14,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::agent::PATIENCE_SECS;
 use crate::language::run;
+use crate::ports::Ports;
 use crate::process::{await_zero, launch};
 use crate::{HarnessError, Result, io, skip, tail, target, workspace};
 
@@ -34,10 +34,10 @@ pub struct Broker {
 struct Own {
     binary: PathBuf,
     folder: TempDir,
+    ports: Ports,
+    /// `host:port` of the admin and the remoting listener.
     admin: String,
-    nameserver: String,
     remoting: String,
-    http: String,
     /// Settings of its own.
     flags: Vec<String>,
     /// In a bucket: starts so far.
@@ -59,12 +59,12 @@ impl Broker {
             return Ok(Broker { endpoint, own: None });
         }
         let folder = TempDir::new().map_err(io("creating a temporary folder"))?;
-        let (endpoint, admin) = (free_address()?.to_string(), free_address()?.to_string());
+        let ports = Ports::take()?;
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
         let elsewhere = IN_BUCKETS.load(Relaxed).then_some(0);
-        let (nameserver, remoting) = (free_address()?.to_string(), free_address()?.to_string());
-        let http = free_address()?.to_string();
-        let own = Own { binary: binary()?, folder, admin, nameserver, remoting, http, flags, elsewhere, child: None };
+        let endpoint = ports.grpc().to_string();
+        let (admin, remoting) = (ports.admin().to_string(), ports.remoting().to_string());
+        let own = Own { binary: binary()?, folder, ports, admin, remoting, flags, elsewhere, child: None };
         let mut broker = Broker { endpoint, own: Some(own) };
         broker.spawn()?;
         Ok(broker)
@@ -103,7 +103,7 @@ impl Broker {
     /// `host:port` where TCP clients find the name server. `CONFORMANCE_NAMESERVER` says it for a broker that is not ours.
     pub fn nameserver(&self) -> String {
         let other = || std::env::var("CONFORMANCE_NAMESERVER").unwrap_or_else(|_| "127.0.0.1:9876".to_owned());
-        self.own.as_ref().map_or_else(other, |own| own.nameserver.clone())
+        self.own.as_ref().map_or_else(other, |own| own.ports.nameserver().to_string())
     }
 
     /// `host:port` where TCP clients find the broker; `None` for a broker that is not ours.
@@ -114,7 +114,7 @@ impl Broker {
     /// `http://host:port` where clients of the HTTP SDK protocol connect. `CONFORMANCE_HTTP` says it for a broker that is not ours.
     pub fn http(&self) -> String {
         let other = || std::env::var("CONFORMANCE_HTTP").unwrap_or_else(|_| "http://127.0.0.1:8080".to_owned());
-        self.own.as_ref().map_or_else(other, |own| format!("http://{}", own.http))
+        self.own.as_ref().map_or_else(other, |own| format!("http://{}", own.ports.http()))
     }
 
     /// Its process, and `host:port` of its admin listener; `None` for a broker that is not ours.
@@ -360,8 +360,8 @@ impl Broker {
         }
         command.arg("--data").arg(own.data()).args(&own.flags);
         command.args(["--grpc-listen", &self.endpoint, "--admin-listen", &own.admin]);
-        command.args(["--nameserver-listen", &own.nameserver, "--remoting-listen", &own.remoting]);
-        command.args(["--http-listen", &own.http]);
+        command.args(["--nameserver-listen", &own.ports.nameserver().to_string(), "--remoting-listen", &own.remoting]);
+        command.args(["--http-listen", &own.ports.http().to_string()]);
         own.child = Some(launch(command, &own.log())?);
         Ok(())
     }
@@ -404,12 +404,6 @@ pub(crate) fn martlet(binary: &Path) -> Command {
     command
 }
 
-/// Address with a port that was free a moment ago.
-pub(crate) fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(io("looking for a free port"))?;
-    listener.local_addr().map_err(io("looking for a free port"))
-}
-
 /// The broker's binary: `MARTLET_BIN`, or built once from this workspace.
 pub(crate) fn binary() -> Result<PathBuf> {
     static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
@@ -417,8 +411,9 @@ pub(crate) fn binary() -> Result<PathBuf> {
         return Ok(PathBuf::from(path));
     }
     let built = BUILT.get_or_init(|| {
+        // As the tests of the whole workspace build it: on its own its dependencies would be built again, with other features.
         let mut cargo = Command::new("cargo");
-        cargo.args(["build", "-q", "-p", "martlet"]).current_dir(workspace());
+        cargo.args(["test", "-q", "--workspace", "--no-run", "--test", "binary"]).current_dir(workspace());
         let profile = if cfg!(debug_assertions) {
             "debug"
         } else {

@@ -16,6 +16,7 @@ pub mod input;
 pub mod language;
 pub mod lite;
 pub mod nodes;
+mod ports;
 pub mod process;
 pub mod relay;
 pub mod retries;

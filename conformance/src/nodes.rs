@@ -2,15 +2,15 @@
 //! its own to the bucket. Clients see one address.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
 use martlet_s3_server::{BUCKET, Server};
 use tempfile::TempDir;
 
-use crate::broker::{Broker, binary, free_address, martlet};
+use crate::broker::{Broker, binary, martlet};
 use crate::language::run;
+use crate::ports::Ports;
 use crate::process::launch;
 use crate::relay::Relay;
 use crate::{Result, io, tail};
@@ -26,7 +26,7 @@ pub struct Nodes {
 
 /// One process.
 pub struct Node {
-    address: SocketAddr,
+    ports: Ports,
     child: Child,
     to_bucket: Relay,
     log: PathBuf,
@@ -67,21 +67,22 @@ impl Nodes {
         fs::create_dir(&home).map_err(io("creating a folder"))?;
         let log = home.join("log");
         let to_bucket = Relay::start(Some(self.bucket.address()))?;
-        let (address, admin) = (free_address()?, free_address()?);
+        let ports = Ports::take()?;
         let mut command = martlet(&self.binary);
         command.arg("--data").arg(home.join("data")).args(["--store", &format!("s3://{BUCKET}/broker")]);
-        command.args(["--grpc-listen", &address.to_string(), "--admin-listen", &admin.to_string()]);
+        command.args(["--grpc-listen", &ports.grpc().to_string()]);
+        command.args(["--admin-listen", &ports.admin().to_string()]);
         command.args(["--nameserver-listen", "off", "--remoting-listen", "off", "--http-listen", "off"]);
         command.args(["--grpc-advertise", &self.front.address().to_string()]);
         command.envs(self.bucket.environment()).env("AWS_ENDPOINT", format!("http://{}", to_bucket.address()));
-        let node = Node { address, child: launch(command, &log)?, to_bucket, log };
-        self.front.lead_to(Some(node.address));
+        let node = Node { ports, child: launch(command, &log)?, to_bucket, log };
+        self.front.lead_to(Some(node.ports.grpc()));
         Ok(node)
     }
 
     /// Ends what connections clients still have with this process.
     pub fn leave(&self, node: &Node) {
-        self.front.end_those_to(node.address);
+        self.front.end_those_to(node.ports.grpc());
     }
 }
 
