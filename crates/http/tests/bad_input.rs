@@ -26,7 +26,7 @@ async fn with_accounts_only_what_they_sign_is_carried_out() {
     assert!(world.broker.known_topic("t").is_none(), "refused before anything else");
     let text = format!("{:?}", Accounts::load(&folder.path().join("none")).unwrap_err());
     assert!(!text.contains("sk"), "{text}");
-    // Signatures of the SDKs: conformance/tests/http.rs.
+    // Signatures of the SDKs: conformance/tests/clients/http.rs.
 }
 
 #[tokio::test]
