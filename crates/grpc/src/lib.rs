@@ -111,7 +111,8 @@ pub struct Limits {
     pub stream_window_bytes: u32,
     /// Bytes that a client may send ahead on one connection.
     pub connection_window_bytes: u32,
-    /// Bytes of requests held at a time, over all clients. At least the largest request (130 MiB).
+    /// Bytes of requests held at a time, over all clients; those above 64 KiB leave a quarter of them to the others. At least the
+    /// largest request (130 MiB).
     pub inbound_bytes: usize,
     /// Bytes of answers that wait for slow readers, over all clients.
     pub outbound_bytes: usize,

@@ -218,8 +218,7 @@ impl Front {
         Self {
             broker,
             advertise,
-            // A request of the largest size must fit, or it could never be taken.
-            inbound: Budget::new(limits.inbound_bytes.max(INBOUND_BYTES_MAX + 1024)),
+            inbound: Budget::for_requests(limits.inbound_bytes, INBOUND_BYTES_MAX + 1024),
             outbound: Budget::new(limits.outbound_bytes.max(2 * SMALL_REQUEST_BYTES_MAX)),
             sessions: Sessions::new(limits.clients_max),
             polls: Polls::new(limits.polls_per_client_max, limits.polls_max),

@@ -81,8 +81,7 @@ impl Front {
     pub fn new(broker: Broker, limits: Limits, accounts: Option<Accounts>, stop: watch::Receiver<bool>) -> Self {
         Self {
             broker,
-            // The largest request must fit.
-            inbound: Budget::new(limits.inbound_bytes.max(limits.publish_bytes)),
+            inbound: Budget::for_requests(limits.inbound_bytes, limits.publish_bytes),
             outbound: Budget::new(limits.outbound_bytes),
             limits,
             connections: Arc::default(),

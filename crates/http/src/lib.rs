@@ -89,7 +89,7 @@ pub struct Limits {
     pub publish_bytes: usize,
     /// Bytes of the body of any other request.
     pub other_bytes: usize,
-    /// Bytes of requests under way, over all connections.
+    /// Bytes of requests under way, over all connections; those above 64 KiB leave a quarter of them to the others.
     pub inbound_bytes: usize,
     /// Bytes of replies with messages under way, over all connections.
     pub outbound_bytes: usize,

@@ -164,6 +164,36 @@ async fn slow_and_silent_clients_are_closed_and_the_others_are_served() {
 }
 
 #[tokio::test]
+async fn clients_that_never_finish_large_requests_keep_no_small_one_out() {
+    const MIB: usize = 1 << 20;
+    let world = World::with(|_, http| {
+        http.limits.publish_bytes = 2 * MIB;
+        http.limits.inbound_bytes = 8 * MIB;
+    });
+    let mut stalling = Vec::new();
+    for _ in 0..6 {
+        let mut client = world.client().await;
+        stalling.push(tokio::spawn(async move {
+            client
+                .write(&format!("POST /topics/t/messages HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n", 2 * MIB))
+                .await;
+            client.write(&" ".repeat(2 * MIB - 1)).await;
+            client.reply().await
+        }));
+    }
+    let held = || world.server.as_ref().unwrap().figures().inbound.0;
+    while held() < 6 * MIB {
+        tokio::task::yield_now().await;
+    }
+    let mut good = world.client().await;
+    for _ in 0..50 {
+        let published = tokio::time::timeout(Duration::from_secs(10), good.publish("t", "x", "", "")).await;
+        assert_eq!(published.unwrap().status, 201, "{} bytes are held", held());
+    }
+    stalling.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
 async fn polls_end_when_the_front_shuts_down() {
     let mut world = World::with(|_, http| http.limits.drain_timeout = Duration::from_secs(30));
     let mut client = world.client().await;

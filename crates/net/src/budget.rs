@@ -2,27 +2,49 @@
 
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Up to here somebody holds little.
+const LITTLE_BYTES: usize = 64 << 10;
 
 /// Bytes that may be held at once.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    free: Arc<Semaphore>,
+    free: Arc<Free>,
     limit: usize,
+}
+
+#[derive(Debug)]
+struct Free {
+    all: Semaphore,
+    /// What those may take of it who hold more than little, beyond that.
+    much: Semaphore,
 }
 
 /// Bytes taken from a budget; given back when dropped.
 #[derive(Debug)]
 pub struct Taken {
-    from: Arc<Semaphore>,
+    from: Arc<Free>,
     bytes: usize,
 }
 
 impl Budget {
     /// A budget of so many bytes.
     pub fn new(limit: usize) -> Self {
-        let limit = limit.min(Semaphore::MAX_PERMITS);
-        Self { free: Arc::new(Semaphore::new(limit)), limit }
+        Self::with_much(limit, limit)
+    }
+
+    /// A budget for requests of at most `largest` bytes each, which must fit, or they could never be taken. Those of more than
+    /// 64 KiB leave a quarter of it to the others: clients that hold much, and are slow to send it, keep nobody out who sends
+    /// little.
+    pub fn for_requests(limit: usize, largest: usize) -> Self {
+        let limit = limit.max(largest);
+        Self::with_much(limit, (limit - limit / 4).max(largest))
+    }
+
+    fn with_much(limit: usize, much: usize) -> Self {
+        let (limit, much) = (limit.min(Semaphore::MAX_PERMITS), much.min(Semaphore::MAX_PERMITS));
+        Self { free: Arc::new(Free { all: Semaphore::new(limit), much: Semaphore::new(much) }), limit }
     }
 
     /// The most that can be taken.
@@ -32,7 +54,7 @@ impl Budget {
 
     /// Bytes taken at this moment, and the most that can be.
     pub fn used_and_limit(&self) -> (usize, usize) {
-        (self.limit.saturating_sub(self.free.available_permits()), self.limit)
+        (self.limit.saturating_sub(self.free.all.available_permits()), self.limit)
     }
 
     /// Nothing yet; grows by [`Self::take`].
@@ -42,34 +64,34 @@ impl Budget {
 
     /// Adds `bytes` to `taken`, waiting up to `patience` for others to give some back. `false`: there were none.
     pub async fn take(&self, taken: &mut Taken, bytes: usize, patience: Duration) -> bool {
-        let Ok(count) = u32::try_from(bytes) else { return false };
-        let permit = match self.free.try_acquire_many(count) {
-            Ok(permit) => Some(permit),
-            Err(_) => match tokio::time::timeout(patience, self.free.acquire_many(count)).await {
-                Ok(Ok(permit)) => Some(permit),
-                _ => None,
-            },
-        };
-        let Some(permit) = permit else { return false };
-        permit.forget();
-        taken.bytes += bytes;
+        let after = taken.bytes.saturating_add(bytes);
+        let more = beyond_little(after) - beyond_little(taken.bytes);
+        let (Ok(count), Ok(more)) = (u32::try_from(bytes), u32::try_from(more)) else { return false };
+        let Some(much) = acquire(&self.free.much, more, patience).await else { return false };
+        let Some(all) = acquire(&self.free.all, count, patience).await else { return false };
+        much.forget();
+        all.forget();
+        taken.bytes = after;
         true
     }
 }
 
-impl Taken {
-    /// So many of these bytes, or all of them if they are fewer, for somebody else to hold.
-    pub fn split(&mut self, bytes: usize) -> Taken {
-        let bytes = bytes.min(self.bytes);
-        self.bytes -= bytes;
-        Taken { from: self.from.clone(), bytes }
+async fn acquire(from: &Semaphore, count: u32, patience: Duration) -> Option<SemaphorePermit<'_>> {
+    match from.try_acquire_many(count) {
+        Ok(permit) => Some(permit),
+        Err(_) => tokio::time::timeout(patience, from.acquire_many(count)).await.ok()?.ok(),
     }
+}
+
+fn beyond_little(bytes: usize) -> usize {
+    bytes.saturating_sub(LITTLE_BYTES)
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.from.add_permits(self.bytes);
+            self.from.all.add_permits(self.bytes);
+            self.from.much.add_permits(beyond_little(self.bytes));
         }
     }
 }
@@ -89,5 +111,28 @@ mod tests {
         drop(first);
         assert!(budget.take(&mut second, 10, patience).await);
         assert!(!budget.take(&mut budget.nothing(), 1, patience).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_much_leaves_a_quarter_to_who_holds_little() {
+        let budget = Budget::for_requests(16 * LITTLE_BYTES, 8 * LITTLE_BYTES);
+        let patience = Duration::from_secs(1);
+        let mut large = [budget.nothing(), budget.nothing(), budget.nothing()];
+        // As they arrive: of each, what is beyond little counts, 12 in all.
+        for holder in &mut large {
+            for _ in 0..5 {
+                assert!(budget.take(holder, LITTLE_BYTES, patience).await);
+            }
+        }
+        assert!(!budget.take(&mut large[0], 1, patience).await);
+        let mut little = budget.nothing();
+        assert!(budget.take(&mut little, LITTLE_BYTES, patience).await);
+        assert!(!budget.take(&mut little, 1, patience).await, "more than little, too");
+        drop((large, little));
+        assert_eq!(budget.used_and_limit(), (0, 16 * LITTLE_BYTES));
+        let mut largest = budget.nothing();
+        assert!(budget.take(&mut largest, 13 * LITTLE_BYTES, patience).await, "all of it was given back");
+        let tight = Budget::for_requests(0, 8 * LITTLE_BYTES);
+        assert!(tight.take(&mut tight.nothing(), 8 * LITTLE_BYTES, patience).await, "the largest fits");
     }
 }

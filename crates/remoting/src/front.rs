@@ -1,6 +1,7 @@
 //! What all connections share, and which code goes where.
 
 use crate::Limits;
+use crate::admin::Rates;
 use crate::answer::{Answer, Denied};
 use crate::codec::code::{request, response};
 use crate::codec::fields::Fields;
@@ -67,6 +68,7 @@ pub(crate) struct Front {
     pub connections: Arc<AtomicUsize>,
     pub next_link: AtomicU64,
     pub latencies: Latencies,
+    pub rates: Rates,
     /// Connections by number, for what is sent to clients unasked.
     links: Mutex<BTreeMap<u64, Arc<Link>>>,
     pub started: Instant,
@@ -75,8 +77,7 @@ pub(crate) struct Front {
 
 impl Front {
     pub fn new(broker: Broker, addresses: Addresses, limits: Limits, stop: watch::Receiver<bool>) -> Self {
-        // The largest frame must fit.
-        let inbound = Budget::new(limits.inbound_bytes.max(crate::codec::frame::FRAME_BYTES_MAX + 4));
+        let inbound = Budget::for_requests(limits.inbound_bytes, crate::codec::frame::FRAME_BYTES_MAX + 4);
         let names: Vec<&'static str> = request::NAMES.iter().map(|(_, name)| *name).chain([request::OTHER]).collect();
         Self {
             broker,
@@ -87,6 +88,7 @@ impl Front {
             connections: Arc::default(),
             next_link: AtomicU64::new(1),
             latencies: Latencies::of(&names),
+            rates: Rates::default(),
             links: Mutex::default(),
             started: Instant::now(),
             stop,
@@ -186,7 +188,7 @@ impl Front {
             request::GET_ALL_TOPIC_CONFIG => Ok(self.topic_configs()),
             request::GET_TOPIC_STATS_INFO => self.topic_stats(fields).await,
             request::GET_TOPICS_BY_CLUSTER => Ok(self.topic_list()),
-            request::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => Ok(self.system_topic_list()),
+            request::GET_SYSTEM_TOPIC_LIST_FROM_BROKER | request::GET_SYSTEM_TOPIC_LIST_FROM_NS => Ok(self.system_topic_list()),
             request::QUERY_TOPIC_CONSUME_BY_WHO => self.consumed_by(fields).await,
             request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => self.update_group(&body).await,
             request::QUERY_ASSIGNMENT => self.assignment(&body),
@@ -195,12 +197,30 @@ impl Front {
             request::DELETE_SUBSCRIPTIONGROUP => self.delete_group(fields).await,
             request::GET_SUBSCRIPTIONGROUP_CONFIG => self.group_config(fields),
             request::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => Ok(self.group_configs()),
+            request::UPDATE_AND_CREATE_TOPIC_LIST => self.update_topics(&body).await,
+            request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST => self.update_groups(&body).await,
+            request::QUERY_TOPICS_BY_CONSUMER => self.consumed_topics(fields).await,
+            request::VIEW_BROKER_STATS_DATA => self.stats_data(fields),
+            request::GET_BROKER_CONSUME_STATS => self.all_consume_stats(link, fields).await,
+            request::UPDATE_BROKER_CONFIG => self.update_broker_config(link, &body),
+            request::GET_NAMESRV_CONFIG => Ok(self.nameserver_config(link)),
+            request::GET_BROKER_HA_STATUS => Ok(self.replicas()),
+            // The broker does so by itself.
+            request::CLEAN_EXPIRED_CONSUMEQUEUE | request::CLEAN_UNUSED_TOPIC | request::DELETE_EXPIRED_COMMITLOG => {
+                Ok(Answer::done())
+            }
+            request::GET_BROKER_LITE_INFO => Ok(self.broker_lite_info()),
+            request::GET_PARENT_TOPIC_INFO => self.parent_topic_info(fields),
+            request::GET_LITE_TOPIC_INFO => self.lite_topic_info(fields).await,
+            request::GET_LITE_CLIENT_INFO => self.lite_client_info(fields).await,
+            request::GET_LITE_GROUP_INFO => self.lite_group_info(fields).await,
+            request::TRIGGER_LITE_DISPATCH => self.dispatch_lite(fields),
             request::GET_CONSUME_STATS => self.consume_stats(fields).await,
             request::GET_CONSUMER_CONNECTION_LIST => self.consumer_connections(fields).await,
             request::GET_PRODUCER_CONNECTION_LIST => self.producer_connections(fields),
             request::GET_ALL_PRODUCER_INFO => Ok(self.all_producers()),
             request::GET_BROKER_RUNTIME_INFO => Ok(self.runtime_info()),
-            request::GET_BROKER_CONFIG => Ok(self.broker_config()),
+            request::GET_BROKER_CONFIG => Ok(self.broker_config(link)),
             other => {
                 let remark = format!("request code {other} is not supported");
                 Err(Denied::new(response::REQUEST_CODE_NOT_SUPPORTED, remark))

@@ -98,7 +98,7 @@ pub struct Limits {
     pub polls_per_connection_max: usize,
     /// Bytes of requests under way per connection.
     pub connection_bytes: usize,
-    /// Bytes of requests under way, over all connections.
+    /// Bytes of requests under way, over all connections; those above 64 KiB leave a quarter of them to the others.
     pub inbound_bytes: usize,
     /// Groups that one connection may have producers of, and as many that it may have consumers of.
     pub groups_per_connection_max: usize,
