@@ -6,6 +6,7 @@
 
 mod servers;
 mod table;
+mod tcp;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -54,6 +55,12 @@ pub struct Options {
     /// GiB of log for the time to be ready again; 0 leaves that out.
     #[arg(long, default_value_t = 0)]
     log_gib: u64,
+    /// The loads of TCP clients (remoting) instead of those of gRPC.
+    #[arg(long)]
+    tcp: bool,
+    /// With --tcp: connections that only send heartbeats; 0 leaves that out.
+    #[arg(long, default_value_t = 10_000)]
+    idle_connections: usize,
     /// First of the ports used (the reference takes its usual ones besides).
     #[arg(long, default_value_t = 18081)]
     port: u16,
@@ -64,7 +71,7 @@ pub fn run(options: &Options, json: bool) -> Result<Report> {
     let file = |source| crate::error::BenchError::File { path: options.work.clone(), source };
     std::fs::create_dir_all(&options.work).map_err(file)?;
     let work = tempfile::Builder::new().prefix("compare-").tempdir_in(&options.work).map_err(file)?;
-    let mut results = Results::default();
+    let mut results = Results::new(options.tcp);
     let sync = idle::sync_cost(work.path())?;
     results.sync_ms = sync.get("p50").unwrap_or_default();
 
@@ -80,6 +87,11 @@ pub fn run(options: &Options, json: bool) -> Result<Report> {
             Err(error) => results.note(format!("{kind}: not started: {error}")),
         }
         let Some(server) = running.last().filter(|s| s.kind == kind) else { continue };
+        if options.tcp {
+            tcp::prepare(server, options, &mut results);
+            server.pause();
+            continue;
+        }
         if kind != Kind::Floor {
             // What a server does right after its start is not idling.
             std::thread::sleep(Duration::from_secs(5));
@@ -95,9 +107,17 @@ pub fn run(options: &Options, json: bool) -> Result<Report> {
         for server in &running {
             say(format!("round {} of {}: {}", round + 1, options.rounds, server.kind));
             server.resume();
-            one_round(server, options, round, &mut results);
+            match options.tcp {
+                true => tcp::one_round(server, options, round, &mut results),
+                false => one_round(server, options, round, &mut results),
+            }
             server.pause();
         }
+    }
+    if options.tcp {
+        drop(running);
+        results.print(json);
+        return Ok(Report::default());
     }
     for server in running.iter().filter(|s| s.kind != Kind::Floor && options.large_messages > 0) {
         say(format!("polls of large messages: {}", server.kind));

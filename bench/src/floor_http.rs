@@ -12,7 +12,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+
+use crate::deal::deal;
 
 /// As a broker's answer: an id and a digest.
 const ANSWER: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<Message xmlns=\"http://mq.aliyuncs.com/doc/v1\">\
@@ -23,34 +24,13 @@ const ANSWER: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<Message xmlns
 /// # Errors
 /// When a thread's runtime cannot be made, or accepting fails.
 pub fn serve(listener: TcpListener, threads: usize, after: Duration) -> io::Result<()> {
-    let mut hands = Vec::new();
-    for _ in 0..threads.max(1) {
-        let (hand, given) = tokio::sync::mpsc::channel::<std::net::TcpStream>(64);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::spawn(move || tokio::task::LocalSet::new().block_on(&runtime, accept(given, after)));
-        hands.push(hand);
-    }
-    for turn in 0.. {
-        let (socket, _) = listener.accept()?;
-        socket.set_nonblocking(true)?;
-        socket.set_nodelay(true)?;
-        let gone = |_| io::Error::other("a runtime of the floor ended");
-        hands[turn % hands.len()].blocking_send(socket).map_err(gone)?;
-    }
-    Ok(())
-}
-
-async fn accept(mut given: tokio::sync::mpsc::Receiver<std::net::TcpStream>, after: Duration) {
-    while let Some(socket) = given.recv().await {
-        let Ok(socket) = TcpStream::from_std(socket) else { continue };
-        tokio::task::spawn_local(async move {
-            let served = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(socket), service_fn(move |request| answer(request, after)))
-                .await;
-            // A generator that has seen enough hangs up.
-            drop(served);
-        });
-    }
+    deal(listener, threads, move |socket| async move {
+        let served = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(socket), service_fn(move |request| answer(request, after)))
+            .await;
+        // A generator that has seen enough hangs up.
+        drop(served);
+    })
 }
 
 async fn answer(request: http::Request<Incoming>, after: Duration) -> Result<Response<Full<Bytes>>, Infallible> {

@@ -1,4 +1,5 @@
-//! Load generator and side-by-side comparison for brokers that speak RocketMQ's gRPC v2; sends over gRPC v1 and HTTP, too.
+//! Load generator and side-by-side comparison for brokers that speak RocketMQ's gRPC v2; loads of TCP clients, and
+//! sends over gRPC v1 and HTTP, too.
 //!
 //! In: an endpoint and a load. Out: throughput, latency percentiles, CPU, memory and bytes written of the server, and the
 //! generator's own CPU. Binaries: `bench` (the loads and `bench compare`) and `floor` (the least a gRPC server can cost).
@@ -11,15 +12,18 @@
 
 pub mod client;
 pub mod compare;
+mod deal;
 pub mod error;
 pub mod floor;
 pub mod floor_http;
+pub mod floor_tcp;
 pub mod load;
 pub mod pace;
 pub mod procfs;
 pub mod report;
 pub mod slim;
 pub mod sql;
+pub mod tcp;
 pub mod template;
 pub mod wire;
 

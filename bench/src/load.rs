@@ -11,6 +11,7 @@ pub mod polls;
 pub mod receive;
 pub mod send;
 pub mod slots;
+pub mod tcp;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -195,26 +195,30 @@ impl SendTemplate {
     }
 }
 
-/// Now, a message id with a mark for the sequence, and a body that does not compress.
+/// Now, a message id with a mark for the sequence, and a body.
 fn parts(body_len: usize, client: u64, run: u64) -> Result<(SystemTime, String, Bytes)> {
-    if body_len < BODY_MIN {
-        return Err(BenchError::Setting { name: "size", value: body_len.to_string(), limit: "at least 16" });
-    }
+    let body = body(body_len)?;
     let now = SystemTime::now();
     let unix = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     // Seconds since 2021-01-01, as in the official id format.
     let seconds = unix.as_secs().saturating_sub(1_609_459_200) as u32;
     let id = format!("01{:012X}{:04X}{seconds:08X}{SEQUENCE}", client & 0xffff_ffff_ffff, run & 0xffff);
-    let mut filler = 0x2545_f491_4f6c_dd1d_u64;
-    let body: Vec<u8> = (0..body_len)
-        .map(|_| {
-            filler ^= filler << 13;
-            filler ^= filler >> 7;
-            filler ^= filler << 17;
-            filler as u8
-        })
-        .collect();
     Ok((now, id, Bytes::from(body)))
+}
+
+/// A body that does not compress; an error if it has no room for a [`Stamp`].
+pub fn body(body_len: usize) -> Result<Vec<u8>> {
+    if body_len < BODY_MIN {
+        return Err(BenchError::Setting { name: "size", value: body_len.to_string(), limit: "at least 16" });
+    }
+    let mut filler = 0x2545_f491_4f6c_dd1d_u64;
+    let bytes = (0..body_len).map(|_| {
+        filler ^= filler << 13;
+        filler ^= filler >> 7;
+        filler ^= filler << 17;
+        filler as u8
+    });
+    Ok(bytes.collect())
 }
 
 fn place(frame: &[u8], mark: &str) -> Result<usize> {
@@ -224,7 +228,8 @@ fn place(frame: &[u8], mark: &str) -> Result<usize> {
         .ok_or(BenchError::Protocol { rpc: "SendMessage", what: "template mark not found".to_owned() })
 }
 
-fn hex(n: u32) -> [u8; 8] {
+/// A number in 8 digits.
+pub fn hex(n: u32) -> [u8; 8] {
     let mut out = [0; 8];
     for (i, digit) in out.iter_mut().enumerate() {
         *digit = b"0123456789ABCDEF"[(n >> (28 - 4 * i) & 15) as usize];

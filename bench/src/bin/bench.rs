@@ -15,7 +15,7 @@ use martlet_bench::load::lite::{self, Lite};
 use martlet_bench::load::polls::{self, Polls};
 use martlet_bench::load::receive::{self, Acks, Receives};
 use martlet_bench::load::send::{self, Sends};
-use martlet_bench::load::{Target, idle, slots};
+use martlet_bench::load::{Target, idle, slots, tcp};
 use martlet_bench::report::Report;
 use martlet_bench::sql;
 use martlet_bench::template::{Dress, Spread};
@@ -142,6 +142,9 @@ enum Command {
         #[arg(long, requires = "key")]
         secret: Option<String>,
     },
+    /// Loads of TCP clients (remoting): sends, batches, pulls, send to received, connections at rest.
+    #[command(subcommand)]
+    Tcp(tcp::Load),
     /// Receive and acknowledge messages that are in the topic.
     Receive {
         #[command(flatten)]
@@ -338,6 +341,7 @@ fn run(command: Command, json: bool) -> Result<Report> {
             let account = key.zip(secret);
             http::closed(&server.target(), &Publishes { connections, threads, size, account, warm, measure })
         }
+        Command::Tcp(load) => load.run(),
         Command::Receive { server, group, count, pollers, connections, acks } => {
             receive::drain(&server.target(), &Receives { group, pollers, connections, count, acks })
         }

@@ -56,9 +56,13 @@ pub struct Server {
     pub kind: Kind,
     /// Its processes.
     pub pids: Vec<u32>,
-    /// From the start of its command until it answered a QueryRoute.
+    /// From the start of its command until it answered a QueryRoute, or a name server's request for a route.
     pub ready_ms: f64,
     endpoint: String,
+    /// For loads of TCP clients: the name server.
+    name_server: Option<String>,
+    /// Processes that have no part in the loads, stopped for good.
+    bystanders: Vec<u32>,
     program: PathBuf,
     child: Option<Child>,
     reference: Option<Reference>,
@@ -83,30 +87,40 @@ impl Server {
     pub fn start(kind: Kind, options: &Options, work: &Path) -> Result<Option<Self>> {
         match kind {
             Kind::Reference => match &options.reference {
-                Some(scripts) => Self::start_reference(scripts, work).map(Some),
+                Some(scripts) => Self::start_reference(scripts, options, work).map(Some),
                 None => Ok(None),
             },
             Kind::Floor => {
                 let listen = format!("127.0.0.1:{}", options.port);
-                Self::spawn(kind, beside("floor"), vec!["--listen".into(), listen.clone()], listen, work)
+                let mut arguments = vec!["--listen".into(), listen.clone()];
+                arguments.extend(options.tcp.then(|| "--tcp".into()));
+                let name_server = options.tcp.then(|| listen.clone());
+                Self::spawn(kind, beside("floor"), arguments, listen, name_server, work)
             }
             Kind::Martlet => {
-                let listen = format!("127.0.0.1:{}", options.port + 1);
+                let local = |port: u16| format!("127.0.0.1:{}", options.port + port);
+                let listen = local(1);
+                // Two ports below the broker's it listens, too.
+                let (name_server, broker) = match options.tcp {
+                    true => (local(3), local(6)),
+                    false => ("off".to_owned(), "off".to_owned()),
+                };
                 let arguments = vec![
                     "--data".into(),
                     work.join("martlet").display().to_string(),
                     "--grpc-listen".into(),
                     listen.clone(),
                     "--admin-listen".into(),
-                    format!("127.0.0.1:{}", options.port + 2),
+                    local(2),
                     "--nameserver-listen".into(),
-                    "off".into(),
+                    name_server.clone(),
                     "--remoting-listen".into(),
-                    "off".into(),
+                    broker,
                     "--http-listen".into(),
                     "off".into(),
                 ];
-                Self::spawn(kind, martlet(options), arguments, listen, work)
+                let name_server = options.tcp.then_some(name_server);
+                Self::spawn(kind, martlet(options), arguments, listen, name_server, work)
             }
         }
     }
@@ -116,6 +130,7 @@ impl Server {
         program: PathBuf,
         arguments: Vec<String>,
         endpoint: String,
+        name_server: Option<String>,
         work: &Path,
     ) -> Result<Option<Self>> {
         if !program.is_file() {
@@ -123,35 +138,40 @@ impl Server {
         }
         let mut command = vec![program.display().to_string()];
         command.extend(arguments);
-        let target = Target {
-            endpoint: endpoint.clone(),
-            topic: "bench-send".to_owned(),
-            spread: Spread::None,
-            dress: Dress::default(),
-            v1: false,
-            pids: Vec::new(),
-        };
-        let (child, report) = idle::ready(&command, &work.join(format!("{kind}.log")), &target, PATIENCE)?;
-        let ready_ms = report.get("ready").unwrap_or_default();
-        Ok(Some(Self {
+        let mut server = Self {
             kind,
-            pids: vec![child.id()],
-            ready_ms,
+            pids: Vec::new(),
+            ready_ms: 0.0,
             endpoint,
+            name_server,
+            bystanders: Vec::new(),
             program,
-            child: Some(child),
+            child: None,
             reference: None,
-        }))
+        };
+        let (target, log) = (server.target("bench-send"), work.join(format!("{kind}.log")));
+        let (child, report) = match server.name_server {
+            Some(_) => idle::ready_tcp(&command, &log, &target, PATIENCE)?,
+            None => idle::ready(&command, &log, &target, PATIENCE)?,
+        };
+        server.ready_ms = report.get("ready").unwrap_or_default();
+        server.pids.push(child.id());
+        server.child = Some(child);
+        Ok(Some(server))
     }
 
-    fn start_reference(scripts: &Path, work: &Path) -> Result<Self> {
+    fn start_reference(scripts: &Path, options: &Options, work: &Path) -> Result<Self> {
         let port = std::env::var("GRPC_PORT").unwrap_or_else(|_| "8081".to_owned());
         let endpoint = format!("127.0.0.1:{port}");
+        let port = std::env::var("NAMESRV_PORT").unwrap_or_else(|_| "9876".to_owned());
+        let name_server = options.tcp.then(|| format!("127.0.0.1:{port}"));
         let mut server = Self {
             kind: Kind::Reference,
             pids: Vec::new(),
             ready_ms: 0.0,
             endpoint,
+            name_server,
+            bystanders: Vec::new(),
             program: PathBuf::new(),
             child: None,
             reference: Some(Reference { scripts: scripts.to_owned(), data: work.join("reference") }),
@@ -159,16 +179,20 @@ impl Server {
         let begin = Instant::now();
         // From here on dropping the value runs stop.sh, whatever start.sh left behind.
         server.script("start.sh", &[])?;
-        idle::until_ready(&server.target("bench-send"), PATIENCE, || false)?;
+        server.until_ready()?;
         server.ready_ms = begin.elapsed().as_secs_f64() * 1e3;
         for name in ["namesrv", "broker", "proxy"] {
             let path = work.join(format!("reference/pids/{name}.pid"));
             // In its local mode there is no proxy of its own.
             if let Ok(text) = std::fs::read_to_string(&path) {
                 let pid = text.trim().parse().map_err(|e| BenchError::Server { what: format!("{name}.pid: {e}") })?;
-                server.pids.push(pid);
+                match name {
+                    "proxy" if options.tcp => server.bystanders.push(pid),
+                    _ => server.pids.push(pid),
+                }
             }
         }
+        signal(&server.bystanders, Signal::STOP);
         Ok(server)
     }
 
@@ -201,10 +225,14 @@ impl Server {
         Err(BenchError::Server { what: format!("{}: {status}: {}", name.display(), told.trim()) })
     }
 
-    /// Creates a normal topic: with 8 queues on the reference, with one on Martlet.
+    /// Creates a normal topic: with 8 queues, or with one on Martlet for the loads of gRPC clients. The floor has all topics.
     pub fn create_topic(&self, topic: &str) -> Result<()> {
+        if self.kind == Kind::Floor {
+            return Ok(());
+        }
         if self.kind == Kind::Martlet {
-            let arguments = ["topic", "create", topic, "--queues", "1", "--endpoint", &self.endpoint];
+            let queues = if self.name_server.is_some() { "8" } else { "1" };
+            let arguments = ["topic", "create", topic, "--queues", queues, "--endpoint", &self.endpoint];
             return self.command(Command::new(&self.program).args(arguments));
         }
         let arguments =
@@ -215,7 +243,7 @@ impl Server {
     /// This server and a topic on it.
     pub fn target(&self, topic: &str) -> Target {
         Target {
-            endpoint: self.endpoint.clone(),
+            endpoint: self.name_server.as_ref().unwrap_or(&self.endpoint).clone(),
             topic: topic.to_owned(),
             spread: Spread::None,
             dress: Dress::default(),
@@ -224,29 +252,38 @@ impl Server {
         }
     }
 
-    fn signal(&self, signal: Signal) {
-        for pid in self.pids.iter().filter_map(|p| Pid::from_raw(*p as i32)) {
-            // One that has ended shows as a failing load.
-            let _ = kill_process(pid, signal);
+    fn until_ready(&self) -> Result<()> {
+        let target = self.target("bench-send");
+        match self.name_server {
+            Some(_) => idle::until_ready_tcp(&target, PATIENCE, || false),
+            None => idle::until_ready(&target, PATIENCE, || false),
         }
     }
 
     /// Stops its clock hands: no CPU until [`Server::resume`].
     pub fn pause(&self) {
-        self.signal(Signal::STOP);
+        signal(&self.pids, Signal::STOP);
     }
 
     /// Goes on, and waits until it answers again.
     pub fn resume(&self) {
-        self.signal(Signal::CONT);
+        signal(&self.pids, Signal::CONT);
         // If it does not, the load that follows says so.
-        drop(idle::until_ready(&self.target("bench-send"), PATIENCE, || false));
+        drop(self.until_ready());
+    }
+}
+
+fn signal(pids: &[u32], signal: Signal) {
+    for pid in pids.iter().filter_map(|p| Pid::from_raw(*p as i32)) {
+        // One that has ended shows as a failing load.
+        let _ = kill_process(pid, signal);
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.signal(Signal::CONT);
+        signal(&self.pids, Signal::CONT);
+        signal(&self.bystanders, Signal::CONT);
         drop(self.script("stop.sh", &[]));
         let Some(child) = &mut self.child else { return };
         if let Some(pid) = Pid::from_raw(child.id() as i32) {

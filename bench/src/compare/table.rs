@@ -81,6 +81,27 @@ const ROWS: &[Row] = &[
     row("generator CPU", "the generator's own CPU, mean of sends", CPU, &[]),
 ];
 
+/// Those of the loads of TCP clients.
+const TCP_ROWS: &[Row] = &[
+    row("send CPU 32", "send 1 KiB, 32 senders: server CPU", CPU, &[AtMost(1.0 / 6.0, Reference)]),
+    row("send CPU 256", "send 1 KiB, 256 senders: server CPU", CPU, &[AtMost(1.0 / 6.0, Reference)]),
+    row("batch CPU", "send 32 of 1 KiB in a batch, 32 senders: server CPU", CPU, &[AtMost(0.25, Reference)]),
+    row("pull CPU", "pull up to 32: server CPU", CPU, &[AtMost(1.0 / 3.0, Reference)]),
+    row("send rate 32", "send 1 KiB, 32 senders", RATE, &[AtLeast(1.5, Reference)]),
+    row("send rate 256", "send 1 KiB, 256 senders", RATE, &[AtLeast(2.0, Reference)]),
+    row("batch rate", "send 32 of 1 KiB in a batch, 32 senders", RATE, &[]),
+    row("pull rate", "pull up to 32", RATE, &[]),
+    row("send p99 32", "send 1 KiB, 32 senders: p99", "ms", &[]),
+    row("send p99 256", "send 1 KiB, 256 senders: p99", "ms", &[]),
+    row("latency p50", "send to received at 1,000/s: p50", "ms", &[]),
+    row("latency p99", "send to received at 1,000/s: p99", "ms", &[AtMost(0.5, Reference)]),
+    row("idle RSS", "resident memory, idle connections", "MB", &[Below(200.0)]),
+    row("idle CPU", "idle connections with heartbeats: CPU", "% of a core", &[Below(3.0)]),
+    row("ready", "ready after start, empty folder", "ms", &[]),
+    row("load RSS", "resident memory, largest under load", "MB", &[]),
+    row("generator CPU", "the generator's own CPU, sends of 1 message", CPU, &[]),
+];
+
 /// Keys of which the largest value of a run is told, not the median.
 const LARGEST: &[&str] = &["load RSS", "polls RSS"];
 
@@ -89,11 +110,17 @@ const LARGEST: &[&str] = &["load RSS", "polls RSS"];
 pub struct Results {
     /// Median cost of an fdatasync on this disk.
     pub sync_ms: f64,
+    tcp: bool,
     values: BTreeMap<(Kind, &'static str), Vec<f64>>,
     notes: Vec<String>,
 }
 
 impl Results {
+    /// None yet; `tcp`: of the loads of TCP clients.
+    pub fn new(tcp: bool) -> Self {
+        Self { tcp, ..Self::default() }
+    }
+
     /// Adds one value.
     pub fn put(&mut self, kind: Kind, key: &'static str, value: f64) {
         self.values.entry((kind, key)).or_default().push(value);
@@ -174,7 +201,7 @@ impl Results {
             "| figure | unit | reference | floor | Martlet | × reference | × floor | targets |\n\
              | --- | --- | ---: | ---: | ---: | ---: | ---: | --- |\n",
         );
-        for row in ROWS {
+        for row in if self.tcp { TCP_ROWS } else { ROWS } {
             let targets = row.goals.iter().map(|goal| {
                 let (words, met) = self.judge(*goal, row.key);
                 let met = match met {
@@ -243,8 +270,10 @@ mod tests {
 
     #[test]
     fn every_figure_that_has_a_goal_is_a_row_once() {
-        for (i, row) in ROWS.iter().enumerate() {
-            assert!(ROWS[i + 1..].iter().all(|other| other.key != row.key), "{} twice", row.key);
+        for rows in [ROWS, TCP_ROWS] {
+            for (i, row) in rows.iter().enumerate() {
+                assert!(rows[i + 1..].iter().all(|other| other.key != row.key), "{} twice", row.key);
+            }
         }
         assert!(LARGEST.iter().all(|key| ROWS.iter().any(|row| row.key == *key)));
     }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::client;
@@ -10,6 +11,7 @@ use crate::error::{BenchError, Result};
 use crate::load::Target;
 use crate::procfs;
 use crate::report::Report;
+use crate::tcp::session::Route;
 
 /// CPU and memory of a server that nobody talks to, over `period`.
 pub fn idle(pids: &[u32], period: Duration) -> Result<Report> {
@@ -27,6 +29,19 @@ pub fn idle(pids: &[u32], period: Duration) -> Result<Report> {
 /// Starts `command` (program and arguments) and dials until it answers a QueryRoute. The process goes on; its output goes to
 /// `log`.
 pub fn ready(command: &[String], log: &Path, target: &Target, patience: Duration) -> Result<(Child, Report)> {
+    ready_by(command, log, |ended| until_ready(target, patience, ended))
+}
+
+/// The same of a name server of TCP clients.
+pub fn ready_tcp(command: &[String], log: &Path, target: &Target, patience: Duration) -> Result<(Child, Report)> {
+    ready_by(command, log, |ended| until_ready_tcp(target, patience, ended))
+}
+
+fn ready_by(
+    command: &[String],
+    log: &Path,
+    wait: impl FnOnce(&mut dyn FnMut() -> bool) -> Result<()>,
+) -> Result<(Child, Report)> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(BenchError::Setting { name: "command", value: "empty".to_owned(), limit: "a program" });
     };
@@ -41,7 +56,7 @@ pub fn ready(command: &[String], log: &Path, target: &Target, patience: Duration
         .stderr(errors)
         .spawn()
         .map_err(|source| BenchError::File { path: program.into(), source })?;
-    match until_ready(target, patience, || child.try_wait().is_ok_and(|s| s.is_some())) {
+    match wait(&mut || child.try_wait().is_ok_and(|s| s.is_some())) {
         Ok(()) => {
             let mut report = Report::new("ready after start".to_owned());
             report.add("ready", begin.elapsed().as_secs_f64() * 1e3, "ms");
@@ -61,16 +76,31 @@ pub fn ready(command: &[String], log: &Path, target: &Target, patience: Duration
 }
 
 /// Dials every millisecond until a QueryRoute is answered.
-pub fn until_ready(target: &Target, patience: Duration, mut ended: impl FnMut() -> bool) -> Result<()> {
+pub fn until_ready(target: &Target, patience: Duration, ended: impl FnMut() -> bool) -> Result<()> {
+    dial_until(patience, ended, async || match client::probe(&target.endpoint, &target.topic).await {
+        Ok(0) => Err(BenchError::Server { what: "a QueryRoute without a status".to_owned() }),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    })
+}
+
+/// Dials every millisecond until a name server of TCP clients says where the topic is, or that it is nowhere.
+pub fn until_ready_tcp(target: &Target, patience: Duration, ended: impl FnMut() -> bool) -> Result<()> {
+    let traffic = Arc::default();
+    dial_until(patience, ended, async || match Route::ask(&target.endpoint, &target.topic, &traffic).await {
+        Ok(_) | Err(BenchError::Status { .. }) => Ok(()),
+        Err(error) => Err(error),
+    })
+}
+
+fn dial_until(patience: Duration, mut ended: impl FnMut() -> bool, dial: impl AsyncFn() -> Result<()>) -> Result<()> {
     let io = |source| BenchError::File { path: "runtime".into(), source };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io)?;
     let begin = Instant::now();
     tokio::task::LocalSet::new().block_on(&runtime, async {
         loop {
-            let probe = tokio::time::timeout(Duration::from_secs(3), client::probe(&target.endpoint, &target.topic));
-            let last = match probe.await {
-                Ok(Ok(code)) if code != 0 => return Ok(()),
-                Ok(Ok(_)) => "a QueryRoute without a status".to_owned(),
+            let last = match tokio::time::timeout(Duration::from_secs(3), dial()).await {
+                Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer within 3 s".to_owned(),
             };
