@@ -5,6 +5,7 @@ mod demo;
 mod go;
 mod http;
 mod java;
+mod loads;
 mod matrix;
 mod nodejs;
 mod ordered;
