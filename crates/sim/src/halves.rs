@@ -53,6 +53,8 @@ impl Polled {
 pub struct Taking {
     pub check: TransactionCheck,
     pub lease_millis: i64,
+    /// When that was.
+    pub asked: UnixMillis,
     /// Nothing keeps it from succeeding but the time.
     pub sure: bool,
 }
@@ -77,7 +79,7 @@ impl Judge {
         taken: Option<HalfTaken>,
         now: UnixMillis,
     ) -> Verdict {
-        let Taking { check, lease_millis, sure } = taking;
+        let Taking { check, lease_millis, asked, sure } = taking;
         let Some(transaction) = &mut self.messages[number as usize].transaction else { return Ok(()) };
         let of = format!("{check:?}, {transaction:?} at {now:?}");
         let ended = transaction.outcome.is_some();
@@ -89,8 +91,14 @@ impl Judge {
             (Some(_), Some(_)) if ended => Err(format!("{number} is taken and has ended: {of}")),
             (Some(taken), Some(polled)) => {
                 let old = now.since(check.began) > KEPT_MILLIS;
-                if taken.until.plus(-lease_millis) < polled.until && !old {
+                let decided = taken.until.plus(-lease_millis);
+                if decided < polled.until && !old {
                     return Err(format!("{number} is two producers': {taken:?}, {of}"));
+                }
+                if decided < *asked && !old {
+                    return Err(format!(
+                        "{number} is not given for the {lease_millis} ms that were asked for: {taken:?}, {of}"
+                    ));
                 }
                 if taken.number <= polled.number || taken.until > now.plus(*lease_millis) {
                     return Err(format!("{number} is taken as {taken:?}: {of}"));

@@ -1,6 +1,6 @@
 //! The naive model: what was sent, who was told what about it, and what may therefore not happen.
 //!
-//! It knows nothing of queues, pages and batches. What a crash may or may not have taken it holds for possible both ways.
+//! It knows nothing of pages, slots and batches. What a crash may or may not have taken it holds for possible both ways.
 
 use crate::run::Again;
 use crate::transactions::Transaction;
@@ -14,7 +14,7 @@ mod settle;
 mod visible;
 
 use queues::Queues;
-pub use queues::{LEASED_MILLIS, MemberId, QueueKey, SentBack};
+pub use queues::{LATE_MILLIS, LEASED_MILLIS, MemberId, QueueKey, SentBack};
 
 /// Number of a message; the first bytes of its body.
 pub type MessageNumber = u64;
@@ -54,6 +54,17 @@ pub struct Message {
     pub timer: Option<TimerAt>,
     pub recall: Recall,
     pub transaction: Option<Transaction>,
+}
+
+impl Message {
+    /// Whether it may be in its topic by now, as far as anybody knows.
+    pub fn may_be_there(&self, now: UnixMillis) -> bool {
+        match self.sent {
+            Sent::No => false,
+            Sent::Half => self.transaction.is_some_and(|transaction| transaction.may_have_ended(true)),
+            _ => self.due.is_none_or(|due| due <= now),
+        }
+    }
 }
 
 /// How far the recall of a message has come.
@@ -156,6 +167,11 @@ pub struct Judge {
 }
 
 pub type Verdict = Result<(), String>;
+
+/// Whether retention may have taken what was stored then.
+fn may_be_dropped(at: UnixMillis, now: UnixMillis) -> bool {
+    now.since(at) > limits::RETENTION_MILLIS / 2
+}
 
 /// The body of a message.
 pub fn body(number: MessageNumber, length: usize) -> Vec<u8> {

@@ -19,7 +19,7 @@
 //! - nothing is delivered before it is due, or after it was recalled; at rest nothing that is due still waits,
 //! - a half message is handed out only once a commit was answered, or a crash took the answer; however often its transaction is
 //!   ended, one end counts and the others are told so; checks come neither early nor after the end,
-//! - no poll waits while there is a visible message for it,
+//! - no poll waits while there is a visible message for it, nor a pull while there is something to read,
 //! - at the end the backlog is zero, dead letters are there once, and deletion leaves nothing in the store.
 //!
 //! [`bucket`] is another simulation: the object engine, and owners that take it over from each other.

@@ -394,7 +394,8 @@ impl Run {
         Ok(())
     }
 
-    /// At rest, and unless what is needed cannot be read, no poll waits while there is a visible message for it.
+    /// At rest, and unless what is needed cannot be read, no poll waits while there is a visible message for it, nor a pull while
+    /// there is something to read.
     fn check_visible(&self) -> Verdict {
         let Some(shard) = &self.shard else { return Ok(()) };
         let rests = shard.is_idle() && self.loads.is_empty() && self.inbox.is_empty();
@@ -403,6 +404,7 @@ impl Run {
             return Ok(());
         }
         let epoch = shard.shard().epoch();
+        self.no_pull_waits(epoch)?;
         for client in self.clients.iter().filter(|client| client.polling.is_some()) {
             let group = &self.groups[client.group];
             let topic = self.topics[group.topic].facts.id;

@@ -141,7 +141,7 @@ impl Judge {
         if now < transaction.began.plus(immunity) {
             return Err(format!("{check:?} comes before its time, at {now:?}: {transaction:?}"));
         }
-        // Of one that was taken by the last check it is known when it is due again.
+        // One that somebody asked for by the last check is due when its time is over, however soon.
         let taken = transaction.polled.is_some_and(|polled| polled.asked == transaction.next_check.map(|(_, due)| due));
         if transaction.next_check.is_some_and(|(of, next)| of == epoch && now < next) && !taken {
             return Err(format!("{check:?} comes too soon after the last, at {now:?}: {transaction:?}"));
@@ -153,8 +153,8 @@ impl Judge {
         transaction.polled.as_mut().map_or(Ok(()), |polled| polled.offered(check, now))
     }
 
-    /// A check reached a producer, or a producer asks for a polled half message, which counts if a crash does not take it. Nobody knows whose half message it is if a
-    /// crash took the answer to its sending.
+    /// A check reached a producer, or a producer asks for a polled half message, which counts if a crash does not take it. Nobody
+    /// knows whose half message it is if a crash took the answer to its sending.
     pub fn check_arrived(&mut self, number: Option<MessageNumber>, place: HalfPlace) {
         match number.and_then(|number| self.messages[number as usize].transaction.as_mut()) {
             Some(transaction) => transaction.checks += 1,

@@ -4,7 +4,7 @@
 //! last, and whether anybody came between, decides how much a commit is certain to settle.
 
 use super::{Judge, MessageNumber, Track, Verdict};
-use martlet_model::{GroupId, QueueOffset, TopicId, UnixMillis, limits};
+use martlet_model::{GroupId, QueueOffset, TopicId, UnixMillis};
 use std::collections::BTreeMap;
 
 /// A queue of a topic in the eyes of one group.
@@ -16,7 +16,7 @@ pub type MemberId = (usize, u32);
 pub const LEASED_MILLIS: i64 = 40_000;
 const LOCKED_MILLIS: i64 = 60_000;
 /// A member that does not come for so long may not have a queue any more, though nobody else came.
-const LATE_MILLIS: i64 = 300_000;
+pub const LATE_MILLIS: i64 = 300_000;
 
 /// A member has a queue for certain, all the time in between.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ pub struct Queues {
 }
 
 impl Queues {
-    /// Somebody comes to a queue. Gives back a number that stays the same while nobody else does, nor it is late.
+    /// Somebody comes to a queue. Gives back a number that stays the same while nobody else comes, and it is not late.
     pub fn come(&mut self, key: QueueKey, who: Option<MemberId>, now: UnixMillis) -> u64 {
         let (last, count, seen) = self.came.entry(key).or_insert((who, 0, now));
         // References are handed back as soon as nobody has the retry queue.
@@ -88,8 +88,7 @@ impl Queues {
         (asked, now): (UnixMillis, UnixMillis),
     ) -> Verdict {
         self.perhaps_locked.remove(&(key, member));
-        let others =
-            self.perhaps_locked.iter().any(|((of, who), until)| *of == key && *who != member && *until >= asked);
+        let others = self.may_be_locked(key, member, asked);
         if is_its_own {
             self.is_not_locked_by_another(key, member, asked, now)?;
             self.perhaps_locked.insert((key, member), now.plus(LOCKED_MILLIS));
@@ -101,6 +100,16 @@ impl Queues {
             true => Ok(()),
             false => Err(format!("{key:?} is not locked for {member:?}, and nobody else has locked it")),
         }
+    }
+
+    /// A member that asked for a lock is gone, or its queue is: if it got the lock, it is over by itself.
+    pub fn perhaps_locked(&mut self, key: QueueKey, member: MemberId, now: UnixMillis) {
+        self.perhaps_locked.insert((key, member), now.plus(LOCKED_MILLIS));
+    }
+
+    /// Whether another member may have locked a queue.
+    pub fn may_be_locked(&self, key: QueueKey, member: MemberId, now: UnixMillis) -> bool {
+        self.perhaps_locked.iter().any(|((of, who), until)| *of == key && *who != member && *until >= now)
     }
 
     /// A member is given something that was decided between these times.
@@ -202,7 +211,8 @@ impl Judge {
             self.is_not_held_before(group, number, asked, (epoch, now))?;
         }
         let track = self.track(group, number);
-        if track.settled {
+        // In order, what is behind something that is not settled is read again.
+        if track.settled && !ordered {
             return Err(format!("message {number} was settled in {group:?} and is pulled again: {track:?}"));
         }
         let held = track.last.is_some_and(|last| last.is_live(epoch, now) && last.at < asked);
@@ -236,7 +246,7 @@ impl Judge {
         Ok(())
     }
 
-    /// Whether a message is for certain still to be given to somebody: nobody ever was, by a poll or a pull.
+    /// Whether a message is for certain still to be given to somebody: nobody ever got it, by a poll or a pull.
     pub fn is_for_anybody(&self, group: GroupId, number: usize, epoch: u32, now: UnixMillis) -> bool {
         let track = self.tracks.get(&group).and_then(|tracks| tracks.get(&(number as u64)));
         self.is_untouched_by_polls(group, number, epoch, now)
@@ -297,7 +307,7 @@ impl Judge {
     /// Whether a message is old enough that retention may have taken it.
     pub fn is_old(&self, number: MessageNumber, now: UnixMillis) -> bool {
         match self.messages[number as usize].sent {
-            super::Sent::Yes { at, .. } => now.since(at) > limits::RETENTION_MILLIS / 2,
+            super::Sent::Yes { at, .. } => super::may_be_dropped(at, now),
             _ => true,
         }
     }
@@ -326,6 +336,10 @@ mod tests {
         queues.given_up(ONE, Some(KEY));
         assert!(queues.is_nobodys(KEY, at(11)).is_ok());
         assert!(queues.locked(KEY, OTHER, false, (at(70_011), at(70_012))).is_err(), "nobody has it");
+        queues.locking(KEY, ONE);
+        assert!(queues.may_be_locked(KEY, OTHER, at(900_000)) && !queues.may_be_locked(KEY, ONE, at(900_000)));
+        queues.perhaps_locked(KEY, ONE, at(900_000));
+        assert!(queues.may_be_locked(KEY, OTHER, at(960_000)) && !queues.may_be_locked(KEY, OTHER, at(960_001)));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What acks, moves to the dead letters and recalls may be answered with.
 
-use super::{Judge, MessageNumber, Recall, Sent, Verdict};
+use super::{Judge, MessageNumber, Recall, Sent, Verdict, may_be_dropped};
+use martlet_model::UnixMillis;
 use martlet_model::handle::ReceiptHandle;
-use martlet_model::{UnixMillis, limits};
 use martlet_shard::{RecallError, SettleError};
 
 impl Judge {
@@ -20,7 +20,7 @@ impl Judge {
     ) -> Verdict {
         // What retention has taken is settled for everybody.
         let sent = self.messages[number as usize].sent;
-        let old = matches!(sent, Sent::Yes { at, .. } if now.since(at) > limits::RETENTION_MILLIS / 2);
+        let old = matches!(sent, Sent::Yes { at, .. } if may_be_dropped(at, now));
         let track = self.track(handle.group, number);
         track.under_way = track.under_way.saturating_sub(1);
         let is_last = track.last.is_some_and(|last| last.delivery == handle.delivery);
@@ -52,7 +52,7 @@ impl Judge {
         now: UnixMillis,
     ) -> Verdict {
         let sent = self.messages[number as usize].sent;
-        let young = matches!(sent, Sent::Yes { at, .. } if now.since(at) <= limits::RETENTION_MILLIS / 2);
+        let young = matches!(sent, Sent::Yes { at, .. } if !may_be_dropped(at, now));
         let track = self.track(handle.group, number);
         track.under_way = track.under_way.saturating_sub(1);
         let held = track.last.is_some_and(|last| last.is_live(epoch, now)) && !track.may_be_settled();

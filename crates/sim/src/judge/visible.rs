@@ -1,7 +1,7 @@
 //! Which messages a group is to be handed for certain, and which not yet.
 
-use super::{Judge, Message, MessageNumber, Recall, Sent, Track, Verdict};
-use martlet_model::{GroupId, TopicId, UnixMillis, limits};
+use super::{Judge, Message, MessageNumber, Recall, Sent, Track, Verdict, may_be_dropped};
+use martlet_model::{GroupId, TopicId, UnixMillis};
 use martlet_shard::HandOut;
 
 impl Judge {
@@ -49,7 +49,7 @@ impl Judge {
         now: UnixMillis,
     ) -> bool {
         let Sent::Yes { at, epoch: sent_in } = self.messages[number as usize].sent else { return false };
-        if now.since(at) > limits::RETENTION_MILLIS / 2 {
+        if may_be_dropped(at, now) {
             return false;
         }
         let unread = self.attempts_unread(group, &self.messages[number as usize], epoch);
@@ -85,7 +85,7 @@ impl Judge {
                 return None;
             }
             let at = message.due.map_or(at, |due| due.max(at));
-            if now.since(at) > limits::RETENTION_MILLIS / 2 {
+            if may_be_dropped(at, now) {
                 return None;
             }
             let unread = self.attempts_unread(group, message, epoch);
@@ -111,7 +111,7 @@ impl Judge {
         let known = track.is_none_or(|track| track.last.is_none() && !track.may_be_settled());
         known
             && matches!(message.sent, Sent::Yes { at, epoch: sent_in } if sent_in == epoch && at < now
-                && now.since(at) <= limits::RETENTION_MILLIS / 2)
+                && !may_be_dropped(at, now))
             && self.attempts_unread(group, message, epoch) == 0
     }
 
@@ -125,7 +125,7 @@ impl Judge {
         let Sent::Yes { at, epoch: sent_in } = message.sent else { return false };
         !handed
             && sent_in == epoch
-            && now.since(at) <= limits::RETENTION_MILLIS / 2
+            && !may_be_dropped(at, now)
             && !self.unheard.contains_key(&(group, epoch))
             && self.attempts_unread(group, message, epoch) == 0
     }

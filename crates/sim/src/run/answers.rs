@@ -141,20 +141,17 @@ impl Run {
         epoch: u32,
     ) -> Verdict {
         let group = self.groups.iter().find(|group| group.facts.id == handle.group);
-        match group.filter(|_| self.topics.iter().any(|topic| topic.facts.id == handle.topic)) {
+        match group.filter(|_| self.is_live(handle.topic)) {
             // A lite topic ends with all its messages.
             Some(_) if *answer == Err(martlet_shard::SettleError::Gone) && self.may_end(number) => {
                 let kept = self.is_kept(&self.judge.messages[number as usize]);
                 self.judge.ended_with_lite_topic(handle, number, kept, epoch, self.now)
             }
             Some(group) => {
-                let mixed = self.mixed(handle.group);
-                let (begins_anew, max) = (mixed == Some(true), group.facts.max_attempts);
+                let (mixed, max) = (self.mixed(handle.group), group.facts.max_attempts);
                 self.judge.settled(handle, number, answer, epoch, self.now, max, mixed.is_some())?;
-                // A member's commit in an ordered group may bring it again.
-                let track = self.judge.track(handle.group, number);
-                if begins_anew && std::mem::take(&mut track.settled) {
-                    track.perhaps_settled = true;
+                if mixed == Some(true) && self.is_being_committed(handle.group, number) {
+                    self.judge.track(handle.group, number).loosen();
                 }
                 Ok(())
             }
@@ -190,7 +187,7 @@ impl Run {
         let Some(message) = message else {
             let old = self.now.since(START) > SAFE_AGE_MILLIS;
             let gone = !self.groups.iter().any(|g| g.facts.id == group);
-            return if old || gone || !self.lives_or_dead_letters(topic) {
+            return if old || gone || !self.is_live(topic) && topic.dead_letter_group().is_none() {
                 Ok(())
             } else {
                 Err(format!("{hand_out:?} is handed out and not there"))
@@ -202,7 +199,7 @@ impl Run {
         }
         let number = self.judge.recognise(&body, Some(topic))?;
         let Some(at) = self.groups.iter().position(|g| g.facts.id == group) else { return Ok(()) };
-        if !self.topics.iter().any(|t| t.facts.id == topic) {
+        if !self.is_live(topic) {
             return Ok(());
         }
         let tag = self.judge.messages[number as usize].tag;
@@ -235,17 +232,13 @@ impl Run {
             return Ok(());
         };
         for (n, hand_out) in hand_outs.iter().enumerate() {
-            if self.topics.iter().any(|topic| topic.facts.id == hand_out.topic) {
+            if self.is_live(hand_out.topic) {
                 let before = &hand_outs[..n];
                 let max = group.facts.max_attempts;
                 self.judge.in_order(group.facts.id, hand_out, before, max, epoch, self.now, |tag| group.wants(tag))?;
             }
         }
         Ok(())
-    }
-
-    fn lives_or_dead_letters(&self, topic: TopicId) -> bool {
-        topic.dead_letter_group().is_some() || self.topics.iter().any(|t| t.facts.id == topic)
     }
 
     /// What a poll for retries alone brings: nothing that was never delivered. In a group with queue-based members it may have been

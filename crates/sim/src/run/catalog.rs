@@ -41,7 +41,13 @@ impl Group {
         &self.filters[client as usize / 3 % self.filters.len()]
     }
 }
+
 impl Run {
+    /// Whether a topic is there, and neither deleted nor about to be.
+    pub(super) fn is_live(&self, topic: TopicId) -> bool {
+        self.topics.iter().any(|live| live.facts.id == topic)
+    }
+
     pub(super) fn new_topic(&mut self, index: usize) -> Topic {
         self.next_id += 1;
         let queues = 1 + self.random.below(3) as u32;

@@ -2,18 +2,15 @@
 //! that nobody was handed is.
 
 use super::{Pending, Run, members};
-use crate::judge::{MessageNumber, Sent, Verdict};
-use martlet_model::{GroupId, QueueOffset};
+use crate::judge::{MessageNumber, Track, Verdict};
+use martlet_model::{GroupId, QueueOffset, TopicId};
 use martlet_shard::{Command, ResetTarget};
 
 impl Run {
     /// Commits just past a message that is for certain not settled: so it never goes back.
     pub(super) fn commit(&mut self) {
-        let at = self.random.below(self.groups.len() as u64) as usize;
+        let Some(at) = self.group_that_commits() else { return };
         let facts = &self.groups[at].facts;
-        if facts.ordered || facts.lite.is_some() || at == members::GROUP {
-            return;
-        }
         let (id, max_attempts) = (facts.id, facts.max_attempts);
         let topic = self.topics[self.groups[at].topic].facts.id;
         let epoch = self.epoch();
@@ -28,27 +25,47 @@ impl Run {
             return;
         }
         let (index, past) = unsettled[self.random.below(unsettled.len() as u64) as usize];
-        let mut below: Vec<MessageNumber> = Vec::new();
-        for (number, message) in self.judge.messages.iter().enumerate() {
-            if message.topic != topic || message.sent == Sent::No {
-                continue;
-            }
-            match message.place {
-                Some((queue, offset)) if queue == index && offset <= past => {
-                    below.push(number as u64);
-                    self.judge.tracks.entry(id).or_default().entry(number as u64).or_default().under_way += 1;
-                }
-                Some(_) => {}
-                // Nobody knows where it lies; it may be below.
-                None => {
-                    let tracks = self.judge.tracks.entry(id).or_default();
-                    tracks.entry(number as u64).or_default().perhaps_settled = true;
-                }
-            }
-        }
+        let below = self.committing(id, topic, (index, past.next()), |_| true);
         let targets = vec![(index, ResetTarget::Commit(past.next()))];
         let pending = Pending::Commit { group: id, past: past.next(), below };
         self.ask(pending, |token| Command::Reset { group: id, topic, targets, token });
+    }
+
+    /// A group without an order, and of polls only.
+    fn group_that_commits(&mut self) -> Option<usize> {
+        let at = self.random.below(self.groups.len() as u64) as usize;
+        let facts = &self.groups[at].facts;
+        (!facts.ordered && facts.lite.is_none() && at != members::GROUP).then_some(at)
+    }
+
+    /// A commit settles what lies below a place, where `is_passed` says so. Gives back what is known to lie there.
+    fn committing(
+        &mut self,
+        group: GroupId,
+        topic: TopicId,
+        (index, offset): (u32, QueueOffset),
+        is_passed: impl Fn(&Track) -> bool,
+    ) -> Vec<MessageNumber> {
+        let tracks = self.judge.tracks.entry(group).or_default();
+        let mut below = Vec::new();
+        for (number, message) in self.judge.messages.iter().enumerate() {
+            let is_below = message.place.is_none_or(|(queue, place)| queue == index && place < offset);
+            if message.topic != topic || !is_below || !message.may_be_there(self.now) {
+                continue;
+            }
+            let number = number as MessageNumber;
+            let track = tracks.entry(number).or_default();
+            match message.place {
+                _ if !is_passed(track) => {}
+                Some(_) => {
+                    below.push(number);
+                    track.under_way += 1;
+                }
+                // Nobody knows where it lies; it may be below.
+                None => track.perhaps_settled = true,
+            }
+        }
+        below
     }
 
     /// A commit was answered: with where the group was and is, or not at all.
@@ -77,11 +94,8 @@ impl Run {
 
     /// Commits forward only, anywhere: behind where the group is, too.
     pub(super) fn commit_forward(&mut self) {
-        let at = self.random.below(self.groups.len() as u64) as usize;
+        let Some(at) = self.group_that_commits() else { return };
         let facts = &self.groups[at].facts;
-        if facts.ordered || facts.lite.is_some() || at == members::GROUP {
-            return;
-        }
         let (group, topic) = (facts.id, self.topics[self.groups[at].topic].facts.id);
         let of_topic = self.judge.messages.iter().rev().filter(|message| message.topic == topic);
         let places: Vec<(u32, QueueOffset)> = of_topic.filter_map(|message| message.place).take(60).collect();
@@ -90,26 +104,9 @@ impl Run {
         }
         let (index, last) = places[self.random.below(places.len() as u64) as usize];
         let offset = last.next();
-        let mut below: Vec<MessageNumber> = Vec::new();
-        for (number, message) in self.judge.messages.iter().enumerate() {
-            if message.topic != topic || message.sent == Sent::No {
-                continue;
-            }
-            let is_below = message.place.is_none_or(|(queue, place)| queue == index && place < offset);
-            let tracks = self.judge.tracks.entry(group).or_default();
-            let track = tracks.entry(number as u64).or_default();
-            // What was delivered stays open, unless nobody got it.
-            if !is_below || track.last.is_some_and(|last| last.attempt > 1 || !last.undone) {
-                continue;
-            }
-            match message.place {
-                Some(_) => {
-                    below.push(number as u64);
-                    track.under_way += 1;
-                }
-                None => track.perhaps_settled = true,
-            }
-        }
+        // What was delivered stays open, unless nobody got it.
+        let is_passed = |track: &Track| track.last.is_none_or(|last| last.attempt <= 1 && last.undone);
+        let below = self.committing(group, topic, (index, offset), is_passed);
         let (client, forward_only) = (None, true);
         self.ask(Pending::CommitForward { group, below }, |token| Command::CommitOffset {
             group,

@@ -31,9 +31,9 @@ pub(super) struct Halves {
 }
 
 impl Halves {
-    pub fn offer(&mut self, check: TransactionCheck) {
-        // Now and then both are kept.
-        self.offers.retain(|other| other.place != check.place || other.number == check.number);
+    /// A half message is offered; `beside_older`: what was offered of it before is kept in mind, too.
+    pub fn offer(&mut self, check: TransactionCheck, beside_older: bool) {
+        self.offers.retain(|other| other.place != check.place || beside_older);
         if self.offers.len() >= KEPT_MAX {
             self.offers.remove(0);
         }
@@ -75,13 +75,13 @@ impl Run {
         let number = self.half_at(check.place);
         let sure = number.is_some_and(|number| self.judge.taking(number, &check));
         self.judge.check_arrived(number, check.place);
-        let taking = Taking { check: check.clone(), lease_millis, sure };
+        let taking = Taking { check: check.clone(), lease_millis, asked: self.now, sure };
         self.ask(Pending::TakeHalf(taking), |token| Command::TakeHalf { check, lease_millis, token });
     }
 
     /// Asked for although producers are asked about it.
     pub(super) fn take_unpolled(&mut self, check: &TransactionCheck) {
-        let taking = Taking { check: check.clone(), lease_millis: 1_000, sure: false };
+        let taking = Taking { check: check.clone(), lease_millis: 1_000, asked: self.now, sure: false };
         let check = check.clone();
         self.ask(Pending::TakeHalf(taking), |token| Command::TakeHalf { check, lease_millis: 1_000, token });
     }
@@ -89,7 +89,7 @@ impl Run {
     /// Somebody has it, who reads what it is.
     pub(super) fn half_taken(&mut self, taking: &Taking, taken: Option<HalfTaken>, reader: &SimReader) -> Verdict {
         let check = &taking.check;
-        if !self.topics.iter().any(|live| live.facts.id == check.topic) {
+        if !self.is_live(check.topic) {
             return Ok(());
         }
         let number = match (self.half_at(check.place), taken) {
@@ -122,7 +122,7 @@ impl Run {
         Ok(())
     }
 
-    fn half_at(&self, place: HalfPlace) -> Option<MessageNumber> {
+    pub(super) fn half_at(&self, place: HalfPlace) -> Option<MessageNumber> {
         let of = |number: usize| self.judge.messages[number].transaction.and_then(|transaction| transaction.place);
         (0..self.judge.messages.len()).rev().find(|&number| of(number) == Some(place)).map(|number| number as u64)
     }
@@ -137,7 +137,7 @@ impl Run {
             true => self.halves.handles[which],
             false => self.halves.handles.remove(which),
         };
-        if !self.topics.iter().any(|live| live.facts.id == topic) {
+        if !self.is_live(topic) {
             return;
         }
         let commit = !self.random.one_in(3);
@@ -155,7 +155,7 @@ impl Run {
         handle: (UnixMillis, bool),
         answer: Result<(), EndError>,
     ) -> Verdict {
-        let live = self.topics.iter().any(|live| live.facts.id == self.judge.messages[number as usize].topic);
+        let live = self.is_live(self.judge.messages[number as usize].topic);
         if live && self.judge.ended_by_handle(number, commit, handle, &answer, self.now)? {
             self.report.stale += 1;
             return Ok(());
@@ -175,7 +175,7 @@ impl Run {
                 continue;
             };
             let Some(polled) = transaction.polled.filter(|_| transaction.place.is_some()) else { continue };
-            let live = self.topics.iter().any(|live| live.facts.id == message.topic);
+            let live = self.is_live(message.topic);
             let young = self.now.since(transaction.began) < martlet_model::limits::TRANSACTION_POLLED_MILLIS_MAX;
             if live && young && polled.offered.is_none_or(|at| at < since) {
                 return Err(format!(

@@ -1,12 +1,12 @@
 //! Queue-based members beside message-based ones, in one group: they pull, commit, send back, lock, take queues over from each
 //! other, rest and vanish.
 //!
-//! A member is as careful as a client is: it commits in front of the first message that it is not through with, and what it has sent
-//! back it is not through with before the answer. What it pulled is lost with it.
+//! A member is as careful as a client is: it commits in front of the first message that it is not through with, and what it has
+//! sent back it is not through with before the answer. What it pulled is lost with it.
 
 use super::{Pending, Run};
 use crate::judge::{MemberId, Message, MessageNumber, QueueKey, Verdict};
-use martlet_model::{QueueId, QueueOffset, TopicId, UnixMillis};
+use martlet_model::{GroupId, QueueId, QueueOffset, TopicId, UnixMillis};
 use martlet_shard::{Command, PollId, PullCommand, SendBackCommand, SendBackDelay};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,8 +19,6 @@ pub(super) const FIRST_CLIENT: u64 = 9;
 pub(super) const CLIENTS: u64 = 2;
 /// Queue-based members. The first of them drains, where queue-based members do.
 pub(super) const MEMBERS: usize = 3;
-/// So long after its last pull a member has its queues for certain, or can be said to have been late.
-const COUNTS_MILLIS: i64 = 300_000;
 /// The longest that a pull waits, and then keeps the queue.
 const WAIT_MILLIS_MAX: u64 = 10_000;
 const OWNED_MILLIS_MAX: i64 = 60_000 + WAIT_MILLIS_MAX as i64;
@@ -71,7 +69,7 @@ enum State {
 pub(super) enum Asked {
     Where { key: QueueKey, who: MemberId, named: bool },
     Pull { key: QueueKey, who: MemberId, from: QueueOffset, turn: u64, at: UnixMillis },
-    Commit { key: QueueKey, who: MemberId, below: Vec<Held>, last: UnixMillis },
+    Commit { key: QueueKey, who: MemberId, offset: QueueOffset, below: Vec<Held>, last: UnixMillis },
     SendBack { key: QueueKey, who: MemberId, offset: QueueOffset, number: MessageNumber, pulled: UnixMillis },
     Lock { who: MemberId, keys: Vec<QueueKey>, at: UnixMillis },
     Unlock,
@@ -106,7 +104,7 @@ impl Run {
     }
 
     /// Whether this is the group with both kinds of members, and whether it is ordered.
-    pub(super) fn mixed(&self, group: martlet_model::GroupId) -> Option<bool> {
+    pub(super) fn mixed(&self, group: GroupId) -> Option<bool> {
         self.groups.get(GROUP).filter(|known| known.facts.id == group).map(|known| known.facts.ordered)
     }
 
@@ -118,7 +116,7 @@ impl Run {
     }
 
     /// Whether message-based members alone are to have a message: no queue-based one has the queue, or ever had it.
-    pub(super) fn is_nobodys(&self, group: martlet_model::GroupId, number: MessageNumber, message: &Message) -> bool {
+    pub(super) fn is_nobodys(&self, group: GroupId, number: MessageNumber, message: &Message) -> bool {
         let track = self.judge.tracks.get(&group).and_then(|tracks| tracks.get(&number));
         let untouched = track.is_none_or(|track| track.pulled.is_none() && !track.loose);
         let free = |(index, _)| self.judge.queues.is_free((group, message.topic, index), self.now);
@@ -182,7 +180,7 @@ impl Run {
         }
     }
 
-    fn lock(&mut self, at: usize, group: martlet_model::GroupId, topic: TopicId, queues: u32) {
+    fn lock(&mut self, at: usize, group: GroupId, topic: TopicId, queues: u32) {
         if std::mem::replace(&mut self.members[at].asks_for_locks, true) {
             return;
         }
@@ -293,8 +291,39 @@ impl Run {
             self.judge.begins_anew(key, offset);
         }
         let (client, forward_only) = (Some(client_id(who)), self.random.one_in(2));
-        let pending = Pending::Member(Asked::Commit { key, who, below, last });
+        let pending = Pending::Member(Asked::Commit { key, who, offset, below, last });
         self.ask(pending, |token| Command::CommitOffset { group, topic, index, offset, client, forward_only, token });
+    }
+
+    /// Of an ordered group: whether a member's commit is under way that makes the queue begin anew in front of a message.
+    pub(super) fn is_being_committed(&self, group: GroupId, number: MessageNumber) -> bool {
+        let message = &self.judge.messages[number as usize];
+        self.pending.values().any(|pending| match pending {
+            Pending::Member(Asked::Commit { key, offset, .. }) => {
+                let here = message.place.is_none_or(|(index, place)| index == key.2 && place >= *offset);
+                (group, message.topic) == (key.0, key.1) && here
+            }
+            _ => false,
+        })
+    }
+
+    /// No pull waits while there is something for it. Called when the shard is at rest.
+    pub(super) fn no_pull_waits(&self, epoch: u32) -> Verdict {
+        if self.groups[GROUP].facts.ordered {
+            return Ok(());
+        }
+        for pending in self.pending.values() {
+            let Pending::Member(Asked::Pull { key, who, from, turn, at }) = pending else { continue };
+            // Who came while another had locked the queue waits to the end.
+            let has_it = self.judge.queues.turn(*key) == *turn && !self.judge.queues.may_be_locked(*key, *who, *at);
+            if has_it && self.is_current(*key) {
+                let from_there_on = *from..QueueOffset(u64::MAX);
+                self.judge
+                    .none_is_skipped(*key, from_there_on, &[], (epoch, self.now))
+                    .map_err(|skipped| format!("a pull of {who:?} waits although there is something: {skipped}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// The first member consumes everything there is.

@@ -12,10 +12,6 @@ pub(super) const CHECKS_MAX: u32 = 3;
 pub const INTERVAL_MILLIS: i64 = 5_000;
 
 impl Run {
-    fn is_live(&self, topic: TopicId) -> bool {
-        self.topics.iter().any(|live| live.facts.id == topic)
-    }
-
     /// Ends one of the last transactions, whatever became of it so far.
     pub(super) fn end_some(&mut self) {
         // Whoever administers ends those that producers ask for, too.
@@ -88,10 +84,7 @@ impl Run {
     pub(super) fn check_all(&mut self, checks: Vec<TransactionCheck>, epoch: u32) -> Verdict {
         for check in checks {
             self.report.checks += 1;
-            let is_it = |message: &Message| {
-                message.transaction.is_some_and(|transaction| transaction.place == Some(check.place))
-            };
-            let known = self.judge.messages.iter().position(is_it).map(|number| number as u64);
+            let known = self.half_at(check.place);
             if !self.is_live(check.topic) {
                 continue;
             }
@@ -99,7 +92,8 @@ impl Run {
                 self.judge.checked(number, &check, epoch, self.now, CHECKS_MAX)?;
             }
             if check.polled {
-                self.halves.offer(check);
+                let beside_older = self.random.one_in(4);
+                self.halves.offer(check, beside_older);
                 continue;
             }
             if self.random.one_in(16) {
@@ -125,11 +119,12 @@ impl Run {
     pub(super) fn end_all(&mut self) -> Verdict {
         let Some(reader) = self.reader() else { return Ok(()) };
         let left = super::at_once(halves(&reader, None, 100_000)).ok_or("reading waits")?;
+        let live: Vec<TopicId> = self.topics.iter().map(|topic| topic.facts.id).collect();
         for (place, half) in left.map_err(|error| error.to_string())? {
             let number: MessageNumber =
                 half.message_id.parse().map_err(|_| format!("a half message nobody sent: {half:?}"))?;
             let message = &mut self.judge.messages[number as usize];
-            if !self.topics.iter().any(|live| live.facts.id == half.topic) {
+            if !live.contains(&half.topic) {
                 continue;
             }
             let Some(transaction) = &mut message.transaction else {

@@ -1,7 +1,7 @@
 //! What queue-based members are answered, and what the model makes of it.
 
-use super::{Asked, COUNTS_MILLIS, GROUP, Held, OWNED_MILLIS_MAX, Place, State, client_id};
-use crate::judge::{LEASED_MILLIS, MemberId, MessageNumber, QueueKey, Verdict};
+use super::{Asked, GROUP, Held, OWNED_MILLIS_MAX, Place, State, client_id};
+use crate::judge::{LATE_MILLIS, LEASED_MILLIS, MemberId, MessageNumber, QueueKey, Verdict};
 use crate::run::{Run, at_once};
 use martlet_model::record::{self, Field, RetryOf};
 use martlet_model::{QueueId, QueueOffset, UnixMillis};
@@ -54,7 +54,7 @@ impl Run {
                     other => Err(format!("a pull of {key:?} was answered with {other:?}")),
                 }
             }
-            (Asked::Commit { key, who, below, last }, output) => {
+            (Asked::Commit { key, who, below, last, .. }, output) => {
                 let counted = match output {
                     Output::Committed(counted) => Some(counted),
                     Output::Refused(_) => None,
@@ -90,8 +90,9 @@ impl Run {
                 let Output::Locked(locked) = output else { return Err(format!("a lock was answered with {output:?}")) };
                 for key in keys {
                     let is_its_own = locked.contains(&(key.1, key.2));
-                    if self.is_current(key) && self.members[who.0].life == who.1 {
-                        self.judge.queues.locked(key, who, is_its_own, (at, now))?;
+                    match self.is_current(key) && self.members[who.0].life == who.1 {
+                        true => self.judge.queues.locked(key, who, is_its_own, (at, now))?,
+                        false => self.judge.queues.perhaps_locked(key, who, now),
                     }
                     self.judge.queues.perhaps_owned(key, now.plus(OWNED_MILLIS_MAX));
                 }
@@ -142,6 +143,7 @@ impl Run {
             return Ok(());
         }
         let now = self.now;
+        self.judge.none_is_skipped(key, from..pulled.next, &pulled.places, (epoch, now))?;
         if pulled.status == PullStatus::NothingNew {
             return Ok(());
         }
@@ -156,7 +158,6 @@ impl Run {
             }
             return Ok(());
         }
-        self.judge.none_is_skipped(key, from..pulled.next, &pulled.places, (epoch, now))?;
         let mut held = Vec::new();
         let ordered = self.groups[GROUP].facts.ordered;
         for places in &pulled.places {
@@ -213,7 +214,7 @@ impl Run {
             Err(_) if self.reads_fail => return Ok(Pulls::Unreadable),
             Err(error) => return Err(format!("{reference:?}: {error}")),
         };
-        let Some(original) = original.filter(|_| self.topics.iter().any(|live| live.facts.id == topic)) else {
+        let Some(original) = original.filter(|_| self.is_live(topic)) else {
             return Ok(Pulls::Nothing);
         };
         let body = record::body(&original.record).map_err(text)?;
@@ -241,7 +242,7 @@ impl Run {
             // References are handed back, and nobody is told, once nobody has the retry queue.
             let has_it = key.1.retry_group().is_none() || self.now.since(last) < LEASED_MILLIS;
             let certain = turn == now_is_the_turn && has_it;
-            let in_time = self.now.since(last) < COUNTS_MILLIS && !self.judge.is_old(number, self.now);
+            let in_time = self.now.since(last) < LATE_MILLIS && !self.judge.is_old(number, self.now);
             let track = self.judge.track(key.0, number);
             track.under_way = track.under_way.saturating_sub(1);
             match counted {
