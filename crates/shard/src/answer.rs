@@ -1,6 +1,8 @@
 //! What a shard answers, and the figures it counts.
 
-use crate::command::{HalfPlace, Incoming, TimerAt};
+#[cfg(doc)]
+use crate::command::Command;
+use crate::command::{HalfPlace, TimerAt};
 use martlet_model::handle::{DeliveryNumber, ReceiptHandle};
 use martlet_model::{Filter, GroupId, QueueId, QueueOffset, TopicId, UnixMillis};
 use std::collections::BTreeMap;
@@ -30,15 +32,6 @@ pub struct HalfTaken {
     pub until: UnixMillis,
     /// How often it was taken, this time included.
     pub number: u32,
-}
-
-/// A message that is not to be delivered before its time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scheduled {
-    /// The message.
-    pub message: Incoming,
-    /// Its delivery timestamp; what is not in the future is stored like any other message.
-    pub due: UnixMillis,
 }
 
 /// What a pull came to.
@@ -124,17 +117,6 @@ pub struct HandOut {
     pub until: UnixMillis,
     /// About how many bytes its record has, judged by those stored in its queue lately; 0 if that is not known.
     pub bytes_hint: usize,
-}
-
-/// A hand-out, named by the place of its message and the mark of the delivery (`martlet_model::handle`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MarkedPlace {
-    /// The queue's number within the topic.
-    pub index: u32,
-    /// The place.
-    pub offset: QueueOffset,
-    /// The mark.
-    pub mark: u32,
 }
 
 /// Why a handle does not settle its message.

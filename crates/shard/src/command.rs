@@ -1,6 +1,8 @@
 //! What a shard is asked.
 
-use crate::answer::{MarkedPlace, Scheduled, TransactionCheck};
+use crate::answer::TransactionCheck;
+#[cfg(doc)]
+use crate::answer::{HalfTaken, Output};
 use crate::load::{LoadId, Loaded};
 use bytes::Bytes;
 use martlet_model::handle::ReceiptHandle;
@@ -107,6 +109,15 @@ pub struct Incoming {
     pub lite_topic: Option<Arc<str>>,
 }
 
+/// A message that is not to be delivered before its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scheduled {
+    /// The message.
+    pub message: Incoming,
+    /// Its delivery timestamp; what is not in the future is stored like any other message.
+    pub due: UnixMillis,
+}
+
 /// One thing that happens by itself: when, and the place of the message it is about in its bucket, a hidden queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TimerAt {
@@ -146,6 +157,17 @@ pub struct Half {
     pub polled: bool,
     /// The client's message id.
     pub message_id: String,
+}
+
+/// A hand-out, named by the place of its message and the mark of the delivery (`martlet_model::handle`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarkedPlace {
+    /// The queue's number within the topic.
+    pub index: u32,
+    /// The place.
+    pub offset: QueueOffset,
+    /// The mark.
+    pub mark: u32,
 }
 
 /// A poll for messages.

@@ -14,11 +14,11 @@
 //! - Of one message group, an ordered group has messages in flight with one poll at a time, and in order.
 //! - No poll waits while there is a visible message for it, open slots permitting.
 //!
-//! Layout: [`command`] is the vocabulary; `keys` and `codec` say what lies in the store; `queue` and `progress` are the
-//! entities, `resident` which of them are in memory, `ordered` and `parked` what ordered groups add; `send`, `delay`,
-//! `transactions`, `receive`, `sequence`, `settle`, `subscriptions`, `catalog`, `retention`, `reset`, `pull` decide; `owners`, `queue_based` and `retries` serve
-//! members that pull queues; `lite`,
-//! `lite_registry`, `lite_subscriptions`, `lite_receive`, `lite_wildcard`, `lite_backlog` and `lite_expiry` are lite topics;
+//! Layout: [`command`] and [`answer`] are the vocabulary; `keys` and `codec` say what lies in the store; `queue` and `progress`
+//! are the entities, `resident` which of them are in memory, `ordered` and `parked` what ordered groups add; `send`, `delay`,
+//! `transactions`, `receive`, `sequence`, `settle`, `subscriptions`, `catalog`, `retention`, `reset`, `pull` decide; `owners`,
+//! `queue_based` and `retries` serve members that pull queues; `lite`, `lite_registry`, `lite_subscriptions`, `lite_receive`,
+//! `lite_wildcard`, `lite_backlog` and `lite_expiry` are lite topics;
 //! `dedup` and `dedup_open` know what was sent before; `timers` and `schedule` keep what is due by itself, `halves` the half
 //! messages; `turn` is the loop around them.
 
@@ -69,15 +69,15 @@ mod transactions;
 mod turn;
 
 pub use answer::{
-    Counters, EndError, HalfTaken, HandOut, LATENESS_MILLIS, LiteNotice, MarkedPlace, Output, Placed, ProgressFigures,
-    PullStatus, Pulled, QueueFigures, RecallError, Refused, ResendError, Scheduled, SettleError, SubscriptionFigures,
-    TransactionCheck, Waiting,
+    Counters, EndError, HalfTaken, HandOut, LATENESS_MILLIS, LiteNotice, Output, Placed, ProgressFigures, PullStatus,
+    Pulled, QueueFigures, RecallError, Refused, ResendError, SettleError, SubscriptionFigures, TransactionCheck,
+    Waiting,
 };
 pub use clock::{ClockNotice, ShardClock};
 pub use command::{
     ClientNumber, Command, DeadLetterPlace, DeadLetters, GroupFacts, Half, HalfPlace, Incoming, LiteAction, LiteGroup,
-    LiteParent, LiteStart, LiteSync, PollId, PullCommand, ReceiveCommand, ResetTarget, SendBackCommand, SendBackDelay,
-    TimerAt, TopicFacts,
+    LiteParent, LiteStart, LiteSync, MarkedPlace, PollId, PullCommand, ReceiveCommand, ResetTarget, Scheduled,
+    SendBackCommand, SendBackDelay, TimerAt, TopicFacts,
 };
 pub use halves::{HalfFound, halves};
 pub use lite::lite_topic_of;

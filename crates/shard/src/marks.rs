@@ -1,6 +1,6 @@
 //! Hand-outs that are named by place and mark: of clients whose protocol has no room for a receipt handle.
 
-use crate::answer::MarkedPlace;
+use crate::command::MarkedPlace;
 use crate::shard::Shard;
 use martlet_model::handle::{DeliveryNumber, ReceiptHandle};
 use martlet_model::{GroupId, QueueId, TopicId};

@@ -154,7 +154,7 @@ impl<T> Shard<T> {
         let by = if by_priority { 0 } else { start % queues.len() };
         queues.rotate_left(by);
         queues.retain(|&queue| self.queues.contains_key(&queue) && self.progress.contains_key(&(group, queue)));
-        let owned = queues.extract_if(.., |queue| self.is_owned(group, *queue)).collect::<Vec<_>>();
+        let mut owned = queues.extract_if(.., |queue| self.is_owned(group, *queue)).collect::<Vec<_>>();
         for &queue in &queues {
             self.progress.get_mut(&(group, queue)).into_iter().for_each(|progress| progress.mark_begun());
             self.clamp(group, queue);
@@ -163,22 +163,20 @@ impl<T> Shard<T> {
         let limit = limit.min(self.messages_per_reply(&queues));
         let until = self.now.plus(receive.invisible_millis);
         let mut out = Vec::new();
+        if by_priority && receive.retries_only {
+            queues.reverse();
+        }
         match by_priority {
-            _ if receive.retries_only => {
-                self.hand_out_visible(receive, bit, &queues, limit, until, true, &mut out);
-                if (out.len() as u64) < limit && !receive.filter.is_all() {
-                    queues.iter().for_each(|&queue| self.classify(topic, group, queue));
-                }
-            }
+            _ if receive.retries_only => self.hand_out_retries(receive, bit, &queues, limit, until, &mut out),
             true => self.hand_out_by_priority(receive, bit, &queues, limit, until, &mut out),
             false => self.hand_out_from(receive, bit, &queues, limit, until, &mut out),
         }
         if self.hands_out_retries(group) {
-            let left = limit.saturating_sub(out.len() as u64);
-            self.hand_out_visible(receive, bit, &owned, left, until, true, &mut out);
-            if (out.len() as u64) < limit && !receive.filter.is_all() {
-                owned.iter().for_each(|&queue| self.classify(topic, group, queue));
+            if by_priority {
+                owned.reverse();
             }
+            let left = limit.saturating_sub(out.len() as u64);
+            self.hand_out_retries(receive, bit, &owned, left, until, &mut out);
         }
         for hand_out in &out {
             self.pass_by_owner(group, hand_out.queue);
@@ -239,6 +237,24 @@ impl<T> Shard<T> {
             for &queue in queues {
                 self.classify(topic, group, queue);
             }
+        }
+    }
+
+    /// Hands out at most `limit` messages of these queues that were delivered before, and has looked through what is not known of
+    /// them.
+    fn hand_out_retries(
+        &mut self,
+        receive: &ReceiveCommand,
+        bit: u32,
+        queues: &[QueueId],
+        limit: u64,
+        until: UnixMillis,
+        out: &mut Vec<HandOut>,
+    ) {
+        let end = out.len() as u64 + limit;
+        self.hand_out_visible(receive, bit, queues, limit, until, true, out);
+        if (out.len() as u64) < end && !receive.filter.is_all() {
+            queues.iter().for_each(|&queue| self.classify(receive.topic, receive.group, queue));
         }
     }
 

@@ -113,3 +113,15 @@ fn an_ordered_group_has_the_order_of_each_level() {
     world.send_by_priority("orders", &[(0, "low a"), (1, "high a"), (0, "low b"), (1, "high b")]);
     assert_eq!(world.receive("billing", invisible_secs(30).batch(3)).in_order(), ["high a", "high b", "low a"]);
 }
+
+#[test]
+fn a_poll_for_retries_alone_takes_from_the_highest_level_first() {
+    let mut world = world(3);
+    world.send_by_priority("orders", &[(0, "low"), (2, "high"), (1, "middle")]);
+    world.receive("billing", invisible_secs(30));
+    world.advance_secs(30);
+    let retries = || invisible_secs(30).retries_only().batch(1);
+    assert_eq!(world.receive("billing", retries()).one().body, "high");
+    assert_eq!(world.receive("billing", retries()).one().body, "middle");
+    assert_eq!(world.receive("billing", retries()).one().body, "low");
+}
