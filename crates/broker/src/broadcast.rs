@@ -17,11 +17,11 @@
 //! share what the slowest has not settled.
 
 use crate::broadcast_receive::Alone;
-use crate::members::{MemberInfo, MemberKind, Members, MessageModel, State};
+use crate::members::{Member, MemberInfo, MemberKind, Members, MessageModel, State};
 use crate::{Broker, Refusal};
 use martlet_model::group::DeliveryOrder;
 use martlet_model::names::RETRY_PREFIX;
-use martlet_model::{QueueOffset, TopicId};
+use martlet_model::{GroupId, QueueOffset, TopicId};
 use martlet_shard::Command;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,8 +32,21 @@ use std::time::Instant;
 pub(crate) struct Step {
     /// There.
     pub to: QueueOffset,
-    /// Back, as a slower member has turned up.
-    pub back: bool,
+    /// Where it was moved before, if it was.
+    pub from: Option<QueueOffset>,
+}
+
+impl Step {
+    /// Whether it goes back, as a slower member has turned up.
+    pub fn is_back(&self) -> bool {
+        self.from.is_some_and(|from| self.to < from)
+    }
+
+    /// What the shard is asked for it.
+    pub fn command<T>(&self, group: GroupId, (topic, index): (TopicId, u32), token: T) -> Command<T> {
+        let (offset, client, forward_only) = (self.to, None, !self.is_back());
+        Command::CommitOffset { group, topic, index, offset, client, forward_only, token }
+    }
 }
 
 /// What is kept of a group in which broadcasting takes effect.
@@ -43,7 +56,7 @@ pub(crate) struct Broadcast {
     since: Instant,
     /// Where the group was when the first member asked, of queues that members have been in by themselves; `None`: nowhere yet.
     began_at: BTreeMap<(TopicId, u32), Option<QueueOffset>>,
-    /// Where the group was moved since; where that is due and was refused, further than any offset.
+    /// Where the group was moved since.
     moved_to: BTreeMap<(TopicId, u32), QueueOffset>,
     /// Message-based members that are broadcast to (see [`crate::broadcast_receive`]).
     pub alone: BTreeMap<Arc<str>, Alone>,
@@ -53,8 +66,7 @@ impl Members {
     /// Whether a member of the group broadcasts.
     fn broadcast(&self, group: &str) -> bool {
         let state = self.state();
-        let Some(members) = state.of.get(group) else { return false };
-        members.values().any(|member| member.info.model == MessageModel::Broadcasting)
+        state.of.get(group).is_some_and(|members| members.values().any(Member::broadcasts))
     }
 
     /// Where a member that would share messages is by itself.
@@ -72,21 +84,42 @@ impl Members {
     ) -> Option<Option<Step>> {
         let mut state = self.state();
         let members = state.of.get_mut(group)?;
-        let member = members.get_mut(client_id)?;
-        if member.info.model == MessageModel::Broadcasting {
+        // The last one that broadcasts may just have left: then all share again.
+        if !members.values().any(Member::broadcasts) {
             return None;
         }
+        let member = members.get_mut(client_id).filter(|member| !member.broadcasts())?;
         member.offsets.insert(queue, to);
         Some(state.follow_slowest(group, queue))
     }
 
-    /// A group was not moved: what is due then is due again with the next move of a member.
+    /// A group was not moved after all: what is due then is due again with the next move of a member.
     pub fn not_moved(&self, group: &str, queue: (TopicId, u32), step: Step) {
-        if let Some(broadcast) = self.state().broadcasts.get_mut(group) {
-            match step.back {
-                true => broadcast.moved_to.insert(queue, QueueOffset(u64::MAX)),
-                false => broadcast.moved_to.remove(&queue),
-            };
+        let mut state = self.state();
+        let Some(broadcast) = state.broadcasts.get_mut(group) else { return };
+        let moved_to = broadcast.moved_to.get(&queue).copied();
+        let moved_to = match step.is_back() {
+            true => moved_to.max(step.from),
+            // A later step stands.
+            false if moved_to != Some(step.to) => return,
+            false => step.from,
+        };
+        match moved_to {
+            Some(moved_to) => broadcast.moved_to.insert(queue, moved_to),
+            None => broadcast.moved_to.remove(&queue),
+        };
+    }
+
+    /// A topic is gone with its queues.
+    pub fn forget_topic(&self, topic: TopicId) {
+        let mut state = self.state();
+        for member in state.of.values_mut().flat_map(BTreeMap::values_mut) {
+            member.offsets.retain(|queue, _| queue.0 != topic);
+        }
+        for broadcast in state.broadcasts.values_mut() {
+            broadcast.began_at.retain(|queue, _| queue.0 != topic);
+            broadcast.moved_to.retain(|queue, _| queue.0 != topic);
+            broadcast.alone.values_mut().for_each(|alone| alone.forget_topic(topic));
         }
     }
 
@@ -109,16 +142,15 @@ impl Members {
 
     /// Members have come, left, or changed their message model; `may`: broadcasting can take effect. Whether it does, and if it just
     /// has ended, where the group goes back to.
-    fn apply(&self, group: &str, may: bool) -> (bool, BTreeMap<(TopicId, u32), QueueOffset>) {
+    fn apply(&self, group: &str, may: bool) -> (bool, Vec<((TopicId, u32), Step)>) {
         let mut state = self.state();
-        let of = state.of.get(group).into_iter().flat_map(BTreeMap::values);
-        if may && of.map(|member| member.info.model).any(|model| model == MessageModel::Broadcasting) {
+        if may && state.of.get(group).is_some_and(|members| members.values().any(Member::broadcasts)) {
             state.broadcasts.entry(group.to_owned()).or_default();
-            return (true, BTreeMap::new());
+            return (true, Vec::new());
         }
         let moved_to = state.broadcasts.get(group).map_or_else(BTreeMap::new, |broadcast| broadcast.moved_to.clone());
-        let slowest = |(queue, moved_to)| Some((queue, state.slowest(group, queue).filter(|at| *at < moved_to)?));
-        let back = moved_to.into_iter().filter_map(slowest).collect();
+        let step = |(queue, from)| Some((queue, Step { to: state.slowest(group, queue)?, from: Some(from) }));
+        let back = moved_to.into_iter().filter_map(step).filter(|(_, step)| step.is_back()).collect();
         state.broadcasts.remove(group);
         state.forget_offsets(group);
         (false, back)
@@ -166,7 +198,7 @@ impl State {
     pub fn follow_slowest(&mut self, group: &str, queue: (TopicId, u32)) -> Option<Step> {
         let to = self.slowest(group, queue)?;
         let before = self.broadcasts.entry(group.to_owned()).or_default().moved_to.insert(queue, to);
-        (before != Some(to)).then_some(Step { to, back: before.is_some_and(|before| to < before) })
+        (before != Some(to)).then_some(Step { to, from: before })
     }
 
     /// Where the slowest of those is that have been in a queue by themselves.
@@ -212,7 +244,7 @@ impl Broker {
     pub(crate) fn apply_message_model(&self, group: &str) {
         let is_fifo = self.known_group(group).is_some_and(|group| group.order == DeliveryOrder::Fifo);
         let (takes_effect, back) = self.inner.members.apply(group, !is_fifo);
-        back.into_iter().for_each(|(queue, to)| self.move_group(group, queue, Step { to, back: true }));
+        back.into_iter().for_each(|(queue, step)| self.move_group(group, queue, step));
         if !takes_effect {
             return;
         }
@@ -223,6 +255,12 @@ impl Broker {
             // A full inbox refuses this; the leases end by themselves.
             let _ = self.inner.shard.submit(Command::MemberGone { group: known.id, client });
         }
+    }
+}
+
+impl Member {
+    fn broadcasts(&self) -> bool {
+        self.info.model == MessageModel::Broadcasting
     }
 }
 

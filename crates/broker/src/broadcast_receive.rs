@@ -14,7 +14,6 @@ use crate::queue_pull::{PullMode, QueuePull};
 use crate::{Broker, DeliveredMessage, OffsetOf, ReceiveRequest, Received, Refusal};
 use martlet_model::group::{DeliveryOrder, StartFrom};
 use martlet_model::{QueueOffset, TopicId, UnixMillis, limits};
-use martlet_shard::Command;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -53,6 +52,10 @@ impl Alone {
     /// Everything below is settled; `None`: it has not been there.
     pub fn settled(&self, queue: (TopicId, u32)) -> Option<QueueOffset> {
         self.0.get(&queue).map(Place::settled)
+    }
+
+    pub fn forget_topic(&mut self, topic: TopicId) {
+        self.0.retain(|queue, _| queue.0 != topic);
     }
 }
 
@@ -232,7 +235,7 @@ impl Broker {
                 };
                 let start = self.offset_of(&request.topic, queue, start).await?;
                 // It has begun, whatever happens to the place in memory.
-                self.move_group(group, place, Step { to: start, back: false });
+                self.move_group(group, place, Step { to: start, from: None });
                 start
             }
         };
@@ -304,9 +307,7 @@ impl Broker {
     pub(crate) fn move_group(&self, name: &str, (topic, index): (TopicId, u32), step: Step) {
         let Some(group) = self.known_group(name) else { return };
         let (token, _answer) = self.inner.shard.token(None);
-        let (offset, forward_only, client) = (step.to, !step.back, None);
-        let commit = Command::CommitOffset { group: group.id, topic, index, offset, client, forward_only, token };
-        if self.inner.shard.submit(commit).is_err() {
+        if self.inner.shard.submit(step.command(group.id, (topic, index), token)).is_err() {
             self.inner.members.not_moved(name, (topic, index), step);
         }
     }

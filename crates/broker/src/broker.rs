@@ -342,6 +342,7 @@ impl Broker {
             self.inner.catalog.change(|catalog| catalog.delete_topic(name)).await.map_err(catalog_refusal)?;
         self.inner.stats.forget_topic(name);
         self.inner.queue_ids.lock().unwrap_or_else(PoisonError::into_inner).remove(&topic.id);
+        self.inner.members.forget_topic(topic.id);
         self.ask(|token| Command::DropTopic { topic: topic.id, token }).await.map(drop)
     }
 

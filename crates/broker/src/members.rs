@@ -432,6 +432,37 @@ mod tests {
     }
 
     #[test]
+    fn a_move_of_a_group_that_broadcasts_is_due_again_if_it_was_refused() {
+        let members = Members::new(3);
+        let model = MessageModel::Broadcasting;
+        members.seen(QueueMember { model, ..member("loud", 1, "billing", &[]) }).unwrap();
+        for id in ["fast", "slow"] {
+            members.seen(member(id, 1, "billing", &[])).unwrap();
+        }
+        let (queue, other) = ((TopicId(1), 0), (TopicId(2), 0));
+        let go = |id, to| members.move_own_offset("billing", id, queue, QueueOffset(to)).flatten();
+        assert!(!go("fast", 10).unwrap().is_back());
+        let ahead = go("fast", 12).unwrap();
+        members.not_moved("billing", queue, ahead);
+        assert_eq!(go("fast", 12), Some(ahead));
+        let back = go("slow", 5).unwrap();
+        assert!(back.is_back());
+        // It is said again as it was meant, whatever is refused besides.
+        members.not_moved("billing", queue, back);
+        members.not_moved("billing", queue, ahead);
+        let again = go("slow", 6).unwrap();
+        assert!(again.is_back() && again.to == QueueOffset(6));
+        let ahead = go("slow", 7).unwrap();
+        assert!(!ahead.is_back());
+        members.forget_topic(other.0);
+        assert_eq!(members.own_offset("billing", "slow", queue), Some(QueueOffset(7)));
+        members.forget_topic(queue.0);
+        assert_eq!(members.own_offset("billing", "slow", queue), None);
+        members.gone("billing", "loud");
+        assert_eq!(members.move_own_offset("billing", "slow", queue, QueueOffset(8)), None, "all share again");
+    }
+
+    #[test]
     fn silent_members_leave() {
         let members = Members::new(3);
         members.seen(member("a", 1, "billing", &[])).unwrap();

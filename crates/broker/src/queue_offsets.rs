@@ -38,14 +38,13 @@ impl Broker {
         client_id: Option<&str>,
     ) -> Result<bool, Refusal> {
         let (topic, group) = self.queue_of_group(group, topic, queue)?;
-        let mut client = client_id.map(Arc::from);
-        let (mut offset, mut due) = (QueueOffset(offset), None);
+        let (client, offset) = (client_id.map(Arc::from), QueueOffset(offset));
         if let Some(member) = client_id.filter(|_| self.keep_own_offsets(&group.name, &topic.name)) {
-            match self.inner.members.move_own_offset(&group.name, member, (topic.id, queue), offset) {
-                None => return Ok(false),
-                Some(None) => return Ok(true),
-                Some(Some(step)) => (client, offset, due) = (None, step.to, Some(step)),
-            }
+            return match self.inner.members.move_own_offset(&group.name, member, (topic.id, queue), offset) {
+                None => Ok(false),
+                Some(None) => Ok(true),
+                Some(Some(step)) => self.follow(&group, &topic, queue, step).await.map(|()| true),
+            };
         }
         let (group_id, topic_id) = (group.id, topic.id);
         let commit = |token| Command::CommitOffset {
@@ -54,17 +53,28 @@ impl Broker {
             index: queue,
             offset,
             client,
-            forward_only: due.is_some_and(|step: Step| !step.back),
+            forward_only: false,
             token,
         };
-        match self.ask(commit).await {
+        match self.ask(commit).await? {
+            Output::Committed(counted) => Ok(counted),
+            other => Err(self.unexpected(other, &topic.name, &group.name)),
+        }
+    }
+
+    /// A group follows its slowest member, or does so when the next one moves.
+    async fn follow(&self, group: &GroupConfig, topic: &TopicConfig, queue: u32, step: Step) -> Result<(), Refusal> {
+        let queue = (topic.id, queue);
+        let counted = match self.ask(|token| step.command(group.id, queue, token)).await {
             Ok(Output::Committed(counted)) => Ok(counted),
             Ok(other) => Err(self.unexpected(other, &topic.name, &group.name)),
-            Err(refusal) => {
-                due.into_iter().for_each(|step| self.inner.members.not_moved(&group.name, (topic.id, queue), step));
-                Err(refusal)
-            }
+            Err(refusal) => Err(refusal),
+        };
+        // Forward, it may be further on already; back, somebody may have something in flight.
+        if !counted.as_ref().is_ok_and(|counted| *counted || !step.is_back()) {
+            self.inner.members.not_moved(&group.name, queue, step);
         }
+        counted.map(drop)
     }
 
     /// Where a group is in a queue. For a member (`client_id`), the queue is kept for a while, so that nothing comes between
@@ -93,7 +103,10 @@ impl Broker {
                     stored = self.inner.members.begin_by_itself(&group.name, member, place, stored);
                     let moved =
                         stored.and_then(|own| self.inner.members.move_own_offset(&group.name, member, place, own));
-                    moved.flatten().into_iter().for_each(|step| self.move_group(&group.name, place, step));
+                    if let Some(step) = moved.flatten() {
+                        // Where it begins does not depend on that.
+                        let _ = self.follow(&group, &topic, queue, step).await;
+                    }
                 }
                 Ok(stored.map_or(StoredOffset::NotFound { min, max }, StoredOffset::Found))
             }
