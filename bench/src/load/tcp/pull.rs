@@ -12,6 +12,11 @@ use crate::tcp::link::Slots;
 use crate::tcp::pulls::{Pulled, Pulls, Shape};
 use crate::tcp::session::{Role, Session};
 
+/// A server may say that a queue ends where its index does, which lags behind what it has acknowledged: so long between looks,
+/// and so many of them without a message.
+const LAG: Duration = Duration::from_millis(10);
+const QUIET_MAX: u32 = 100;
+
 /// How a pull load is shaped.
 #[derive(Clone, Debug)]
 pub struct Pulling {
@@ -66,7 +71,7 @@ pub fn drain(target: &Target, pulling: &Pulling) -> Result<Report> {
         }
         gate.pass().await;
         let loops = consumers.into_iter().map(async |consumer| {
-            pull_loop(consumer, &tally).await.unwrap_or_else(|error| tally.fail(&error));
+            pull_loop(consumer, pulling.count, &tally).await.unwrap_or_else(|error| tally.fail(&error));
         });
         let all = async {
             futures_util::future::join_all(loops).await;
@@ -97,13 +102,23 @@ pub fn drain(target: &Target, pulling: &Pulling) -> Result<Report> {
     Ok(report)
 }
 
-/// Pulls each queue to its end, one pull at a time on each.
-async fn pull_loop(mut consumer: Consumer, tally: &Tally) -> Result<()> {
+/// Pulls each queue to its end, one pull at a time on each, until `wanted` messages were pulled by all.
+async fn pull_loop(mut consumer: Consumer, wanted: u64, tally: &Tally) -> Result<()> {
     let mut slots = Slots::new(consumer.queues.len());
-    for queue in 0..consumer.queues.len() {
-        begin(&mut consumer, &mut slots, queue);
-    }
-    while slots.busy() > 0 && !tally.stopped() {
+    let mut ended: Vec<usize> = (0..consumer.queues.len()).collect();
+    let mut quiet = 0;
+    loop {
+        if slots.busy() == 0 {
+            if ended.is_empty() || tally.stopped() || quiet > QUIET_MAX || tally.done.load(Ordering::Relaxed) >= wanted
+            {
+                return Ok(());
+            }
+            if quiet > 0 {
+                tokio::time::sleep(LAG).await;
+            }
+            quiet += 1;
+            ended.drain(..).for_each(|queue| begin(&mut consumer, &mut slots, queue));
+        }
         consumer.session.flush().await?;
         consumer.session.link.read().await?;
         while let Some(answer) = consumer.session.answer()? {
@@ -111,6 +126,7 @@ async fn pull_loop(mut consumer: Consumer, tally: &Tally) -> Result<()> {
             let at_end = match consumer.queues[queue].take(&answer, |_| {}) {
                 Ok(Pulled::Messages { count, at_end }) => {
                     tally.add(count);
+                    quiet = if count > 0 { 1 } else { quiet };
                     at_end
                 }
                 Ok(Pulled::End) => true,
@@ -120,12 +136,12 @@ async fn pull_loop(mut consumer: Consumer, tally: &Tally) -> Result<()> {
                     false
                 }
             };
-            if !at_end {
-                begin(&mut consumer, &mut slots, queue);
+            match at_end || tally.stopped() {
+                true => ended.push(queue),
+                false => begin(&mut consumer, &mut slots, queue),
             }
         }
     }
-    Ok(())
 }
 
 /// Gathers the next pull of a queue.
