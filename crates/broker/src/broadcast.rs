@@ -36,6 +36,9 @@ pub(crate) struct Step {
     pub from: Option<QueueOffset>,
 }
 
+/// Steps in several queues.
+type Steps = Vec<((TopicId, u32), Step)>;
+
 impl Step {
     /// Whether it goes back, as a slower member has turned up.
     pub fn is_back(&self) -> bool {
@@ -142,7 +145,7 @@ impl Members {
 
     /// Members have come, left, or changed their message model; `may`: broadcasting can take effect. Whether it does, and if it just
     /// has ended, where the group goes back to.
-    fn apply(&self, group: &str, may: bool) -> (bool, Vec<((TopicId, u32), Step)>) {
+    fn apply(&self, group: &str, may: bool) -> (bool, Steps) {
         let mut state = self.state();
         if may && state.of.get(group).is_some_and(|members| members.values().any(Member::broadcasts)) {
             state.broadcasts.entry(group.to_owned()).or_default();
