@@ -57,12 +57,13 @@ pub use broker::Broker;
 pub use dead_letters::{DeadLetterAt, DeadLetterList, Resent};
 pub use find::{FOUND_MAX, FindCursor, FindRequest, Found, FoundMessage, PeekFrom, Peeked, Wanted};
 pub use handed_out::HandedOut;
-pub use lite::{LITE_LIST_MAX, LiteSyncRequest, LiteTopicList, LiteTopicStatus};
+pub use lite::{LITE_LIST_MAX, LiteSubscriptions, LiteSyncRequest, LiteTopicList, LiteTopicStatus};
 pub use martlet_bucket::{Class, Counts, Location, Scheme};
 pub use martlet_shard::{
     HalfPlace, LATENESS_MILLIS, LiteAction, LiteLook, LiteNotice, LiteProgress, LiteStart, MarkedPlace, PullStatus,
     SendBackDelay, TransactionCheck,
 };
+pub use martlet_store::Durability;
 pub use members::{
     CLIENT_ID_BYTES_MAX, ConsumeFrom, MEMBER_SUBSCRIPTIONS_MAX, MemberInfo, MemberKind, MemberSubscription,
     MessageModel, QueueMember,

@@ -1,7 +1,7 @@
 //! Lite topics: what clients subscribe to, and who may poll for it.
 
 use crate::{Broker, Refusal};
-use martlet_model::{GroupConfig, GroupId, TopicConfig, TopicId, TopicType};
+use martlet_model::{GroupConfig, GroupId, TopicConfig, TopicId, TopicType, UnixMillis};
 use martlet_shard::{Command, LiteAction, LiteLook, LiteNotice, LiteProgress, LiteSync, Output};
 use martlet_store::ReadError;
 use std::collections::BTreeMap;
@@ -43,6 +43,9 @@ pub struct LiteTopicList {
     /// How many the parent has, as of at most a second ago.
     pub total: u64,
 }
+
+/// Names of lite topics in their order, and when who subscribes to them was last heard of.
+pub type LiteSubscriptions = (Vec<Arc<str>>, Option<UnixMillis>);
 
 /// Most lite topics in one list.
 pub const LITE_LIST_MAX: usize = 1_000;
@@ -94,6 +97,14 @@ impl Broker {
             }
             other => Err(self.unexpected(other, topic, "")),
         }
+    }
+
+    /// Names of the lite topics that a client of a group subscribes to, and when it was last heard of, both as stored. `None`: it
+    /// subscribes to nothing.
+    pub async fn lite_subscriptions(&self, group: &str, client_id: &str) -> Result<Option<LiteSubscriptions>, Refusal> {
+        let known = self.known_group(group).ok_or_else(|| Refusal::GroupNotFound { group: group.to_owned() })?;
+        let found = martlet_shard::lite_subscriptions(&self.inner.reader, known.id, client_id).await;
+        found.map_err(read_failed)
     }
 
     fn lite_names(&self, topic: &str, group: Option<&str>) -> Result<(TopicId, Option<GroupId>), Refusal> {

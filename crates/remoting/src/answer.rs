@@ -3,10 +3,14 @@
 use crate::codec::DecodeError;
 use crate::codec::code::response;
 use crate::codec::fields::FieldError;
+use crate::codec::frame::FRAME_BYTES_MAX;
 use crate::codec::json::Json;
 use bytes::Bytes;
 use martlet_broker::{HandedOut, Refusal, ReplyBudget};
 use martlet_model::names::NameError;
+
+/// Longest body of an answer, in bytes: with its header it is a frame that all clients take.
+const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX - 64 * 1024;
 
 /// An answer to a request.
 #[derive(Debug, Default)]
@@ -34,6 +38,17 @@ impl Answer {
     /// Done, with a body in JSON.
     pub fn json(body: &Json) -> Self {
         Self { body: Bytes::from(body.to_string()), ..Self::default() }
+    }
+
+    /// The same, unless its body is longer than clients take.
+    pub fn fitting(self) -> Result<Self, Denied> {
+        match self.body.len() {
+            bytes if bytes > BODY_BYTES_MAX => {
+                let remark = format!("the answer has {bytes} bytes, the limit is {BODY_BYTES_MAX}");
+                Err(Denied::new(response::SYSTEM_ERROR, remark))
+            }
+            _ => Ok(self),
+        }
     }
 
     /// Adds a field.
@@ -120,5 +135,18 @@ fn code(refusal: &Refusal) -> i32 {
         }
         Refusal::NotSupported { .. } => response::REQUEST_CODE_NOT_SUPPORTED,
         _ => response::SYSTEM_ERROR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_no_client_takes_is_refused_with_its_size() {
+        let of = |bytes| Answer { body: Bytes::from(vec![0; bytes]), ..Answer::done() }.fitting();
+        assert!(of(BODY_BYTES_MAX).is_ok());
+        let remark = "the answer has 16711681 bytes, the limit is 16711680";
+        assert_eq!(of(BODY_BYTES_MAX + 1).unwrap_err(), Denied::new(response::SYSTEM_ERROR, remark));
     }
 }

@@ -88,27 +88,43 @@ pub(crate) struct Link {
     /// Requests that its client has not answered yet.
     asked: Asked,
     /// Groups that its client consumes with: as whom, and how.
-    groups: Mutex<BTreeMap<String, (Arc<str>, MessageModel)>>,
+    groups: Mutex<BTreeMap<String, Membership>>,
+}
+
+/// As whom a client consumes with a group, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Membership {
+    /// Its id.
+    pub client: Arc<str>,
+    /// Whether it shares messages with the others.
+    pub model: MessageModel,
+    /// Whether it asks for messages by itself rather than handing them to a listener.
+    pub active: bool,
 }
 
 impl Link {
-    fn groups(&self) -> MutexGuard<'_, BTreeMap<String, (Arc<str>, MessageModel)>> {
+    fn groups(&self) -> MutexGuard<'_, BTreeMap<String, Membership>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// As whom its client consumes with a group, and how; `None`: it does not, as far as it has said.
     pub fn member(&self, group: &str) -> Option<(Arc<str>, MessageModel)> {
-        self.groups().get(group).cloned()
+        self.groups().get(group).map(|member| (member.client.clone(), member.model))
+    }
+
+    /// Whether its client asks for messages by itself rather than handing them to a listener.
+    pub fn consumes_actively(&self, group: &str) -> bool {
+        self.groups().get(group).is_some_and(|member| member.active)
     }
 
     /// Its client consumes with a group, one of so many at most.
-    pub fn consumes(&self, group: &str, client: &Arc<str>, model: MessageModel, max: usize) -> Result<(), Denied> {
+    pub fn consumes(&self, group: &str, member: Membership, max: usize) -> Result<(), Denied> {
         let mut groups = self.groups();
         if groups.len() >= max && !groups.contains_key(group) {
             let remark = format!("consumerDataSet brings the connection to more than {max} groups, the limit");
             return Err(Denied::new(response::SYSTEM_BUSY, remark));
         }
-        groups.insert(group.to_owned(), (client.clone(), model));
+        groups.insert(group.to_owned(), member);
         Ok(())
     }
 
@@ -292,7 +308,7 @@ fn waits(header: &Header) -> bool {
 async fn answer(front: Arc<Front>, link: Arc<Link>, request: Frame, _held: Held) {
     let began = Instant::now();
     let Frame { header, body } = request;
-    let answer = front.carry_out(&link, &header, body).await.unwrap_or_else(|denied| {
+    let answer = front.carry_out(&link, &header, body).await.and_then(Answer::fitting).unwrap_or_else(|denied| {
         front.broker.count_refusal(denied.reason());
         Answer::from(denied)
     });

@@ -188,7 +188,9 @@ impl Front {
             request::GET_ALL_TOPIC_CONFIG => Ok(self.topic_configs()),
             request::GET_TOPIC_STATS_INFO => self.topic_stats(fields).await,
             request::GET_TOPICS_BY_CLUSTER => Ok(self.topic_list()),
-            request::GET_SYSTEM_TOPIC_LIST_FROM_BROKER | request::GET_SYSTEM_TOPIC_LIST_FROM_NS => Ok(self.system_topic_list()),
+            request::GET_SYSTEM_TOPIC_LIST_FROM_BROKER | request::GET_SYSTEM_TOPIC_LIST_FROM_NS => {
+                Ok(self.system_topic_list())
+            }
             request::QUERY_TOPIC_CONSUME_BY_WHO => self.consumed_by(fields).await,
             request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => self.update_group(&body).await,
             request::QUERY_ASSIGNMENT => self.assignment(&body),

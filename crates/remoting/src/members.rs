@@ -7,7 +7,7 @@ use crate::codec::header::{Header, language_name};
 use crate::codec::json::Json;
 use crate::codec::shown;
 use crate::codec::version;
-use crate::connection::Link;
+use crate::connection::{Link, Membership};
 use crate::front::Front;
 use bytes::Bytes;
 use martlet_broker::{ConsumeFrom, MemberSubscription, MessageModel, QueueMember, Refusal};
@@ -91,7 +91,11 @@ impl Front {
             remote: link.peer.to_string(),
         };
         match self.broker.register_member(member).await {
-            Ok(_) => link.consumes(group, client_id, model, self.limits.groups_per_connection_max),
+            Ok(_) => {
+                let active = matches!(said.text("consumeType"), Some("CONSUME_ACTIVELY" | "0"));
+                let member = Membership { client: client_id.clone(), model, active };
+                link.consumes(group, member, self.limits.groups_per_connection_max)
+            }
             // Where groups are not made automatically, what the client asks next is answered so.
             Err(Refusal::GroupNotFound { .. }) => Ok(()),
             Err(other) => Err(other.into()),

@@ -80,9 +80,18 @@ impl Front {
             let count = limits::TOPIC_QUEUES_DEFAULT;
             return Some(Queues { read: count, write: count, permission: both });
         }
+        if topic.is_none() && options.auto_create_topics && self.is_own_name(name) {
+            return Some(Queues { read: 1, write: 1, permission: both });
+        }
         let topic = topic?;
         let permission = permission_bits(topic.permission);
         Some(Queues { read: topic.read_queues, write: topic.write_queues, permission })
+    }
+
+    /// Whether a topic has the name of the broker or of the cluster: tools send to it to see whether that is possible, and it is
+    /// made by the first who does.
+    fn is_own_name(&self, name: &str) -> bool {
+        name == self.broker.broker_name() || name == self.broker.cluster_name()
     }
 
     /// Where this broker is.
@@ -114,11 +123,11 @@ impl Front {
             names.push(format!("{DEAD_LETTER_PREFIX}{}", group.name));
         }
         if self.broker.options().auto_create_topics {
-            names.push(CREATING_TOPIC.to_owned());
+            let made_by_sends = [CREATING_TOPIC, self.broker.cluster_name(), self.broker.broker_name()];
+            names.extend(made_by_sends.map(str::to_owned));
         }
-        names.push(self.broker.cluster_name().to_owned());
-        names.push(self.broker.broker_name().to_owned());
         names.sort_unstable();
+        names.dedup();
         Answer::json(&Json::object([("topicList", Json::list(names))]))
     }
 

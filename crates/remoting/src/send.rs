@@ -173,7 +173,12 @@ impl Front {
         }
         let first = sent.first().cloned().unwrap_or_default();
         // What waits is in none of the topic's queues yet; clients want the one it was meant for.
-        let queue = if first.waits_at.is_some() { chosen.unwrap_or(0) } else { first.queue };
+        let queue = match first.waits_at {
+            Some(_) => chosen.unwrap_or(0),
+            // To clients every lite topic has one queue.
+            None if topic.kind == TopicType::Lite => 0,
+            None => first.queue,
+        };
         let handle = timer.zip(first.recall_handle.as_ref()).map(|(at, handle)| {
             let text = format!("{HANDLE_VERSION} {} {} {} {handle}", topic.name, self.broker.broker_name(), at.0);
             URL_SAFE.encode(text)

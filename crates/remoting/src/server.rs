@@ -127,6 +127,7 @@ pub fn serve(broker: Broker, options: RemotingOptions) -> Result<RemotingServer,
     front.clone().listen_for_checks();
     let worker = Worker { front: front.clone(), opener: Arc::new(Opener::new(tls, front.limits.open_timeout)) };
     let notices: workers::Background = Box::pin(front.clone().tell_of_members(stopped.clone()));
+    let rates: workers::Background = Box::pin(front.clone().keep_rates(stopped.clone()));
     let limits = &front.limits;
     let options = WorkerOptions {
         name: "remoting",
@@ -134,7 +135,7 @@ pub fn serve(broker: Broker, options: RemotingOptions) -> Result<RemotingServer,
         connections_max: limits.connections_max,
         drain_timeout: limits.drain_timeout,
     };
-    let workers = workers::start(sockets, &options, &worker, &front.connections, &stopped, vec![notices])?;
+    let workers = workers::start(sockets, &options, &worker, &front.connections, &stopped, vec![notices, rates])?;
     Ok(RemotingServer { nameserver, local_addr, alias, stop, workers, front })
 }
 

@@ -81,7 +81,7 @@ pub use command::{
 };
 pub use halves::{HalfFound, halves};
 pub use lite::lite_topic_of;
-pub use lite_look::{LiteLook, LiteProgress, lite_progress, lite_topic, lite_topics};
+pub use lite_look::{LiteLook, LiteProgress, lite_progress, lite_subscriptions, lite_topic, lite_topics};
 pub use load::{LiteFound, Load, LoadId, Loaded, StoredLite, execute, offset_at};
 pub use ordered::{message_group, message_group_of};
 pub use parked::StoredChunk;

@@ -84,6 +84,21 @@ pub async fn lite_progress<R: Reader>(reader: &R, group: GroupId, look: &LiteLoo
     Ok(LiteProgress { committed: committed.max(look.min), open, ready })
 }
 
+/// Names of the lite topics that a client of a group subscribes to, in their order, and when it was last heard of, as stored.
+/// `None`: it subscribes to nothing.
+pub async fn lite_subscriptions<R: Reader>(
+    reader: &R,
+    group: GroupId,
+    client_id: &str,
+) -> Result<Option<(Vec<Arc<str>>, Option<UnixMillis>)>, ReadError> {
+    let Some(set) = reader.get(&keys::lite_set(group, client_id)).await? else { return Ok(None) };
+    // What cannot be read has stopped the shard before.
+    let names = codec::decode_lite_set(&set).unwrap_or_default();
+    let lease = reader.get(&keys::lite_lease(group, client_id)).await?.and_then(|state| state.image);
+    let seen = lease.and_then(|image| codec::decode_lite_lease(&image).ok()).map(|(seen, _)| seen);
+    Ok((!names.is_empty()).then(|| (names.into_iter().collect(), seen)))
+}
+
 impl<T> Shard<T> {
     /// How many lite topics a parent has.
     pub fn lite_count(&self, parent: TopicId) -> u64 {

@@ -1,18 +1,27 @@
 //! Groups: made, changed, deleted, described; who is connected.
 
-use super::{data_version, invalid, queue_json};
+use super::{data_version, invalid};
 use crate::answer::{Answer, Denied};
 use crate::codec::code::response;
 use crate::codec::fields::Fields;
 use crate::codec::json::Json;
+use crate::codec::shown;
 use crate::codec::version;
 use crate::front::Front;
-use martlet_broker::{GroupSettings, GroupStatus, MessageModel, Refusal};
-use martlet_model::group::DeliveryOrder;
+use martlet_broker::{ConsumeFrom, GroupSettings, GroupStatus, MemberKind, MessageModel, ProgressStatus, Refusal};
+use martlet_model::group::{ConsumptionPattern, DeliveryOrder};
 use martlet_model::{Filter, GroupConfig, RetryBackoff};
+use std::collections::BTreeSet;
 
 /// What clients know as the version of 5.0.0: of clients whose version has no such number.
 const OTHER_CLIENTS_VERSION: i32 = 413;
+
+/// Attributes of groups of lite topics: the parent, how clients share a lite topic, whether they have all of them, and how many one
+/// client may subscribe to.
+const LITE_PARENT: &str = "lite.bind.topic";
+const LITE_MODEL: &str = "lite.sub.model";
+const LITE_WILDCARD: &str = "lite.sub.wildcard";
+const LITE_QUOTA: &str = "lite.sub.client.quota";
 
 fn group_json(group: &GroupConfig) -> Json {
     let policy = match &group.retry.backoff {
@@ -32,8 +41,18 @@ fn group_json(group: &GroupConfig) -> Json {
             ("type", "EXPONENTIAL".into()),
         ]),
     };
+    let lite = group.lite.iter().flat_map(|lite| {
+        let model = if lite.exclusive { "Exclusive" } else { "Shared" };
+        [
+            (LITE_PARENT, lite.parent.clone()),
+            (LITE_MODEL, model.to_owned()),
+            (LITE_WILDCARD, lite.wildcard.to_string()),
+            (LITE_QUOTA, lite.quota().to_string()),
+        ]
+    });
+    let attributes = lite.map(|(name, value)| (Json::from(name), Json::from(value))).collect();
     Json::object([
-        ("attributes", Json::Object(Vec::new())),
+        ("attributes", Json::Object(attributes)),
         ("brokerId", 0.into()),
         ("consumeBroadcastEnable", true.into()),
         ("consumeEnable", true.into()),
@@ -53,13 +72,23 @@ fn group_json(group: &GroupConfig) -> Json {
 impl Front {
     /// Creates or changes a group.
     pub(crate) async fn update_group(&self, body: &[u8]) -> Result<Answer, Denied> {
+        self.change_group(&Json::parse(body, "body")?).await?;
+        Ok(Answer::done())
+    }
+
+    /// Creates or changes groups, one after the other, up to the first that is refused.
+    pub(crate) async fn update_groups(&self, body: &[u8]) -> Result<Answer, Denied> {
         let said = Json::parse(body, "body")?;
+        for group in super::listed(&said, "groupConfigList")? {
+            self.change_group(group).await?;
+        }
+        Ok(Answer::done())
+    }
+
+    async fn change_group(&self, said: &Json) -> Result<(), Denied> {
         let name = said.text("groupName").ok_or_else(|| invalid("field groupName is missing"))?;
         if said.text("consumeEnable") == Some("false") {
             return Err(invalid("consumeEnable false is not something that this broker can do"));
-        }
-        if matches!(said.get("attributes"), Some(Json::Object(entries)) if !entries.is_empty()) {
-            return Err(invalid("attributes of groups are set with martlet group create"));
         }
         let max_attempts = match said.int("retryMaxTimes") {
             None => None,
@@ -70,7 +99,8 @@ impl Front {
                 Err(_) => return Err(invalid(format!("retryMaxTimes {times} is neither -1 nor from 0 on"))),
             },
         };
-        let settings = GroupSettings { max_attempts, backoff: backoff(&said)?, ..GroupSettings::default() };
+        let settings = GroupSettings { max_attempts, backoff: backoff(said)?, ..GroupSettings::default() };
+        let settings = attributes(said, settings)?;
         match self.broker.known_group(name) {
             Some(_) => self.broker.update_group(name, settings).await?,
             None => {
@@ -78,13 +108,15 @@ impl Front {
                 self.broker.create_group(name, GroupSettings { order, ..settings }).await?
             }
         };
-        Ok(Answer::done())
+        Ok(())
     }
 
-    /// Deletes a group and its progress.
+    /// Deletes a group and its progress. One that is not there needs nothing.
     pub(crate) async fn delete_group(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
-        self.broker.delete_group(fields.text("groupName")?).await?;
-        Ok(Answer::done())
+        match self.broker.delete_group(fields.text("groupName")?).await {
+            Ok(()) | Err(Refusal::GroupNotFound { .. }) => Ok(Answer::done()),
+            Err(other) => Err(other.into()),
+        }
     }
 
     /// Settings of all groups.
@@ -120,23 +152,18 @@ impl Front {
             }
             Err(other) => return Err(other.into()),
         };
-        let shown = status.progress.iter().filter(|progress| topic.is_none_or(|topic| progress.topic == topic));
-        let table = shown.map(|progress| {
-            let handed_out = progress.max_offset.0.saturating_sub(progress.ready);
-            let oldest = match progress.lag_millis {
-                0 => 0,
-                lag => martlet_broker::wall_clock().plus(-lag).0,
-            };
-            let figures = Json::object([
-                ("brokerOffset", progress.max_offset.0.into()),
-                ("consumerOffset", progress.committed.0.into()),
-                ("lastTimestamp", oldest.into()),
-                ("pullOffset", handed_out.max(progress.committed.0).into()),
-            ]);
-            (queue_json(&progress.topic, self.broker.broker_name(), progress.queue), figures)
-        });
-        let table = Json::Object(table.collect());
-        Ok(Answer::json(&Json::object([("consumeTps", Json::Number("0.0".into())), ("offsetTable", table)])))
+        let shows = |progress: &ProgressStatus| topic.is_none_or(|topic| progress.topic == topic);
+        let table = self.offset_table(&status, shows).await?;
+        Ok(Answer::json(&Json::object([("consumeTps", self.consume_tps(name)), ("offsetTable", table)])))
+    }
+
+    /// Topics that a group consumes, now or before.
+    pub(crate) async fn consumed_topics(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
+        let status = self.broker.group_status(fields.text("group")?).await?;
+        let progress = status.progress.iter().map(|progress| progress.topic.as_str());
+        let subscriptions = status.subscriptions.iter().map(|subscription| subscription.topic.as_str());
+        let topics: BTreeSet<&str> = progress.chain(subscriptions).collect();
+        Ok(Answer::json(&Json::object([("topicList", Json::list(topics))])))
     }
 
     /// Connected consumers of a group and what they subscribe to.
@@ -153,6 +180,20 @@ impl Front {
             Err(other) => return Err(other.into()),
         };
         let broadcasts = status.members.iter().any(|member| member.model == MessageModel::Broadcasting);
+        let queue_based = status.members.iter().find(|member| member.kind == MemberKind::QueueBased);
+        let from = match queue_based.map(|member| member.from) {
+            Some(ConsumeFrom::Last) => "CONSUME_FROM_LAST_OFFSET",
+            Some(ConsumeFrom::Timestamp) => "CONSUME_FROM_TIMESTAMP",
+            Some(ConsumeFrom::First) | None => "CONSUME_FROM_FIRST_OFFSET",
+        };
+        let active = status.members.iter().all(|member| match member.kind {
+            MemberKind::Push => false,
+            MemberKind::Simple => true,
+            MemberKind::QueueBased => {
+                let link = member.connection.and_then(|number| self.link(number));
+                link.is_some_and(|link| link.consumes_actively(name))
+            }
+        });
         let connections = status.members.iter().map(|client| {
             Json::object([
                 ("clientAddr", client.remote.as_str().into()),
@@ -174,12 +215,35 @@ impl Front {
         });
         Ok(Answer::json(&Json::object([
             ("connectionSet", Json::List(connections.collect())),
-            ("consumeFromWhere", "CONSUME_FROM_FIRST_OFFSET".into()),
-            ("consumeType", "CONSUME_PASSIVELY".into()),
+            ("consumeFromWhere", from.into()),
+            ("consumeType", if active { "CONSUME_ACTIVELY" } else { "CONSUME_PASSIVELY" }.into()),
             ("messageModel", if broadcasts { "BROADCASTING" } else { "CLUSTERING" }.into()),
             ("subscriptionTable", Json::Object(subscriptions.collect())),
         ])))
     }
+}
+
+/// What attributes say, such as `"+lite.bind.topic":"parent"`.
+fn attributes(said: &Json, mut settings: GroupSettings) -> Result<GroupSettings, Denied> {
+    let Some(Json::Object(entries)) = said.get("attributes") else { return Ok(settings) };
+    for (key, value) in entries {
+        let (key, value) = (key.scalar().unwrap_or(""), value.scalar().unwrap_or(""));
+        let unknown = || {
+            let (key, value) = (shown(key), shown(value));
+            invalid(format!("attributes has {key} = {value}, which this broker does not have"))
+        };
+        match (key.strip_prefix('+').unwrap_or(key), value) {
+            (LITE_PARENT, parent) => {
+                settings.pattern = Some(ConsumptionPattern::LiteSelective);
+                settings.lite_parent = Some(parent.to_owned());
+            }
+            (LITE_MODEL, "Shared" | "Exclusive") => settings.lite_exclusive = Some(value == "Exclusive"),
+            (LITE_WILDCARD, "true" | "false") => settings.lite_wildcard = Some(value == "true"),
+            (LITE_QUOTA, most) => settings.lite_subscriptions_max = Some(most.parse().map_err(|_| unknown())?),
+            _ => return Err(unknown()),
+        }
+    }
+    Ok(settings)
 }
 
 /// Waits between deliveries.

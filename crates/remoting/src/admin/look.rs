@@ -57,6 +57,10 @@ impl Front {
         let (topic, key) = (fields.text("topic")?, fields.text("key")?);
         let most = fields.i32("maxNum")?.clamp(1, QUERIED_MAX) as usize;
         let (since, until) = (fields.i64("beginTimestamp")?, fields.i64("endTimestamp")?);
+        if fields.optional("indexType") == Some("T") {
+            let remark = "indexType T is not supported: messages are found by key and by id, not by tag";
+            return Err(Denied::new(response::INVALID_PARAMETER, remark));
+        }
         let by_id = fields.flag("_UNIQUE_KEY_QUERY") || fields.optional("indexType") == Some("U");
         let wanted = match by_id {
             true => vec![Wanted::Id(key.to_owned())],
@@ -74,7 +78,10 @@ impl Front {
                 limit: most,
                 after: None,
             };
-            let found = self.broker.find(request).await?;
+            let mut found = self.broker.find(request).await?;
+            // Of the newest, the oldest first.
+            found.messages.reverse();
+            found.messages.sort_by_key(|message| message.store_time);
             for message in &found.messages {
                 let physical = self.show(link, &mut body, message).await?;
                 newest = newest.max(Some((message.store_time.0, physical.0)));

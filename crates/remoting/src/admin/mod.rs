@@ -1,14 +1,21 @@
 //! What `mqadmin` and dashboards ask: topics, groups, the broker, messages.
 //!
-//! - `topics`, `groups`: made, changed, deleted, described. `overview`: the broker's figures and settings.
+//! - `topics`, `groups`: made, changed, deleted, described. `overview`: the broker's figures. `settings`: its settings.
+//! - `stats`, `rates`: what went in and out, how far groups are. `lite`: lite topics.
 //! - `look`: messages by id, key and place, and places by time. `forward`: questions that a consumer answers. `kv`: KV configs.
 
 mod forward;
 mod groups;
 mod kv;
+mod lite;
 mod look;
 mod overview;
+mod rates;
+mod settings;
+mod stats;
 mod topics;
+
+pub(crate) use rates::Rates;
 
 use crate::answer::Denied;
 use crate::codec::code::response;
@@ -26,4 +33,17 @@ fn data_version() -> Json {
 
 fn invalid(remark: impl Into<String>) -> Denied {
     Denied::new(response::INVALID_PARAMETER, remark)
+}
+
+/// What one request creates or changes, at most.
+const LISTED_MAX: usize = 1_000;
+
+/// What is to be created or changed.
+fn listed<'a>(said: &'a Json, field: &str) -> Result<&'a [Json], Denied> {
+    let items = said.items(field);
+    match items.len() {
+        0 => Err(invalid(format!("field {field} is missing or empty"))),
+        count if count > LISTED_MAX => Err(invalid(format!("{field} has {count} entries, the limit is {LISTED_MAX}"))),
+        _ => Ok(items),
+    }
 }

@@ -8,10 +8,12 @@ use crate::codec::shown;
 use crate::front::Front;
 use crate::route::permission_bits;
 use martlet_broker::{Refusal, TopicSettings};
-use martlet_model::{Permission, TopicConfig, TopicType, names};
+use martlet_model::{Permission, TopicConfig, TopicType, limits, names};
 
 /// Name of the attribute that says what a topic takes.
 const MESSAGE_TYPE: &str = "message.type";
+/// Name of the attribute that says after how many minutes without a message a lite topic ends.
+const LITE_EXPIRATION: &str = "lite.topic.expiration";
 
 /// What attributes say, such as `+message.type=FIFO,+lite.topic.expiration=60`.
 fn attributes(text: &str, settings: &mut TopicSettings) -> Result<(), Denied> {
@@ -31,7 +33,7 @@ fn attributes(text: &str, settings: &mut TopicSettings) -> Result<(), Denied> {
                     (known, _) => known,
                 };
             }
-            ("lite.topic.expiration", value) => {
+            (LITE_EXPIRATION, value) => {
                 let minutes = value.parse().map_err(|_| invalid(format!("attribute {name} is not a number")))?;
                 settings.lite_expire_minutes = Some(minutes);
             }
@@ -41,6 +43,19 @@ fn attributes(text: &str, settings: &mut TopicSettings) -> Result<(), Denied> {
         }
     }
     Ok(())
+}
+
+fn settings(read: i32, write: i32, perm: i32, said: &str) -> Result<TopicSettings, Denied> {
+    let count =
+        |field: &str, count: i32| u32::try_from(count).map_err(|_| invalid(format!("{field} {count} is negative")));
+    let mut settings = TopicSettings {
+        queues: Some(count("writeQueueNums", write)?),
+        read_queues: Some(count("readQueueNums", read)?),
+        permission: Some(permission(perm)?),
+        ..TopicSettings::default()
+    };
+    attributes(said, &mut settings)?;
+    Ok(settings)
 }
 
 fn permission(bits: i32) -> Result<Permission, Denied> {
@@ -55,8 +70,12 @@ fn permission(bits: i32) -> Result<Permission, Denied> {
 
 fn topic_json(topic: &TopicConfig) -> Json {
     let kind = topic.kind.name().to_uppercase();
+    let life = match topic.kind {
+        TopicType::Lite => Json::from(super::lite::expiration(topic).to_string()),
+        _ => Json::Null,
+    };
     Json::object([
-        ("attributes", Json::object([(MESSAGE_TYPE, kind.into())])),
+        ("attributes", Json::object([(LITE_EXPIRATION, life), (MESSAGE_TYPE, kind.into())])),
         ("order", (topic.kind == TopicType::Fifo).into()),
         ("perm", permission_bits(topic.permission).into()),
         ("readQueueNums", topic.read_queues.into()),
@@ -70,18 +89,45 @@ fn topic_json(topic: &TopicConfig) -> Json {
 impl Front {
     /// Creates or changes a topic.
     pub(crate) async fn update_topic(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
-        let name = fields.text("topic")?;
-        names::check_topic(name)?;
         let (read, write) = (fields.i32("readQueueNums")?, fields.i32("writeQueueNums")?);
-        let count =
-            |field: &str, count: i32| u32::try_from(count).map_err(|_| invalid(format!("{field} {count} is negative")));
-        let mut settings = TopicSettings {
-            queues: Some(count("writeQueueNums", write)?),
-            read_queues: Some(count("readQueueNums", read)?),
-            permission: Some(permission(fields.i32("perm")?)?),
-            ..TopicSettings::default()
-        };
-        attributes(fields.optional("attributes").unwrap_or(""), &mut settings)?;
+        let settings = settings(read, write, fields.i32("perm")?, fields.optional("attributes").unwrap_or(""))?;
+        self.change_topic(fields.text("topic")?, settings).await?;
+        Ok(Answer::done())
+    }
+
+    /// Creates or changes topics, one after the other, up to the first that is refused.
+    pub(crate) async fn update_topics(&self, body: &[u8]) -> Result<Answer, Denied> {
+        let said = Json::parse(body, "body")?;
+        for topic in super::listed(&said, "topicConfigList")? {
+            let name = topic.text("topicName").ok_or_else(|| invalid("field topicName is missing"))?;
+            let number = |field: &'static str, default: i32| match topic.text(field) {
+                None => Ok(default),
+                Some(text) => text.parse().map_err(|_| invalid(format!("{field} {} is not a number", shown(text)))),
+            };
+            let default = i32::try_from(limits::TOPIC_QUEUES_DEFAULT).unwrap_or(i32::MAX);
+            let (read, write) = (number("readQueueNums", default)?, number("writeQueueNums", default)?);
+            let attributes = match topic.get("attributes") {
+                Some(Json::Object(entries)) => {
+                    let text = |(key, value): &(Json, Json)| Some(format!("{}={}", key.scalar()?, value.scalar()?));
+                    entries.iter().filter_map(text).collect::<Vec<_>>().join(",")
+                }
+                _ => String::new(),
+            };
+            self.change_topic(name, settings(read, write, number("perm", 6)?, &attributes)?).await?;
+        }
+        Ok(Answer::done())
+    }
+
+    async fn change_topic(&self, name: &str, settings: TopicSettings) -> Result<(), Denied> {
+        if let Some(known) = self.topic_of_group(name) {
+            return match settings.agree_with(&known) {
+                true => Ok(()),
+                false => Err(invalid(format!(
+                    "topic {name} comes and goes with its group: readQueueNums and writeQueueNums are 1, perm is 6"
+                ))),
+            };
+        }
+        names::check_topic(name)?;
         match (self.broker.known_topic(name), settings.kind) {
             (Some(known), kind) => {
                 // What a topic takes stays as it was made.
@@ -97,10 +143,10 @@ impl Front {
             (None, Some(_)) => self.broker.create_topic(name, settings).await?,
             (None, None) => self.broker.create_untyped_topic(name, settings).await?,
         };
-        Ok(Answer::done())
+        Ok(())
     }
 
-    /// Deletes a topic with its messages.
+    /// Deletes a topic with its messages. One that is not there needs nothing.
     pub(crate) async fn delete_topic(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
         let name = fields.text("topic")?;
         // Those of groups come and go with them.
@@ -108,8 +154,10 @@ impl Front {
             return Ok(Answer::done());
         }
         names::check_topic(name)?;
-        self.broker.delete_topic(name).await?;
-        Ok(Answer::done())
+        match self.broker.delete_topic(name).await {
+            Ok(()) | Err(Refusal::TopicNotFound { .. }) => Ok(Answer::done()),
+            Err(other) => Err(other.into()),
+        }
     }
 
     /// The name server has no topics of its own: there is nothing to delete.
@@ -136,6 +184,14 @@ impl Front {
         let group = self.broker.known_group(name.strip_prefix(names::RETRY_PREFIX)?)?;
         let dead_letters = self.broker.known_topic(&format!("{}{}", names::DEAD_LETTER_PREFIX, group.name))?;
         Some(TopicConfig { name: name.to_owned(), ..(*dead_letters).clone() })
+    }
+
+    /// The topic of retries or of dead letters of a group that exists.
+    fn topic_of_group(&self, name: &str) -> Option<TopicConfig> {
+        match name.starts_with(names::DEAD_LETTER_PREFIX) {
+            true => self.broker.known_topic(name).map(|topic| (*topic).clone()),
+            false => self.retry_topic(name),
+        }
     }
 
     /// Settings of all topics.
@@ -167,7 +223,7 @@ impl Front {
             (queue_json(name, self.broker.broker_name(), queue.queue), bounds)
         });
         let table = Json::Object(table.collect());
-        Ok(Answer::json(&Json::object([("offsetTable", table), ("topicPutTps", Json::Number("0.0".into()))])))
+        Ok(Answer::json(&Json::object([("offsetTable", table), ("topicPutTps", self.topic_put_tps(name))])))
     }
 
     /// Groups that consume a topic, now or before.

@@ -128,9 +128,45 @@ pub mod request {
     pub const GET_ALL_PRODUCER_INFO: i32 = 328;
     /// Settings of a group.
     pub const GET_SUBSCRIPTIONGROUP_CONFIG: i32 = 352;
+    /// Creates or changes topics.
+    pub const UPDATE_AND_CREATE_TOPIC_LIST: i32 = 18;
+    /// Changes settings of the broker.
+    pub const UPDATE_BROKER_CONFIG: i32 = 25;
+    /// Creates or changes groups.
+    pub const UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST: i32 = 225;
+    /// Topics that are not users' own, by the name server.
+    pub const GET_SYSTEM_TOPIC_LIST_FROM_NS: i32 = 304;
+    /// Removes what is expired of queues.
+    pub const CLEAN_EXPIRED_CONSUMEQUEUE: i32 = 306;
+    /// Messages of the last minute, hour and day.
+    pub const VIEW_BROKER_STATS_DATA: i32 = 315;
+    /// Removes queues of topics that are gone.
+    pub const CLEAN_UNUSED_TOPIC: i32 = 316;
+    /// How far all groups are.
+    pub const GET_BROKER_CONSUME_STATS: i32 = 317;
+    /// Settings of the name server.
+    pub const GET_NAMESRV_CONFIG: i32 = 319;
+    /// Removes what is expired of the log.
+    pub const DELETE_EXPIRED_COMMITLOG: i32 = 329;
+    /// Topics that a group consumes.
+    pub const QUERY_TOPICS_BY_CONSUMER: i32 = 343;
+    /// Replicas.
+    pub const GET_BROKER_HA_STATUS: i32 = 907;
+    /// All lite topics together.
+    pub const GET_BROKER_LITE_INFO: i32 = 200_074;
+    /// A parent of lite topics.
+    pub const GET_PARENT_TOPIC_INFO: i32 = 200_075;
+    /// A lite topic.
+    pub const GET_LITE_TOPIC_INFO: i32 = 200_076;
+    /// The lite topics of a client.
+    pub const GET_LITE_CLIENT_INFO: i32 = 200_077;
+    /// How far a group of lite topics is.
+    pub const GET_LITE_GROUP_INFO: i32 = 200_078;
+    /// Sets the hand-out of lite topics going.
+    pub const TRIGGER_LITE_DISPATCH: i32 = 200_079;
 
     /// What metrics call the codes, the frequent ones first.
-    pub const NAMES: [(i32, &str); 63] = [
+    pub const NAMES: [(i32, &str); 81] = [
         (SEND_MESSAGE_V2, "send_message_v2"),
         (PULL_MESSAGE, "pull_message"),
         (LITE_PULL_MESSAGE, "lite_pull_message"),
@@ -194,6 +230,24 @@ pub mod request {
         (CHANGE_MESSAGE_INVISIBLETIME, "change_message_invisibletime"),
         (NOTIFICATION, "notification"),
         (BATCH_ACK_MESSAGE, "batch_ack_message"),
+        (UPDATE_AND_CREATE_TOPIC_LIST, "update_and_create_topic_list"),
+        (UPDATE_BROKER_CONFIG, "update_broker_config"),
+        (UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST, "update_and_create_subscriptiongroup_list"),
+        (GET_SYSTEM_TOPIC_LIST_FROM_NS, "get_system_topic_list_from_ns"),
+        (CLEAN_EXPIRED_CONSUMEQUEUE, "clean_expired_consumequeue"),
+        (VIEW_BROKER_STATS_DATA, "view_broker_stats_data"),
+        (CLEAN_UNUSED_TOPIC, "clean_unused_topic"),
+        (GET_BROKER_CONSUME_STATS, "get_broker_consume_stats"),
+        (GET_NAMESRV_CONFIG, "get_namesrv_config"),
+        (DELETE_EXPIRED_COMMITLOG, "delete_expired_commitlog"),
+        (QUERY_TOPICS_BY_CONSUMER, "query_topics_by_consumer"),
+        (GET_BROKER_HA_STATUS, "get_broker_ha_status"),
+        (GET_BROKER_LITE_INFO, "get_broker_lite_info"),
+        (GET_PARENT_TOPIC_INFO, "get_parent_topic_info"),
+        (GET_LITE_TOPIC_INFO, "get_lite_topic_info"),
+        (GET_LITE_CLIENT_INFO, "get_lite_client_info"),
+        (GET_LITE_GROUP_INFO, "get_lite_group_info"),
+        (TRIGGER_LITE_DISPATCH, "trigger_lite_dispatch"),
     ];
     /// What metrics call all other codes.
     pub const OTHER: &str = "other";
