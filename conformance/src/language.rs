@@ -40,6 +40,8 @@ pub enum Language {
     NodejsHttp,
     /// Maven `com.aliyun.mq:mq-http-sdk`, which speaks it, too.
     JavaHttp,
+    /// Maven `rocketmq-tools` 5.5.0: the reference's `mqadmin`, which is no client.
+    Mqadmin,
 }
 
 /// An agent that is built and can be run.
@@ -68,10 +70,11 @@ impl Language {
             Language::PythonHttp => "python-http",
             Language::NodejsHttp => "nodejs-http",
             Language::JavaHttp => "java-http",
+            Language::Mqadmin => "mqadmin",
         }
     }
 
-    /// All of them.
+    /// All clients.
     pub const ALL: [Language; 14] = [
         Language::Java,
         Language::Go,
@@ -197,7 +200,8 @@ impl Language {
             | Language::JavaTcp4
             | Language::Ons
             | Language::OnsV1
-            | Language::JavaHttp => &["java", "mvn"],
+            | Language::JavaHttp
+            | Language::Mqadmin => &["java", "mvn"],
             Language::Go | Language::GoTcp => &["go"],
             Language::Python | Language::PythonTcp | Language::PythonHttp => &["python3"],
             Language::Nodejs | Language::NodejsHttp => &["node", "npm"],
@@ -260,7 +264,8 @@ impl Language {
             | Language::JavaTcp4
             | Language::Ons
             | Language::OnsV1
-            | Language::JavaHttp => {
+            | Language::JavaHttp
+            | Language::Mqadmin => {
                 let output = format!("-Dagent.output={}", built.display());
                 let mut maven = Command::new("mvn");
                 maven.args(["-B", "-q", &output, "package"]).current_dir(source);
@@ -308,7 +313,8 @@ impl Program {
             | Language::JavaTcp4
             | Language::Ons
             | Language::OnsV1
-            | Language::JavaHttp => {
+            | Language::JavaHttp
+            | Language::Mqadmin => {
                 let mut java = Command::new("java");
                 java.args(["-Xms16m", "-Xmx128m", "-Xss512k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
                 java.arg(format!("-Duser.home={}", home.display()));
@@ -318,6 +324,7 @@ impl Program {
                 java.arg(match self.language {
                     Language::Ons | Language::OnsV1 => "martlet.OnsAgent",
                     Language::JavaHttp => "martlet.HttpAgent",
+                    Language::Mqadmin => "martlet.Mqadmin",
                     tcp if tcp.is_tcp() => "martlet.TcpAgent",
                     _ => "martlet.Agent",
                 });

@@ -7,6 +7,7 @@ mod http;
 mod java;
 mod loads;
 mod matrix;
+mod mqadmin;
 mod nodejs;
 mod ordered;
 mod python;
