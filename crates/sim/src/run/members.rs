@@ -309,7 +309,7 @@ impl Run {
 
     /// No pull waits while there is something for it. Called when the shard is at rest.
     pub(super) fn no_pull_waits(&self, epoch: u32) -> Verdict {
-        if self.groups[GROUP].facts.ordered {
+        if self.groups.get(GROUP).is_none_or(|group| group.facts.ordered) {
             return Ok(());
         }
         for pending in self.pending.values() {
