@@ -73,6 +73,9 @@ struct Outgoing {
     handed_out: Option<HandedOut>,
 }
 
+/// Where frames go to be written; `None`: that was all. In boxes, as the queue of a connection that rests has room for 32 of them.
+type Out = mpsc::Sender<Option<Box<Outgoing>>>;
+
 /// A client's end of a connection, for whoever wants to send it something.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -83,7 +86,7 @@ pub(crate) struct Link {
     /// The address it dialled, as this machine sees it.
     pub local: SocketAddr,
     /// `None`: the end.
-    out: mpsc::Sender<Option<Outgoing>>,
+    out: Out,
     next_opaque: AtomicI32,
     /// Requests that its client has not answered yet.
     asked: Asked,
@@ -138,7 +141,7 @@ impl Link {
         let opaque = self.next_opaque.fetch_add(1, Ordering::Relaxed);
         let header = Header { code, opaque, fields, flag: FLAG_ONE_WAY, version: VERSION, ..Header::default() };
         let head = frame::head(&header, body.len());
-        self.out.try_send(Some(Outgoing { head, body, _budget: None, handed_out: None })).is_ok()
+        self.out.try_send(Some(Box::new(Outgoing { head, body, _budget: None, handed_out: None }))).is_ok()
     }
 
     /// Sends a request and waits so long for its answer. `None`: the client does not read, does not answer, or is gone.
@@ -153,7 +156,7 @@ impl Link {
         let mut waiting = self.asked.begin(opaque)?;
         let header = Header { code, opaque, fields, version: VERSION, ..Header::default() };
         let head = frame::head(&header, body.len());
-        self.out.try_send(Some(Outgoing { head, body, _budget: None, handed_out: None })).ok()?;
+        self.out.try_send(Some(Box::new(Outgoing { head, body, _budget: None, handed_out: None }))).ok()?;
         timeout(patience, waiting.answer()).await.ok()?
     }
 
@@ -171,7 +174,8 @@ impl Link {
         };
         let head = frame::head(&header, answer.body.len());
         let Answer { body, budget, handed_out, .. } = answer;
-        self.out.send(Some(Outgoing { head, body, _budget: budget, handed_out })).await.map_err(|_| ())
+        let outgoing = Box::new(Outgoing { head, body, _budget: budget, handed_out });
+        self.out.send(Some(outgoing)).await.map_err(|_| ())
     }
 }
 
@@ -379,20 +383,21 @@ impl Frames {
 /// Writes frames as they come, several at a time where they do.
 async fn write_frames(
     mut write: WriteHalf<Stream>,
-    mut outgoing: mpsc::Receiver<Option<Outgoing>>,
+    mut outgoing: mpsc::Receiver<Option<Box<Outgoing>>>,
     limit: Duration,
 ) -> Result<(), LinkError> {
-    let mut waiting = Vec::with_capacity(GATHERED_MAX);
+    let mut waiting = Vec::new();
     let mut gathered = BytesMut::new();
     let mut handed_out = Vec::new();
     let slow = |_| LinkError::Slow { what: "writing to a client that does not read", limit };
     while outgoing.recv_many(&mut waiting, GATHERED_MAX).await > 0 {
         let mut is_over = false;
         for frame in waiting.drain(..) {
-            let Some(Outgoing { head, body, _budget, handed_out: more }) = frame else {
+            let Some(frame) = frame else {
                 is_over = true;
                 break;
             };
+            let Outgoing { head, body, _budget, handed_out: more } = *frame;
             handed_out.extend(more);
             gathered.extend_from_slice(&head);
             if body.len() < SHARED_BODY_BYTES_MIN {
