@@ -252,6 +252,19 @@ pub fn timed(target: &Target, tally: &Tally, warm: Duration, measure: Duration) 
     Ok((before, after))
 }
 
+/// Drives a load of `count` operations: all that are done count, those of before the first look, too.
+pub fn counted(
+    load: &'static str,
+    target: &Target,
+    tally: &Tally,
+    count: u64,
+    patience: Duration,
+) -> Result<(Snapshot, Snapshot)> {
+    let before = Snapshot { done: 0, failed: 0, ..Snapshot::take(target, tally)? };
+    until_done(load, tally, count, patience)?;
+    Ok((before, Snapshot::take(target, tally)?))
+}
+
 /// Waits until `wanted` operations are done; an error if nothing moves for `patience`.
 pub fn until_done(load: &'static str, tally: &Tally, wanted: u64, patience: Duration) -> Result<()> {
     let mut seen = (0, Instant::now());

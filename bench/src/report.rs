@@ -42,6 +42,17 @@ impl Report {
         }
     }
 
+    /// Percentiles from send to received, and two of from send to acknowledged.
+    pub fn add_send_to_received(
+        &mut self,
+        sends: &hdrhistogram::Histogram<u64>,
+        receives: &hdrhistogram::Histogram<u64>,
+    ) {
+        self.add_latency(receives);
+        self.add("send p50", sends.value_at_quantile(0.5) as f64 / 1e6, "ms");
+        self.add("send p99", sends.value_at_quantile(0.99) as f64 / 1e6, "ms");
+    }
+
     /// The value of a figure; `None` if this load does not have it.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.figures.iter().find(|f| f.name == name).map(|f| f.value)

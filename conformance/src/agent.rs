@@ -71,6 +71,12 @@ impl Draft {
         let properties = BTreeMap::from([("colour".to_owned(), "grün".to_owned())]);
         Draft { tag: Some("greeting".into()), keys, properties, ..Draft::body(body.as_bytes()) }
     }
+
+    /// In a transaction that its sender ends so (`commit`, `rollback` or `silent`), and whoever is asked for it so.
+    pub fn in_transaction(mut self, transaction: &str, outcome: &str) -> Draft {
+        self.properties.insert("outcome".into(), outcome.into());
+        Draft { transaction: Some(transaction.into()), ..self }
+    }
 }
 
 /// Bytes as lower-case hexadecimal digits.

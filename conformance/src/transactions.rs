@@ -25,8 +25,7 @@ pub fn end_to_end(program: &Program) -> Result<()> {
     let mut producer = Agent::ready(program, &broker, &topic, false, &produce)?;
     let mut expected = BTreeSet::new();
     let mut send = |producer: &mut Agent, name: &str, transaction: &str, outcome: &str| -> Result<()> {
-        let mut draft = Draft { transaction: Some(transaction.into()), ..Draft::body(name.as_bytes()) };
-        draft.properties.insert("outcome".into(), outcome.into());
+        let draft = Draft::body(name.as_bytes()).in_transaction(transaction, outcome);
         if outcome == "commit" {
             expected.insert(draft.body_hex.clone());
         }

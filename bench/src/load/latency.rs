@@ -65,9 +65,7 @@ pub fn run(target: &Target, shape: &Latency) -> Result<Report> {
     ));
     load::add_figures(&mut report, &before, &after, None);
     for (sends, receives) in histograms {
-        report.add_latency(&receives);
-        report.add("send p50", sends.value_at_quantile(0.5) as f64 / 1e6, "ms");
-        report.add("send p99", sends.value_at_quantile(0.99) as f64 / 1e6, "ms");
+        report.add_send_to_received(&sends, &receives);
     }
     report.first_error = received.first_error();
     Ok(report)

@@ -139,9 +139,7 @@ pub fn run(target: &Target, shape: &Lite) -> Result<Report> {
         }
         report.add("synchronisations", syncs as f64, "");
         if timed.is_some() {
-            report.add_latency(&receives);
-            report.add("send p50", sends.value_at_quantile(0.5) as f64 / 1e6, "ms");
-            report.add("send p99", sends.value_at_quantile(0.99) as f64 / 1e6, "ms");
+            report.add_send_to_received(&sends, &receives);
         }
     }
     if let Some((cores, rss)) = rested.server_since(&before) {

@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 
 use crate::client::{Role, Session, WIDE_WINDOW, ok};
 use crate::error::{BenchError, Result};
-use crate::load::{self, Gate, Snapshot, Tally, Target};
+use crate::load::{self, Gate, Tally, Target};
 use crate::pace::{Pacer, now_ns};
 use crate::report::Report;
 use crate::slim::SendResponse;
@@ -120,12 +120,7 @@ pub fn closed(target: &Target, sends: &Sends) -> Result<Report> {
 /// Closed loop until `count` messages are acknowledged, to fill a topic.
 pub fn fill(target: &Target, sends: &Sends, count: u64) -> Result<Report> {
     let tally = Arc::new(Tally::default());
-    let drive = || {
-        // Senders may be at it already, and all of theirs are counted.
-        let before = Snapshot { done: 0, failed: 0, ..Snapshot::take(target, &tally)? };
-        load::until_done("fill", &tally, count, Duration::from_secs(30))?;
-        Ok((before, Snapshot::take(target, &tally)?))
-    };
+    let drive = || load::counted("fill", target, &tally, count, Duration::from_secs(30));
     let ((before, after), _) = closed_loop(target, sends, &tally, Some(count), drive)?;
     let mut report = Report::new(format!("fill: {count} messages of {} bytes", sends.size));
     load::add_figures(&mut report, &before, &after, Some(sends.size));

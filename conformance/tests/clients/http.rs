@@ -145,9 +145,7 @@ fn transactions_end_as_their_sender_says_or_whoever_asks_for_them() -> Result<()
         let (topic, group) = (unique("transactions"), unique("readers"));
         let mut producer = Agent::ready(program, broker, &topic, false, &["produce", "--stdin"])?;
         let mut send = |body: &str, transaction: &str, outcome: &str| -> Result<String> {
-            let mut draft = Draft { transaction: Some(transaction.into()), ..Draft::full(body) };
-            draft.properties.insert("outcome".into(), outcome.into());
-            producer.send(&draft)
+            producer.send(&Draft::full(body).in_transaction(transaction, outcome))
         };
         let mut expected = BTreeMap::from([
             ("committed", send("committed", "commit", "commit")?),

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::{BenchError, Result};
-use crate::load::{self, Gate, Snapshot, Tally, Target};
+use crate::load::{self, Gate, Tally, Target};
 use crate::report::Report;
 use crate::tcp::code;
 use crate::tcp::link::Slots;
@@ -86,11 +86,7 @@ pub fn drain(target: &Target, pulling: &Pulling) -> Result<Report> {
         }
         Ok(())
     };
-    let drive = || {
-        let before = Snapshot { done: 0, failed: 0, ..Snapshot::take(target, &tally)? };
-        load::until_done("pull", &tally, pulling.count, Duration::from_secs(5))?;
-        Ok((before, Snapshot::take(target, &tally)?))
-    };
+    let drive = || load::counted("pull", target, &tally, pulling.count, Duration::from_secs(5));
     let ((before, after), _) = load::run(1, &tally, worker, drive)?;
     let commits = if pulling.commits { "" } else { ", without commits" };
     let mut report = Report::new(format!(

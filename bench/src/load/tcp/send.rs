@@ -11,7 +11,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::error::Result;
-use crate::load::{self, Gate, Snapshot, Tally, Target};
+use crate::load::{self, Gate, Tally, Target};
 use crate::pace::now_ns;
 use crate::report::Report;
 use crate::tcp::link::{SLOTS_MAX, Slots};
@@ -90,12 +90,7 @@ pub fn closed(target: &Target, sends: &Sends) -> Result<Report> {
 /// Closed loop until `count` messages are acknowledged, whole batches, to fill a topic.
 pub fn fill(target: &Target, sends: &Sends, count: u64) -> Result<Report> {
     let tally = Arc::new(Tally::default());
-    let drive = || {
-        // Senders may be at it already, and all of theirs are counted.
-        let before = Snapshot { done: 0, failed: 0, ..Snapshot::take(target, &tally)? };
-        load::until_done("fill", &tally, count, Duration::from_secs(30))?;
-        Ok((before, Snapshot::take(target, &tally)?))
-    };
+    let drive = || load::counted("fill", target, &tally, count, Duration::from_secs(30));
     let frames = count.div_ceil(sends.batch.max(1) as u64);
     let ((before, after), _) = closed_loop(target, sends, &tally, Some(frames), drive)?;
     let mut report = Report::new(format!("TCP fill: {count} messages of {} bytes", sends.size));
