@@ -55,7 +55,8 @@ func run(o *options) error {
 }
 
 func (o *options) config() *rmq.Config {
-	return &rmq.Config{Endpoint: o.endpoint, ConsumerGroup: o.group, Credentials: &credentials.SessionCredentials{}}
+	signer := &credentials.SessionCredentials{AccessKey: o.accessKey, AccessSecret: o.secretKey}
+	return &rmq.Config{Endpoint: o.endpoint, ConsumerGroup: o.group, Credentials: signer}
 }
 
 func (o *options) expression() *rmq.FilterExpression {

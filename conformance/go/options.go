@@ -12,6 +12,7 @@ import (
 type options struct {
 	command, endpoint, topic, group, filter string
 	liteTopics                              string
+	accessKey, secretKey                    string
 	// tcp says to use the client of the remoting protocol, whose endpoint is the name server.
 	tcp                                bool
 	tls, stdin, failAll, transactional bool
@@ -41,6 +42,8 @@ func parse(args []string) (*options, error) {
 	flags.StringVar(&o.topic, "topic", "", "topic")
 	flags.StringVar(&o.group, "group", "", "consumer group")
 	flags.StringVar(&o.filter, "filter", "*", "tag expression")
+	flags.StringVar(&o.accessKey, "access-key", "", "user to sign as")
+	flags.StringVar(&o.secretKey, "secret-key", "", "its secret")
 	flags.StringVar(&o.liteTopics, "lite-topics", "", "lite topics, with commas in between")
 	flags.BoolVar(&o.tls, "tls", false, "use TLS")
 	flags.BoolVar(&o.stdin, "stdin", false, "messages come from standard input")

@@ -69,9 +69,16 @@ func (in *input) tcpMessage(topic string) (*primitive.Message, error) {
 	return m, nil
 }
 
+func (o *options) signer() primitive.Credentials {
+	return primitive.Credentials{AccessKey: o.accessKey, SecretKey: o.secretKey}
+}
+
 func produceTCP(o *options) error {
-	p, err := tcp.NewProducer(producer.WithNameServer(o.nameServers()), producer.WithGroupName("producers"),
-		producer.WithRetry(2))
+	given := []producer.Option{producer.WithNameServer(o.nameServers()), producer.WithGroupName("producers"), producer.WithRetry(2)}
+	if o.accessKey != "" {
+		given = append(given, producer.WithCredentials(o.signer()))
+	}
+	p, err := tcp.NewProducer(given...)
 	if err != nil {
 		return err
 	}
@@ -116,6 +123,9 @@ func pushTCP(o *options) error {
 	}
 	if o.broadcasting {
 		given = append(given, consumer.WithConsumerModel(consumer.BroadCasting))
+	}
+	if o.accessKey != "" {
+		given = append(given, consumer.WithCredentials(o.signer()))
 	}
 	c, err := tcp.NewPushConsumer(given...)
 	if err != nil {

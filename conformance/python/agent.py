@@ -32,7 +32,7 @@ class Checker(TransactionChecker):
 
 class Agent(Driver):
     def configuration(self):
-        return ClientConfiguration(self.given.endpoint, Credentials(), self.given.instance)
+        return ClientConfiguration(self.given.endpoint, Credentials(self.given.access_key, self.given.secret_key), self.given.instance)
 
     def subscription(self):
         given = self.given.filter

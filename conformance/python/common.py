@@ -29,7 +29,7 @@ def options(commands):
     parser.add_argument("--topic", required=True)
     parser.add_argument("--group", default="")
     parser.add_argument("--filter", default="*")
-    for name, default in (("lite-topics", ""), ("instance", ""), ("access-key", "key"), ("secret-key", "secret")):
+    for name, default in (("lite-topics", ""), ("instance", ""), ("access-key", ""), ("secret-key", "")):
         parser.add_argument("--" + name, default=default)
     for name in ("tls", "stdin", "transactional", "fail-all", "orderly", "broadcasting", "ack-twice"):
         parser.add_argument("--" + name, action="store_true")

@@ -41,7 +41,7 @@ def received(message):
 class Agent(Driver):
     def __init__(self, given):
         super().__init__(given)
-        self.client = MQClient(given.endpoint, given.access_key, given.secret_key)
+        self.client = MQClient(given.endpoint, given.access_key or "key", given.secret_key or "secret")
 
     def shutdown(self):
         """There is nothing to shut down: each call of this client stands alone."""

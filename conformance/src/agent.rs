@@ -1,6 +1,6 @@
 //! A running agent and what it reports.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Stdio};
@@ -239,6 +239,8 @@ pub struct Agent {
     child: Child,
     stdin: Option<ChildStdin>,
     events: Receiver<std::result::Result<Event, String>>,
+    /// What it said before it was ready, and was not asked for yet.
+    early: VecDeque<Event>,
     home: TempDir,
 }
 
@@ -287,7 +289,7 @@ impl Agent {
                 }
             }
         });
-        Ok(Agent { name, child, stdin, events: arriving, home })
+        Ok(Agent { name, child, stdin, events: arriving, early: VecDeque::new(), home })
     }
 
     /// Starts an agent and waits until its client is ready.
@@ -296,8 +298,26 @@ impl Agent {
     /// When the process or its client does not start.
     pub fn ready(program: &Program, broker: &Broker, topic: &str, tls: bool, arguments: &[&str]) -> Result<Agent> {
         let mut agent = Agent::start(program, broker, topic, tls, arguments)?;
-        agent.wait("a client's start", PATIENCE_SECS, |event| matches!(event, Event::Ready).then_some(()))?;
+        agent.until_ready()?;
         Ok(agent)
+    }
+
+    /// Waits until the client is ready. What it says before, as a client may that is served while it starts, is kept for who
+    /// asks next.
+    ///
+    /// # Errors
+    /// When the client does not start.
+    pub fn until_ready(&mut self) -> Result<()> {
+        let mut early = VecDeque::new();
+        self.wait("a client's start", PATIENCE_SECS, |event| {
+            let ready = matches!(event, Event::Ready);
+            if !ready {
+                early.push_back(event.clone());
+            }
+            ready.then_some(())
+        })?;
+        self.early = early;
+        Ok(())
     }
 
     /// The next event, or `None` if none comes in time.
@@ -305,6 +325,9 @@ impl Agent {
     /// # Errors
     /// When the agent has ended, or says something that is not an event.
     pub fn next(&mut self, timeout: Duration) -> Result<Option<Event>> {
+        if let Some(event) = self.early.pop_front() {
+            return Ok(Some(event));
+        }
         match self.events.recv_timeout(timeout) {
             Ok(Ok(event)) => Ok(Some(event)),
             Ok(Err(line)) => Err(self.failure(format!("not an event: {line}"))),
@@ -409,8 +432,10 @@ impl Agent {
     pub fn kill(mut self) -> Vec<Event> {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let early = std::mem::take(&mut self.early);
         // Ends when the pipe does; the last line may have been cut.
-        std::iter::from_fn(|| self.events.recv().ok()).filter_map(std::result::Result::ok).collect()
+        let late = std::iter::from_fn(|| self.events.recv().ok()).filter_map(std::result::Result::ok);
+        early.into_iter().chain(late).collect()
     }
 
     fn failure(&self, what: String) -> HarnessError {

@@ -123,6 +123,18 @@ impl Broker {
         Some((own.child.as_ref()?.id(), &own.admin))
     }
 
+    /// `martlet`'s command line, which signs as the first of the broker's accounts if it has any.
+    fn command_line(&self, binary: &Path) -> Command {
+        let mut command = martlet(binary);
+        let flags = self.own.as_ref().map_or(&[][..], |own| &own.flags);
+        let accounts = flags.iter().position(|flag| flag == "--accounts").and_then(|at| flags.get(at + 1));
+        let text = accounts.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+        if let Some((key, secret)) = text.lines().next().and_then(|line| line.split_once(' ')) {
+            command.env("MARTLET_ACCESS_KEY", key).env("MARTLET_SECRET_KEY", secret);
+        }
+        command
+    }
+
     /// Receives and acknowledges so many messages with the command line, over gRPC.
     ///
     /// # Errors
@@ -133,7 +145,7 @@ impl Broker {
             None => binary()?,
         };
         let count_text = count.to_string();
-        let mut command = martlet(&binary);
+        let mut command = self.command_line(&binary);
         command.args(["receive", topic, "--group", group, "--json", "--follow", "--count", &count_text]);
         command.args(["--endpoint", &self.endpoint]).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(io(format!("starting {command:?}")))?;
@@ -175,7 +187,7 @@ impl Broker {
             Some(own) => own.binary.clone(),
             None => binary()?,
         };
-        run(martlet(&binary).args(["send", topic, body, "--endpoint", &self.endpoint]).args(flags))
+        run(self.command_line(&binary).args(["send", topic, body, "--endpoint", &self.endpoint]).args(flags))
     }
 
     /// The certificate the broker made for itself, in PEM.
@@ -224,7 +236,7 @@ impl Broker {
             return mqadmin(&["updateTopic", "-t", name, "-r", &queues, "-w", &queues, "-a", &kind]);
         };
         let arguments = ["topic", "create", name, "--type", kind, "--queues", &queues, "--endpoint", &self.endpoint];
-        run(martlet(&own.binary).args(arguments))
+        run(self.command_line(&own.binary).args(arguments))
     }
 
     /// Has a topic recognise message ids for so long, such as `5m`; only on a broker of ours.
@@ -234,7 +246,7 @@ impl Broker {
     pub fn deduplicate(&self, topic: &str, window: &str) -> Result<()> {
         let Some(own) = &self.own else { return Ok(()) };
         let arguments = ["topic", "update", topic, "--deduplicate", window, "--endpoint", &self.endpoint];
-        run(martlet(&own.binary).args(arguments))
+        run(self.command_line(&own.binary).args(arguments))
     }
 
     /// Transactions of a topic that have not ended. `None` for a broker that is not ours.
@@ -243,7 +255,7 @@ impl Broker {
     /// When the broker does not say.
     fn transactions(&self, topic: &str) -> Result<Option<u64>> {
         let Some(own) = &self.own else { return Ok(None) };
-        let mut command = martlet(&own.binary);
+        let mut command = self.command_line(&own.binary);
         command.args(["transaction", "list", "--topic", topic, "--json", "--endpoint", &self.endpoint]);
         let output = command.stdin(Stdio::null()).output().map_err(io(format!("{command:?}")))?;
         match output.status.success() {
@@ -262,12 +274,10 @@ impl Broker {
     pub fn create_group(&self, name: &str, attempts_max: u32, backoff: &str) -> Result<()> {
         let attempts = attempts_max.to_string();
         match &self.own {
-            Some(own) => run(martlet(&own.binary).args(["group", "create", name, "--max-attempts", &attempts]).args([
-                "--backoff",
-                backoff,
-                "--endpoint",
-                &self.endpoint,
-            ])),
+            Some(own) => run(self
+                .command_line(&own.binary)
+                .args(["group", "create", name, "--max-attempts", &attempts])
+                .args(["--backoff", backoff, "--endpoint", &self.endpoint])),
             None => mqadmin(&["updateSubGroup", "-g", name]),
         }
     }
@@ -290,7 +300,10 @@ impl Broker {
             return mqadmin(&["updateSubGroup", "-g", group, "-o", "true"]);
         };
         let at = ["--endpoint", &self.endpoint];
-        run(martlet(&own.binary).args(["group", "create", group, "--order", "fifo", "--backoff", backoff]).args(at))
+        run(self
+            .command_line(&own.binary)
+            .args(["group", "create", group, "--order", "fifo", "--backoff", backoff])
+            .args(at))
     }
 
     /// Creates a parent of lite topics and a group that consumes them, each one client's at a time if wanted; on a broker of ours only.
@@ -303,7 +316,8 @@ impl Broker {
         let exclusive = exclusive.to_string();
         let pattern = ["--pattern", "lite-selective", "--lite-parent", topic, "--lite-exclusive", &exclusive];
         // Without it clients handle several messages of a lite topic at once.
-        run(martlet(&own.binary)
+        run(self
+            .command_line(&own.binary)
             .args(["group", "create", group, "--order", "fifo"])
             .args(pattern)
             .args(["--endpoint", &self.endpoint]))
@@ -323,7 +337,7 @@ impl Broker {
     /// When the broker does not say.
     pub fn describe_group(&self, group: &str) -> Result<Option<serde_json::Value>> {
         let Some(own) = &self.own else { return Ok(None) };
-        let mut command = martlet(&own.binary);
+        let mut command = self.command_line(&own.binary);
         command.args(["group", "describe", group, "--json", "--endpoint", &self.endpoint]);
         let output = command.stdin(Stdio::null()).output().map_err(io(format!("{command:?}")))?;
         match serde_json::from_slice::<serde_json::Value>(&output.stdout) {

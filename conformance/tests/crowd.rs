@@ -98,7 +98,7 @@ impl Good {
             producers.push(Producer { name, agent, slowest: Duration::ZERO });
         }
         for agent in consumers.iter_mut().map(|it| &mut it.agent).chain(producers.iter_mut().map(|it| &mut it.agent)) {
-            agent.wait("a client's start", PATIENCE_SECS, |event| matches!(event, Event::Ready).then_some(()))?;
+            agent.until_ready()?;
         }
         Ok(Good { producers, consumers, sent: Mutex::default(), next: AtomicU64::new(0) })
     }

@@ -9,6 +9,9 @@ use martlet_conformance::checks::{now_millis, texts, unique};
 use martlet_conformance::language::{Language, Program};
 use martlet_conformance::{HarnessError, Result};
 
+/// What clients of other protocols are told besides: the broker of these tests takes signed requests only.
+const SIGNED: [&str; 4] = ["--access-key", "key", "--secret-key", "secret"];
+
 /// Calls with the program of each language, and a broker that knows their key.
 fn with_each(flags: &[&str], check: impl Fn(&Program, &Broker) -> Result<()>) -> Result<()> {
     for language in [Language::PythonHttp, Language::NodejsHttp, Language::JavaHttp] {
@@ -17,7 +20,7 @@ fn with_each(flags: &[&str], check: impl Fn(&Program, &Broker) -> Result<()>) ->
         let accounts = tempfile::NamedTempFile::new().map_err(io)?;
         std::fs::write(accounts.path(), "key secret\n").map_err(io)?;
         let path = accounts.path().display().to_string();
-        let flags = [&["--http-accounts", &*path], flags].concat();
+        let flags = [&["--accounts", &*path], flags].concat();
         if let Some(broker) = Broker::start_own_with(language.name(), &flags)? {
             check(&program, &broker)?;
         }
@@ -190,7 +193,7 @@ fn tcp_and_http_clients_read_what_the_other_has_sent() -> Result<()> {
     let Some(tcp) = Language::JavaTcp.program()? else { return Ok(()) };
     with_each(&[], |program, broker| {
         let (topic, group) = (unique("both"), unique("readers"));
-        let mut sender = Agent::ready(&tcp, broker, &topic, false, &["produce", "--stdin"])?;
+        let mut sender = Agent::ready(&tcp, broker, &topic, false, &[&["produce", "--stdin"], &SIGNED[..]].concat())?;
         // Long enough to be compressed by its sender.
         let long = "long text ".repeat(5_000);
         let id = sender.send(&Draft::full(&long))?;
@@ -203,7 +206,9 @@ fn tcp_and_http_clients_read_what_the_other_has_sent() -> Result<()> {
         consumer.finish()?;
         sender.finish()?;
 
-        let mut consumer = Agent::ready(&tcp, broker, &topic, false, &["push", "--group", &unique("readers")])?;
+        let readers = unique("readers");
+        let arguments = [&["push", "--group", &readers], &SIGNED[..]].concat();
+        let mut consumer = Agent::ready(&tcp, broker, &topic, false, &arguments)?;
         consumer.received()?;
         let mut sender = Agent::ready(program, broker, &topic, false, &["produce", "--stdin"])?;
         let id = sender.send(&Draft::full(ODD_BODY))?;

@@ -1,6 +1,7 @@
 //! Each published client against the broker: in one program, since most of a test is waiting for what clients do, and several can wait
 //! beside each other.
 
+mod access;
 mod demo;
 mod go;
 mod http;

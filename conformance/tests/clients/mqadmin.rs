@@ -11,10 +11,10 @@ use martlet_conformance::Result;
 use martlet_conformance::agent::{Agent, PATIENCE_SECS};
 use martlet_conformance::broker::Broker;
 use martlet_conformance::checks::unique;
-use martlet_conformance::language::{Language, programs};
+use martlet_conformance::language::{Language, Program, programs};
 
 /// One process for all commands; each prints what it says.
-struct Tool {
+pub(crate) struct Tool {
     nameserver: String,
     child: Child,
     stdin: ChildStdin,
@@ -30,11 +30,11 @@ impl Drop for Tool {
 }
 
 /// What a command printed.
-struct Printed(String);
+pub(crate) struct Printed(String);
 
 impl Printed {
     /// The words of the first line that begins with these.
-    fn row(&self, start: &[&str]) -> Vec<&str> {
+    pub(crate) fn row(&self, start: &[&str]) -> Vec<&str> {
         let words = |line| -> Vec<&str> { str::split_whitespace(line).collect() };
         let row = self.0.lines().map(words).find(|words| words.starts_with(start));
         row.unwrap_or_else(|| panic!("no line begins with {start:?} in:\n{}", self.0))
@@ -46,20 +46,43 @@ impl Printed {
         value.unwrap_or_else(|| panic!("no {name} in:\n{}", self.0)).trim_start_matches([' ', ':', '=']).trim()
     }
 
-    fn has(&self, part: &str) -> &Self {
+    pub(crate) fn has(&self, part: &str) -> &Self {
         assert!(self.0.contains(part), "no {part:?} in:\n{}", self.0);
         self
     }
 
-    fn has_not(&self, part: &str) -> &Self {
+    pub(crate) fn has_not(&self, part: &str) -> &Self {
         assert!(!self.0.contains(part), "{part:?} in:\n{}", self.0);
         self
     }
 }
 
 impl Tool {
+    /// Starts it, to sign with these access key and secret.
+    pub(crate) fn start(mqadmin: &Program, broker: &Broker, signer: Option<(&str, &str)>) -> Tool {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let mut command = mqadmin.command(home.path());
+        if let Some((key, secret)) = signer {
+            let folder = home.path().join("conf");
+            std::fs::create_dir(&folder).expect("a folder");
+            let text = format!("accessKey: {key}\nsecretKey: {secret}\n");
+            std::fs::write(folder.join("tools.yml"), text).expect("a file");
+            command.env("ROCKETMQ_HOME", home.path());
+        }
+        // Some commands write files where they are run.
+        command.current_dir(home.path());
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("java starts");
+        let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        let (tell, printed) = channel();
+        std::thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(std::result::Result::ok).try_for_each(|line| tell.send(line))
+        });
+        Tool { nameserver: broker.nameserver(), child, stdin, printed, _home: home }
+    }
+
     /// A command without its name server's address.
-    fn run(&mut self, command: &str) -> Printed {
+    pub(crate) fn run(&mut self, command: &str) -> Printed {
         let mut arguments: Vec<&str> = command.split_whitespace().collect();
         arguments.extend(["-n", &self.nameserver]);
         writeln!(self.stdin, "{}", serde_json::json!(arguments)).expect("the tool has ended");
@@ -69,7 +92,7 @@ impl Tool {
     }
 
     /// The same, of one that is refused nothing.
-    fn done(&mut self, command: &str) -> Printed {
+    pub(crate) fn done(&mut self, command: &str) -> Printed {
         let printed = self.run(command);
         printed.has_not("Exception");
         printed
@@ -77,22 +100,34 @@ impl Tool {
 }
 
 /// The tool, a broker, and clients of the TCP protocol; `None` if something is not installed.
-fn start() -> Result<Option<(Tool, Broker, martlet_conformance::language::Program)>> {
+fn start() -> Result<Option<(Tool, Broker, Program)>> {
     let Some([mqadmin, client]) = programs([Language::Mqadmin, Language::JavaTcp])? else { return Ok(None) };
     let broker = Broker::start()?;
-    let home = tempfile::tempdir().expect("a temporary folder");
-    let mut command = mqadmin.command(home.path());
-    // Some commands write files where they are run.
-    command.current_dir(home.path());
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("java starts");
-    let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
-    let (tell, printed) = channel();
-    std::thread::spawn(move || {
-        BufReader::new(stdout).lines().map_while(std::result::Result::ok).try_for_each(|line| tell.send(line))
-    });
-    let tool = Tool { nameserver: broker.nameserver(), child, stdin, printed, _home: home };
+    let tool = Tool::start(&mqadmin, &broker, None);
     Ok(Some((tool, broker, client)))
+}
+
+/// A consumer that is connected over gRPC is described by what the broker knows of it, and asked on its stream.
+#[test]
+fn a_consumer_over_grpc_shows_its_threads_and_consumes_on_trial() -> Result<()> {
+    let Some([mqadmin, java]) = programs([Language::Mqadmin, Language::Java])? else { return Ok(()) };
+    let broker = Broker::start()?;
+    let mut tool = Tool::start(&mqadmin, &broker, None);
+    let (topic, group) = (unique("tried"), unique("members"));
+    broker.create_topic(&topic, 1)?;
+    broker.send(&topic, "on trial", &[])?;
+    let mut consumer = Agent::ready(&java, &broker, &topic, false, &["push", "--group", &group])?;
+    let id = consumer.received()?.id;
+    let connection = tool.done(&format!("consumerConnection -g {group}"));
+    let client_id = connection.0.lines().find(|line| line.contains("JAVA")).and_then(|line| line.split(' ').next());
+    let client_id = client_id.expect("a consumer that is connected").to_owned();
+    tool.done(&format!("consumerStatus -g {group}")).has(&client_id);
+    let status = tool.done(&format!("consumerStatus -g {group} -i {client_id} -s true"));
+    status.has("CONSUME_PASSIVELY").has(&topic).has("java.lang.Thread");
+    let again = tool.done(&format!("queryMsgByUniqueKey -t {topic} -i {id} -g {group} -d {client_id}"));
+    again.has("consumeResult=CR_SUCCESS");
+    assert_eq!(consumer.received()?.id, id, "once more, on trial");
+    consumer.finish()
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Step {
     /// What the shard is asked for it.
     pub fn command<T>(&self, group: GroupId, (topic, index): (TopicId, u32), token: T) -> Command<T> {
         let (offset, client, forward_only) = (self.to, None, !self.is_back());
-        Command::CommitOffset { group, topic, index, offset, client, forward_only, token }
+        Command::CommitOffset { group, topic, index, offset, client, forward_only, promised: true, token }
     }
 }
 

@@ -168,6 +168,7 @@ impl Broker {
             max_bytes: limits::REPLY_BYTES_MAX,
             filter: request.filter.clone(),
             wait_millis,
+            commit: None,
             mode: PullMode::Look,
             client_id: client_id.clone(),
         };

@@ -60,6 +60,8 @@ pub(crate) struct Inner {
     pub checks: Mutex<Option<mpsc::Receiver<TransactionCheck>>>,
     /// Who sends checks to producers by their group.
     pub group_checks: Mutex<Option<crate::transactions::CheckListener>>,
+    /// Who puts questions to clients.
+    pub inquiries: Mutex<Option<crate::inquiry::InquiryListener>>,
     threads: Mutex<Option<Threads>>,
     rest: Arc<Rest>,
 }
@@ -123,6 +125,7 @@ impl Broker {
                 bucket_trouble_told: AtomicBool::new(false),
                 checks: Mutex::new(Some(waiting_checks)),
                 group_checks: Mutex::default(),
+                inquiries: Mutex::default(),
                 threads: Mutex::new(None),
                 rest: rest.clone(),
             }),
@@ -653,6 +656,8 @@ pub(crate) fn catalog_refusal(error: CatalogError) -> Refusal {
         CatalogError::Change(ChangeError::Exists { what, name }) => Refusal::Exists { what, name },
         CatalogError::Change(ChangeError::TopicNotFound { topic }) => Refusal::TopicNotFound { topic },
         CatalogError::Change(ChangeError::GroupNotFound { group }) => Refusal::GroupNotFound { group },
+        CatalogError::Change(ChangeError::UserNotFound { user }) => Refusal::UserNotFound { user },
+        CatalogError::Change(ChangeError::PolicyNotFound { user, about }) => Refusal::PolicyNotFound { user, about },
         CatalogError::Change(ChangeError::Setting { field, value, rule }) => Refusal::Setting { field, value, rule },
         CatalogError::Change(ChangeError::Full { what, limit }) => Refusal::Busy { what, limit: limit as u64 },
         other => Refusal::Catalog { reason: other.to_string() },

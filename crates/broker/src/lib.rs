@@ -17,11 +17,14 @@
 //! - `clients`: who is connected; what a vanished client held goes back.
 //! - `broadcast`: groups in which broadcasting takes effect for all.
 //! - `agreement`: what members subscribe to, told to the shard; where they differ, reported.
+//! - `access`: users and policies; `kv`: KV configs.
+//! - `inquiry`: questions to one client, whichever protocol asks.
 //! - `runtime`: the shard's thread, its clock and its inbox.
 //! - `mailbox`: replies on their way back to the runtimes, one wake-up for many.
 //! - [`copy`]: everything a stopped broker keeps, in another place.
 //! - `stats`: what is counted per topic and group.
 
+mod access;
 mod agreement;
 mod broadcast;
 mod broadcast_receive;
@@ -32,6 +35,7 @@ mod dead_letters;
 mod delayed;
 mod find;
 mod handed_out;
+mod inquiry;
 mod kv;
 mod lite;
 mod mailbox;
@@ -52,13 +56,17 @@ mod runtime;
 mod stats;
 mod transactions;
 
+pub use access::{AccessNow, AccessOptions};
 pub use agreement::Disagreement;
 pub use broker::Broker;
 pub use dead_letters::{DeadLetterAt, DeadLetterList, Resent};
 pub use find::{FOUND_MAX, FindCursor, FindRequest, Found, FoundMessage, PeekFrom, Peeked, Wanted};
 pub use handed_out::HandedOut;
+pub use inquiry::{Inquiry, InquiryReply, NoReply, PendingReply};
 pub use lite::{LITE_LIST_MAX, LiteSubscriptions, LiteSyncRequest, LiteTopicList, LiteTopicStatus};
+pub use martlet_auth as auth;
 pub use martlet_bucket::{Class, Counts, Location, Scheme};
+pub use martlet_cluster::UserChange;
 pub use martlet_shard::{
     HalfPlace, LATENESS_MILLIS, LiteAction, LiteLook, LiteNotice, LiteProgress, LiteStart, MarkedPlace, PullStatus,
     SendBackDelay, TransactionCheck,

@@ -1,5 +1,6 @@
 //! How a broker is set up, and what opening it found.
 
+use crate::AccessOptions;
 use martlet_bucket::Location;
 use martlet_store::{Durability, RecoveryReport};
 use std::path::PathBuf;
@@ -48,6 +49,8 @@ pub struct BrokerOptions {
     pub transaction_check_interval_millis: i64,
     /// Checks of a transaction, after which it is given up.
     pub transaction_checks_max: u32,
+    /// Who may do what; `None`: everybody everything.
+    pub access: Option<AccessOptions>,
 }
 
 /// A bucket to keep everything in, and how.
@@ -63,6 +66,8 @@ pub struct BucketPlace {
     pub table_bytes: usize,
     /// Compactions at a time.
     pub compactions: usize,
+    /// Age from which objects that nothing needs any more are deleted.
+    pub garbage_after: Duration,
 }
 
 impl BucketPlace {
@@ -74,6 +79,7 @@ impl BucketPlace {
             cache_bytes: 48 << 20,
             table_bytes: 16 << 20,
             compactions: 2,
+            garbage_after: Duration::from_secs(300),
         }
     }
 }
@@ -102,6 +108,7 @@ impl BrokerOptions {
             transaction_immunity_millis: martlet_model::limits::TRANSACTION_IMMUNITY_MILLIS,
             transaction_check_interval_millis: martlet_model::limits::TRANSACTION_CHECK_INTERVAL_MILLIS,
             transaction_checks_max: martlet_model::limits::TRANSACTION_CHECKS_MAX,
+            access: None,
         }
     }
 }

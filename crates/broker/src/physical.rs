@@ -6,17 +6,32 @@ use martlet_model::{PhysicalOffset, QueueId, QueueOffset, TopicConfig, TopicType
 use martlet_store::Reader;
 
 impl Broker {
-    /// The physical offset of a message that was sent.
-    pub async fn physical_offset(&self, topic: &TopicConfig, sent: &SentMessage) -> Result<PhysicalOffset, Refusal> {
-        let (queue, offset) = match sent.waits_at {
-            Some(place) => place,
-            // Queues of lite topics are numbered by the shard alone.
-            None if topic.kind == TopicType::Lite => (QueueId(u64::from(sent.queue)), sent.offset),
-            None => (self.queue_id(&topic.name, sent.queue).await?, sent.offset),
-        };
-        PhysicalOffset::of(queue, offset).ok_or_else(|| Refusal::ReadFailed {
-            reason: format!("queue {} and offset {offset} do not fit a physical offset", queue.0),
-        })
+    /// The physical offsets of messages that were sent, in their order.
+    pub async fn physical_offsets(
+        &self,
+        topic: &TopicConfig,
+        sent: &[SentMessage],
+    ) -> Result<Vec<PhysicalOffset>, Refusal> {
+        let mut found = Vec::with_capacity(sent.len());
+        // Those of a batch are mostly in one queue.
+        let mut last = None;
+        for one in sent {
+            let (queue, offset) = match (one.waits_at, last) {
+                (Some(place), _) => place,
+                // Queues of lite topics are numbered by the shard alone.
+                (None, _) if topic.kind == TopicType::Lite => (QueueId(u64::from(one.queue)), one.offset),
+                (None, Some((number, queue))) if number == one.queue => (queue, one.offset),
+                (None, _) => {
+                    let queue = self.queue_id(&topic.name, one.queue).await?;
+                    last = Some((one.queue, queue));
+                    (queue, one.offset)
+                }
+            };
+            found.push(PhysicalOffset::of(queue, offset).ok_or_else(|| Refusal::ReadFailed {
+                reason: format!("queue {} and offset {offset} do not fit a physical offset", queue.0),
+            })?);
+        }
+        Ok(found)
     }
 
     /// When the message at an offset of a queue was stored. `None`: it is not there any more, or the queue is one of retries.

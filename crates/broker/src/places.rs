@@ -82,6 +82,7 @@ pub(crate) fn in_bucket(place: &BucketPlace, bucket: Bucket, waker: Waker) -> Re
         block_cache_bytes: place.cache_bytes - place.cache_bytes / 4,
         index_cache_bytes: place.cache_bytes / 4,
         compactions: place.compactions,
+        garbage_after: place.garbage_after,
         ..options
     })?;
     Ok((AnyStore::Bucket(store), recovery, AnyCatalogStore::Bucket(BucketCatalogStore::new(bucket))))

@@ -2,12 +2,13 @@
 
 use crate::broadcast::Step;
 use crate::lite::check_move;
-use crate::queue_pull::{check_queue, no_such_queue};
+use crate::queue_pull::{QueuePull, check_queue, no_such_queue};
 use crate::{Broker, Refusal};
 use martlet_model::{GroupConfig, PhysicalOffset, QueueId, QueueOffset, TopicConfig, TopicId};
 use martlet_shard::{Command, Output};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::oneshot;
 
 /// Where a group is in a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,14 @@ pub enum StoredOffset {
 /// Which queues topics have, as far as that was asked; queues are never taken away from a topic.
 pub(crate) type QueueIds = Mutex<BTreeMap<TopicId, Vec<QueueId>>>;
 
+/// A commit on its way.
+enum Commit {
+    /// Whether it counted, where that is known already.
+    Over(bool),
+    /// The shard will tell.
+    Asked(oneshot::Receiver<Output>),
+}
+
 impl Broker {
     /// A member says how far it is in a queue: everything below is consumed. False if that does not count, because another
     /// member has the queue. `None` for an administrator.
@@ -37,29 +46,44 @@ impl Broker {
         offset: u64,
         client_id: Option<&str>,
     ) -> Result<bool, Refusal> {
+        match self.begin_commit((group, topic, queue), offset, client_id, true).await? {
+            Commit::Over(counted) => Ok(counted),
+            Commit::Asked(answer) => match answer.await.map_err(|_| self.stopped())? {
+                Output::Committed(counted) => Ok(counted),
+                other => Err(self.unexpected(other, topic, group)),
+            },
+        }
+    }
+
+    /// The same for an offset that comes with a pull: nobody is told whether it counts, so nobody waits until it is durable.
+    pub(crate) async fn commit_with_pull(&self, pull: &QueuePull, offset: u64) {
+        let QueuePull { group, topic, queue, client_id, .. } = pull;
+        if let Err(refusal) = self.begin_commit((group, topic, *queue), offset, Some(client_id), false).await {
+            tracing::debug!(group, topic, queue, %refusal, "an offset that came with a pull does not count");
+        }
+    }
+
+    async fn begin_commit(
+        &self,
+        (group, topic, queue): (&str, &str, u32),
+        offset: u64,
+        client_id: Option<&str>,
+        promised: bool,
+    ) -> Result<Commit, Refusal> {
         let (topic, group) = self.queue_of_group(group, topic, queue)?;
         let (client, offset) = (client_id.map(Arc::from), QueueOffset(offset));
         if let Some(member) = client_id.filter(|_| self.keep_own_offsets(&group.name, &topic.name)) {
-            return match self.inner.members.move_own_offset(&group.name, member, (topic.id, queue), offset) {
-                None => Ok(false),
-                Some(None) => Ok(true),
-                Some(Some(step)) => self.follow(&group, &topic, queue, step).await.map(|()| true),
+            let counted = match self.inner.members.move_own_offset(&group.name, member, (topic.id, queue), offset) {
+                None => false,
+                Some(None) => true,
+                Some(Some(step)) => self.follow(&group, &topic, queue, step).await.map(|()| true)?,
             };
+            return Ok(Commit::Over(counted));
         }
-        let (group_id, topic_id) = (group.id, topic.id);
-        let commit = |token| Command::CommitOffset {
-            group: group_id,
-            topic: topic_id,
-            index: queue,
-            offset,
-            client,
-            forward_only: false,
-            token,
-        };
-        match self.ask(commit).await? {
-            Output::Committed(counted) => Ok(counted),
-            other => Err(self.unexpected(other, &topic.name, &group.name)),
-        }
+        let (group, topic, index, forward_only) = (group.id, topic.id, queue, false);
+        let commit =
+            |token| Command::CommitOffset { group, topic, index, offset, client, forward_only, promised, token };
+        self.begin_ask(commit).map(Commit::Asked)
     }
 
     /// A group follows its slowest member, or does so when the next one moves.

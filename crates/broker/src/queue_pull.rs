@@ -6,7 +6,7 @@ use crate::lite::check_move;
 use crate::messages::PollGuard;
 use crate::{Broker, Refusal, ReplyBudget};
 use bytes::Bytes;
-use martlet_model::record::{self, Field, RetryOf};
+use martlet_model::record::{self, RetryOf};
 use martlet_model::{Filter, GroupConfig, PhysicalOffset, QueueId, QueueOffset, TopicConfig, UnixMillis, limits};
 use martlet_shard::{Command, Output, PollId, PullCommand, PullStatus, Pulled, SendBackCommand, SendBackDelay};
 use martlet_store::{Reader, StoredMessage};
@@ -48,6 +48,8 @@ pub struct QueuePull {
     pub filter: Arc<Filter>,
     /// How long to wait for a message, in milliseconds; 0: not at all.
     pub wait_millis: i64,
+    /// Everything below is consumed, says a member along with its pull.
+    pub commit: Option<u64>,
     /// Who pulls.
     pub mode: PullMode,
     /// The client's id.
@@ -128,6 +130,9 @@ impl Broker {
         };
         if let Some(group) = &group {
             check_move(&topic, group)?;
+        }
+        if let Some(offset) = request.commit.filter(|_| request.mode == PullMode::Member) {
+            self.commit_with_pull(&request, offset).await;
         }
         let group = group.filter(|group| !self.keep_own_offsets(&group.name, &topic.name));
         let until = self.inner.shard.now().plus(request.wait_millis.max(0));
@@ -293,10 +298,7 @@ impl Broker {
             retry_topic: None,
             origin: None,
         };
-        let reference = record::find(&message.record, |field| match field {
-            Field::RetryOf(reference) => Some(reference),
-            _ => None,
-        });
+        let reference = record::retry_of(&message.record);
         let Some(RetryOf { topic, queue, offset, attempts }) = reference else { return Ok(Some(message)) };
         let (name, original) = (self.name_of(topic), self.read_one(queue, offset).await?);
         let (Some(name), Some(original)) = (name, original) else { return Ok(None) };

@@ -25,6 +25,23 @@ pub enum Refusal {
         /// Its name.
         group: String,
     },
+    /// There is no such user.
+    #[error("user {user:?} does not exist")]
+    UserNotFound {
+        /// Its name, cut.
+        user: String,
+    },
+    /// The user has no such policy.
+    #[error("user {user:?} has no policy{}", about.as_ref().map_or(String::new(), |about| format!(" about {about}")))]
+    PolicyNotFound {
+        /// Its name, cut.
+        user: String,
+        /// The pattern that was named.
+        about: Option<String>,
+    },
+    /// Users and policies cannot be changed while access control is off.
+    #[error("access control is off: the setting accounts switches it on")]
+    NoAccessControl,
     /// The topic may not be written to.
     #[error("topic {topic} has no writable queue")]
     NotWritable {

@@ -263,6 +263,7 @@ fn queue_pull(topic: &str, queue: u32, offset: u64, wait_millis: i64) -> QueuePu
         max_bytes: 1 << 20,
         filter: Arc::new(Filter::ALL),
         wait_millis,
+        commit: None,
         mode: PullMode::Member,
         client_id: "a".into(),
     }

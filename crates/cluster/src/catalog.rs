@@ -3,6 +3,7 @@
 //! No I/O and no clock. A function that fails leaves the catalog as it was.
 
 use crate::{ChangeError, GROUPS_MAX, GroupSettings, TOPICS_MAX, TopicSettings};
+use martlet_auth::{Policies, User};
 use martlet_model::group::DeliveryOrder;
 use martlet_model::names::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX};
 use martlet_model::{
@@ -21,6 +22,10 @@ pub struct Catalog {
     pub(crate) groups: BTreeMap<String, Arc<GroupConfig>>,
     /// By namespace and key.
     pub(crate) kv_configs: BTreeMap<String, BTreeMap<String, String>>,
+    /// By name.
+    pub(crate) users: BTreeMap<String, User>,
+    /// By user; of a user or account that is there.
+    pub(crate) policies: BTreeMap<String, Policies>,
 }
 
 impl Default for Catalog {
@@ -33,6 +38,8 @@ impl Default for Catalog {
             topics: BTreeMap::new(),
             groups: BTreeMap::new(),
             kv_configs: BTreeMap::new(),
+            users: BTreeMap::new(),
+            policies: BTreeMap::new(),
         }
     }
 }

@@ -4,10 +4,11 @@
 //! | --- | --- |
 //! | `format` | version of this layout; newer ones are refused by number |
 //! | `crc32c` | CRC-32C of the text of `catalog`, as 8 hexadecimal digits |
-//! | `catalog` | `version`, `next_topic_id`, `next_group_id`, `topics`, `groups`, and `kv_configs` if there are any |
+//! | `catalog` | `version`, `next_topic_id`, `next_group_id`, `topics`, `groups`, and `kv_configs`, `users`, `policies` if there are any |
 
 use crate::Catalog;
 use bytes::Bytes;
+use martlet_auth::{Policies, User};
 use martlet_model::{GroupConfig, TopicConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -57,6 +58,10 @@ struct Body<T, G> {
     groups: Vec<G>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     kv_configs: BTreeMap<String, BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    users: BTreeMap<String, User>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    policies: BTreeMap<String, Policies>,
 }
 
 fn checksum(text: &str) -> String {
@@ -77,6 +82,8 @@ impl Catalog {
             topics: self.topics.values().map(|topic| &**topic).collect(),
             groups: self.groups.values().map(|group| &**group).collect(),
             kv_configs: self.kv_configs.clone(),
+            users: self.users.clone(),
+            policies: self.policies.clone(),
         })?;
         let crc32c = checksum(&body);
         let envelope = Envelope { format: FORMAT_VERSION, crc32c, catalog: RawValue::from_string(body)? };
@@ -108,6 +115,8 @@ impl Catalog {
             topics: BTreeMap::new(),
             groups: BTreeMap::new(),
             kv_configs: body.kv_configs,
+            users: body.users,
+            policies: body.policies,
         };
         for topic in body.topics {
             if topic.id.0 >= body.next_topic_id {

@@ -1,5 +1,6 @@
 //! Why a change of the catalog was refused.
 
+use martlet_auth::Invalid;
 use martlet_model::names::NameError;
 
 /// A change that breaks a rule. The text names field, value and limit.
@@ -28,6 +29,20 @@ pub enum ChangeError {
         /// Its name.
         group: String,
     },
+    /// There is no such user.
+    #[error("user {user:?} does not exist")]
+    UserNotFound {
+        /// Its name, cut.
+        user: String,
+    },
+    /// The user has no such policy.
+    #[error("user {user:?} has no policy{}", about.as_ref().map_or(String::new(), |about| format!(" about {about}")))]
+    PolicyNotFound {
+        /// Its name, cut.
+        user: String,
+        /// The pattern that was named.
+        about: Option<String>,
+    },
     /// A setting is out of range or cannot be changed.
     #[error("{field} {value} {rule}")]
     Setting {
@@ -41,9 +56,16 @@ pub enum ChangeError {
     /// The catalog is full.
     #[error("the catalog has {limit} {what} already, its limit")]
     Full {
-        /// `topics`, `consumer groups` or `KV configs`.
+        /// `topics`, `consumer groups`, `KV configs`, `users` or `entries of policies`.
         what: &'static str,
         /// The limit.
         limit: usize,
     },
+}
+
+impl From<Invalid> for ChangeError {
+    fn from(invalid: Invalid) -> Self {
+        let Invalid { field, value, rule } = invalid;
+        Self::Setting { field, value, rule }
+    }
 }

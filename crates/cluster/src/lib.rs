@@ -1,4 +1,4 @@
-//! What all nodes of a cluster share: the catalog of topics and consumer groups, and KV configs.
+//! What all nodes of a cluster share: the catalog of topics and consumer groups, KV configs, users and their policies.
 //!
 //! - [`Catalog`]: one version of it, a value; changes are functions that keep its rules ([`ChangeError`]).
 //! - [`CatalogStore`]: where versions are kept, each created only if it does not exist yet. [`LocalCatalogStore`] is a
@@ -26,6 +26,7 @@ mod store;
 #[cfg(test)]
 #[path = "../../model/src/texts.rs"]
 mod texts;
+mod users;
 
 pub use any::AnyCatalogStore;
 pub use bucket::BucketCatalogStore;
@@ -41,3 +42,4 @@ pub use settings::{
     TopicSettings,
 };
 pub use store::{CatalogStore, CreateError, ReadError, VERSIONS_KEPT};
+pub use users::{POLICY_ENTRIES_MAX, USERS_MAX, UserChange};

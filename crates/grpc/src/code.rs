@@ -25,7 +25,10 @@ pub fn code(refusal: &Refusal) -> Code {
         | Refusal::HandleForeign { .. }
         | Refusal::HandleLapsed { .. }
         | Refusal::HandleSuperseded => Code::InvalidReceiptHandle,
-        Refusal::ProducerHandle { .. } => Code::BadRequest,
+        Refusal::ProducerHandle { .. } | Refusal::UserNotFound { .. } | Refusal::PolicyNotFound { .. } => {
+            Code::BadRequest
+        }
+        Refusal::NoAccessControl => Code::Forbidden,
         // The one of the codes for "there is none" that clients know for a message.
         Refusal::NotWaiting { .. } | Refusal::TransactionGone { .. } | Refusal::NotSentBack { .. } => {
             Code::MessageNotFound
@@ -151,6 +154,9 @@ mod tests {
             (Refusal::NotSentBack { reason: "not sent back".into() }, Code::MessageNotFound),
             (Refusal::Catalog { reason: text() }, Code::InternalServerError),
             (Refusal::NotSupported { what: "this" }, Code::NotImplemented),
+            (Refusal::UserNotFound { user: text() }, Code::BadRequest),
+            (Refusal::PolicyNotFound { user: text(), about: None }, Code::BadRequest),
+            (Refusal::NoAccessControl, Code::Forbidden),
         ]
     }
 

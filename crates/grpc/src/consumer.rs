@@ -120,6 +120,7 @@ impl Front {
     }
 
     async fn poll(&self, call: &Call, request: v2::ReceiveMessageRequest) -> Result<Received, Denied> {
+        self.check_access(call, &request)?;
         let client_id = call.client_id()?;
         let group = group_name(request.group)?;
         let queue = request.message_queue.unwrap_or_default();

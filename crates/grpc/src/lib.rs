@@ -7,6 +7,8 @@
 //! - [`proto`]: generated types and clients.
 //! - [`code`]: the one table from refusals to codes.
 //! - `service`: which call goes where. `producer`, `consumer`, `pull`, `session`, `transactions`, `admin`, `catalog`, `inspect`: the calls.
+//! - `inquiry`: questions that are put to a client on its stream.
+//! - `access`: who makes a call, and whether it may.
 //! - `v1`: the calls of the older package.
 //! - `latency`: how long they take.
 //! - `message_in`, `message_out`: between messages of the wire and records.
@@ -24,14 +26,17 @@
 //! - Outbound: an answer that does not fit into its client's window is counted against [`Limits::outbound_bytes`] and
 //!   dropped after 30 s without progress; messages in it go back to the broker. Message bodies are counted by the
 //!   broker's own reply budget until they are written.
-//! - Sessions: [`Limits::clients_max`], 64 commands each; messages in checks of transactions that wait have 16 MiB in all.
+//! - Sessions: [`Limits::clients_max`], 64 commands each; messages in checks of transactions and on trial that wait have 16 MiB in all.
+//!   1,024 questions to clients are under way at a time, each for 10 s at most.
 
+mod access;
 mod admin;
 mod call;
 mod catalog;
 pub mod code;
 mod consumer;
 pub mod fuzz;
+mod inquiry;
 mod inspect;
 mod latency;
 mod lite;

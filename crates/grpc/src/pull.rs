@@ -82,6 +82,7 @@ impl Front {
 
     async fn pull(&self, call: &Call, request: v2::PullMessageRequest) -> Answer {
         let pulling = async {
+            self.check_access(call, &request)?;
             let client_id = call.client_id()?;
             let group = group_name(request.group)?;
             let (topic, queue) = queue_of(request.message_queue)?;

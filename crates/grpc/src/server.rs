@@ -103,6 +103,11 @@ pub fn serve(broker: Broker, options: GrpcOptions) -> Result<GrpcServer, ServeEr
             front.notify_unsubscribe_lite(notice);
         }
     });
+    let asked = Arc::downgrade(&front);
+    let store_host = local_addr.to_string();
+    front.broker.on_inquiry(move |client, inquiry| {
+        asked.upgrade().and_then(|front| front.inquire(client, inquiry, &store_host))
+    });
     let worker = Worker { front: front.clone(), opener: Arc::new(Opener::new(tls, front.limits.open_timeout)) };
     let checks = checks.map(|checks| {
         let sending = front.clone().send_checks(checks, stopped.clone(), local_addr.to_string());

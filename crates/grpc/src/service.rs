@@ -3,6 +3,7 @@
 use crate::Limits;
 use crate::call::Call;
 use crate::code::Denied;
+use crate::inquiry::Inquiries;
 use crate::latency::{self, Latencies, Outcome, Package};
 use crate::proto::v2::Code;
 use crate::proto::{v1 as admin, v2};
@@ -35,6 +36,8 @@ pub(crate) struct Front {
     pub(crate) inbound: Budget,
     pub(crate) outbound: Budget,
     pub(crate) sessions: Sessions,
+    /// Questions to clients of v2.
+    pub(crate) inquiries: Inquiries,
     pub(crate) polls: Polls,
     /// For clients of v1, which ask for them.
     pub(crate) commands: Commands,
@@ -115,7 +118,10 @@ impl Stats {
 macro_rules! unary {
     ($front:ident, $call:ident, $body:ident, $respond:ident, $handler:ident, $response:ty, $bytes_max:expr) => {
         if let Some((request, _held)) = $front.request($body, &mut $respond, $bytes_max).await {
-            let answer: Result<$response, _> = $front.$handler(&$call, request).await;
+            let answer: Result<$response, _> = match $front.check_access(&$call, &request) {
+                Ok(()) => $front.$handler(&$call, request).await,
+                Err(denied) => Err(denied),
+            };
             $front.answer(&$call, answer, &mut $respond).await;
         }
     };
@@ -221,6 +227,7 @@ impl Front {
             inbound: Budget::for_requests(limits.inbound_bytes, INBOUND_BYTES_MAX + 1024),
             outbound: Budget::new(limits.outbound_bytes.max(2 * SMALL_REQUEST_BYTES_MAX)),
             sessions: Sessions::new(limits.clients_max),
+            inquiries: Inquiries::default(),
             polls: Polls::new(limits.polls_per_client_max, limits.polls_max),
             commands: Commands::new(limits.clients_max),
             stats: Stats {
@@ -431,9 +438,6 @@ macro_rules! not_supported {
 not_supported! {
     change_log_level(v2::ChangeLogLevelRequest) -> v2::ChangeLogLevelResponse = "ChangeLogLevel",
     delete_subscription(v2::DeleteSubscriptionRequest) -> v2::DeleteSubscriptionResponse = "DeleteSubscription",
-    print_thread_stack_trace(v2::PrintThreadStackTraceRequest) -> v2::PrintThreadStackTraceResponse =
-        "PrintThreadStackTrace",
-    verify_message(v2::VerifyMessageRequest) -> v2::VerifyMessageResponse = "VerifyMessage",
     admin_send_message(v2::AdminSendMessageRequest) -> v2::AdminSendMessageResponse = "AdminSendMessage",
     get_consumer_running_info(v2::GetConsumerRunningInfoRequest) -> v2::GetConsumerRunningInfoResponse =
         "GetConsumerRunningInfo",

@@ -1,5 +1,6 @@
 //! Sessions: Telemetry streams, heartbeats, good-byes.
 
+use crate::access::needs_of_role;
 use crate::call::Call;
 use crate::code::{self, Denied};
 use crate::lite;
@@ -92,15 +93,14 @@ impl Front {
                 }
             };
             let command = match TelemetryCommand::decode(frame.message.clone()) {
-                Ok(command) => command.command,
+                Ok(command) => command,
                 Err(error) => {
                     let text = format!("the command cannot be read: {error}");
                     return End::Failed(GrpcError::new(GrpcCode::InvalidArgument, text));
                 }
             };
-            let Some(Command::Settings(settings)) = command else {
-                // Answers to commands that this broker does not send yet.
-                tracing::debug!(client = %client_id, "a command of a client is ignored");
+            let Some(Command::Settings(settings)) = command.command else {
+                self.inquiries.answered(client_id, command);
                 continue;
             };
             match self.settle(call, client_id, settings, (number, sender.clone())).await {
@@ -108,7 +108,8 @@ impl Front {
                     Ok(()) => {}
                     Err(gone) => return gone.into(),
                 },
-                Err(denied) if denied.code == Code::TooManyRequests => {
+                Err(denied) if matches!(denied.code, Code::TooManyRequests | Code::Unauthorized) => {
+                    self.broker.count_refusal(denied.code.as_str_name());
                     let command = TelemetryCommand { status: Some(denied.status()), command: None };
                     return send(answer, &command).await.map_or_else(End::from, |()| End::Finished);
                 }
@@ -128,7 +129,9 @@ impl Front {
         settings: v2::Settings,
         stream: (u64, mpsc::Sender<WaitingCommand>),
     ) -> Result<TelemetryCommand, Denied> {
-        let role = settings::role(&settings)?;
+        let role = settings::role(&settings);
+        self.check_needs(call, || role.as_ref().map(needs_of_role).map_err(Clone::clone))?;
+        let role = role?;
         let is_lite = settings::is_lite(settings.client_type());
         let group = match &role {
             // One of lite topics is never made by a consumer's arrival: its parent must be known.

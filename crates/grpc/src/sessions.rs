@@ -131,11 +131,28 @@ impl Sessions {
         lock(&self.map).0.get(client_id).map_or(REQUEST_TIMEOUT_DEFAULT, |session| session.request_timeout)
     }
 
+    /// Whether commands can be sent to a client.
+    pub(crate) fn has_stream(&self, client_id: &str) -> bool {
+        lock(&self.map).0.get(client_id).is_some_and(|session| session.stream.is_some())
+    }
+
     /// Sends a command to a client. `false`: it has no stream, or does not read it.
     pub(crate) fn command(&self, client_id: &str, command: TelemetryCommand) -> bool {
+        self.command_with(client_id, command, 0)
+    }
+
+    /// The same of one with so many bytes of message, which may be too many.
+    pub(crate) fn command_with(&self, client_id: &str, command: TelemetryCommand, bytes: usize) -> bool {
+        let share = match bytes {
+            0 => None,
+            _ => match self.command_bytes.take(bytes) {
+                None => return false,
+                share => share,
+            },
+        };
         let guard = lock(&self.map);
         let stream = guard.0.get(client_id).and_then(|session| session.stream.as_ref());
-        stream.is_some_and(|(_, sender)| sender.try_send(WaitingCommand { command, _share: None }).is_ok())
+        stream.is_some_and(|(_, sender)| sender.try_send(WaitingCommand { command, _share: share }).is_ok())
     }
 
     /// The namespace in which the first of these clients that has a stream knows its topics. `None`: none has one.

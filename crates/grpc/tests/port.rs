@@ -214,9 +214,9 @@ async fn malformed_calls_get_an_error_of_grpc_s_own() {
 async fn calls_of_later_versions_say_so() {
     let world = World::new();
     let mut admin = v2::admin_client::AdminClient::new(world.channel().await);
-    let answer = admin.verify_message(from("c", v2::VerifyMessageRequest::default())).await.unwrap().into_inner();
+    let answer = admin.query_time_span(from("c", v2::QueryTimeSpanRequest::default())).await.unwrap().into_inner();
     let status = answer.status.unwrap();
-    assert_eq!((status.code(), &status.message[..]), (Code::NotImplemented, "VerifyMessage is not supported yet"));
+    assert_eq!((status.code(), &status.message[..]), (Code::NotImplemented, "QueryTimeSpan is not supported yet"));
 }
 
 #[test]

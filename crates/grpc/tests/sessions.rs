@@ -131,3 +131,61 @@ async fn a_drain_answers_polls_that_wait_and_lets_nobody_in() {
     assert_eq!((polled.code, polled.messages.len()), (Code::MessageNotFound, 0));
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }
+
+#[tokio::test]
+async fn a_member_is_asked_on_its_stream_and_what_it_says_comes_back() {
+    let world = World::new();
+    let mut client = world.client().await;
+    client.send_message(send(vec![message("orders", "m-1", b"on trial")])).await.unwrap();
+    let (commands, stream) = mpsc::channel(4);
+    commands.send(consumer_settings("billing", "orders")).await.unwrap();
+    let mut answers = client.telemetry(from("c1", ReceiverStream::new(stream))).await.unwrap().into_inner();
+    assert_eq!(answers.message().await.unwrap().unwrap().status.unwrap().code(), Code::Ok);
+
+    let mut admin = v2::admin_client::AdminClient::new(world.channel().await);
+    let trace = |client_id: &str| v2::PrintThreadStackTraceRequest {
+        client_id: client_id.into(),
+        group: resource("billing"),
+        ..Default::default()
+    };
+    let stranger = admin.print_thread_stack_trace(from("tool", trace("c2"))).await.unwrap().into_inner();
+    let status = stranger.status.unwrap();
+    assert_eq!((status.code(), &status.message[..]), (Code::BadRequest, "client c2 is no member of group billing"));
+
+    let asking = tokio::spawn(async move { (admin.print_thread_stack_trace(from("tool", trace("c1"))).await, admin) });
+    let Some(Command::PrintThreadStackTraceCommand(asked)) = answers.message().await.unwrap().unwrap().command else {
+        panic!("a stack trace was to be asked for")
+    };
+    let said =
+        |nonce: &str| v2::ThreadStackTrace { nonce: nonce.into(), thread_stack_trace: Some("main: waits".into()) };
+    // An answer to nothing that was asked is passed over.
+    for nonce in ["nothing", asked.nonce.as_str()] {
+        let command = Some(Command::ThreadStackTrace(said(nonce)));
+        commands.send(TelemetryCommand { status: None, command }).await.unwrap();
+    }
+    let (told, mut admin) = asking.await.unwrap();
+    assert_eq!(told.unwrap().into_inner().thread_stack_trace.as_deref(), Some("main: waits"));
+
+    for (code, said) in [(Code::Ok, ""), (Code::FailedToConsumeMessage, "FAILED_TO_CONSUME_MESSAGE: threw")] {
+        let request = v2::VerifyMessageRequest {
+            client_id: "c1".into(),
+            group: resource("billing"),
+            topic: resource("orders"),
+            message_id: "m-1".into(),
+            ..Default::default()
+        };
+        let asking = tokio::spawn(async move { (admin.verify_message(from("tool", request)).await, admin) });
+        let Some(Command::VerifyMessageCommand(asked)) = answers.message().await.unwrap().unwrap().command else {
+            panic!("a message was to be consumed on trial")
+        };
+        assert_eq!(&asked.message.unwrap().body[..], b"on trial");
+        let status = v2::Status { code: code as i32, message: said.split(": ").nth(1).unwrap_or("").into() };
+        let command = Some(Command::VerifyMessageResult(v2::VerifyMessageResult { nonce: asked.nonce }));
+        commands.send(TelemetryCommand { status: Some(status), command }).await.unwrap();
+        let told;
+        (told, admin) = asking.await.unwrap();
+        let status = told.unwrap().into_inner().status.unwrap();
+        assert_eq!(status.code(), code);
+        assert!(status.message.ends_with(said), "{}", status.message);
+    }
+}

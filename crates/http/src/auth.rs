@@ -1,146 +1,71 @@
-//! Who sends a request: accounts, signatures, the clock, digests.
+//! Who sends a request, and whether it may: signatures, the clock, digests.
 //!
 //! Source: http.md sections 2.2 and 2.3.
 
 use crate::answer::{Code, Denied};
+use crate::target::{Mode, Target};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, KeyInit, Mac};
-use hyper::HeaderMap;
 use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method};
+use martlet_broker::auth::{Access, AccessError, Action, Caller, Need};
 use md5::{Digest, Md5};
-use sha1::Sha1;
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// A request's `Date` may be so far from the clock.
 const CLOCK_WINDOW: Duration = Duration::from_secs(15 * 60);
-/// Bytes of a file of accounts.
-const FILE_BYTES_MAX: u64 = 1 << 20;
-/// Bytes of an access key, and of a secret.
-const KEY_BYTES_MAX: usize = 256;
+/// What carries access key and signature.
+const AUTHORIZATION: &str = "header Authorization";
 /// Headers that are signed begin with this.
 const SIGNED_PREFIX: &str = "x-mq-";
 
-/// Access keys and their secrets. Shows no secret when it is printed.
-#[derive(Clone, Default)]
-pub struct Accounts(Arc<BTreeMap<String, String>>);
-
-/// Why accounts cannot be read. Names lines, never what is in them.
-#[derive(Debug, thiserror::Error)]
-pub enum AccountsError {
-    /// The file cannot be read.
-    #[error("cannot read the accounts in {}: {error}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The system's words.
-        error: std::io::Error,
-    },
-    /// A line is not an account.
-    #[error("{}: line {line} {rule}", path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// Counted from 1.
-        line: usize,
-        /// What it breaks.
-        rule: &'static str,
-    },
-    /// There is no account in it.
-    #[error("{}: there is no account in it; each line is an access key, a space and its secret", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
-}
-
-impl fmt::Debug for Accounts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Accounts({})", self.0.len())
+impl From<AccessError> for Denied {
+    fn from(error: AccessError) -> Self {
+        let code = match error {
+            AccessError::Anonymous { .. } => Code::MissingAuthorizationHeader,
+            AccessError::Unreadable { .. } => Code::InvalidAuthorizationHeader,
+            AccessError::UnknownUser { .. } => Code::InvalidAccessKeyId,
+            AccessError::Signature { .. } => Code::SignatureDoesNotMatch,
+            AccessError::Disabled { .. } | AccessError::NotPermitted { .. } | AccessError::NotSuper { .. } => {
+                Code::AccessDenied
+            }
+        };
+        Self::new(code, error.to_string())
     }
 }
 
-impl Accounts {
-    /// Reads a file: on each line an access key, a space and its secret; empty lines and those that begin with `#` are left
-    /// out.
-    pub fn load(path: &Path) -> Result<Self, AccountsError> {
-        let unreadable = |error| AccountsError::Unreadable { path: path.to_owned(), error };
-        let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
-        if bytes > FILE_BYTES_MAX {
-            let error = std::io::Error::other(format!("it has {bytes} bytes, the limit is {FILE_BYTES_MAX}"));
-            return Err(unreadable(error));
-        }
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
-        Self::parse(&text).map_err(|wrong| match wrong {
-            Some((line, rule)) => AccountsError::Line { path: path.to_owned(), line, rule },
-            None => AccountsError::Empty { path: path.to_owned() },
-        })
+/// Who has signed the request, at about this time.
+pub(crate) fn check<'a>(access: &Access<'a>, request: &'a Parts, now: SystemTime) -> Result<Caller<'a>, Denied> {
+    let (key, signature) = authorization(&request.headers)?;
+    let date =
+        one(&request.headers, "date").ok_or_else(|| Denied::new(Code::MissingDateHeader, "header Date is missing"))?;
+    let sent = httpdate::parse_http_date(date).map_err(|_| {
+        Denied::new(Code::InvalidDateHeader, format!("header Date {:?} is not a date of HTTP", cut(date)))
+    })?;
+    let apart = now.duration_since(sent).or_else(|_| sent.duration_since(now)).unwrap_or_default();
+    if apart > CLOCK_WINDOW {
+        let (seconds, max) = (apart.as_secs(), CLOCK_WINDOW.as_secs());
+        let text = format!("header Date is {seconds} s away from this server's clock, the limit is {max} s");
+        return Err(Denied::new(Code::TimeExpired, text));
     }
+    access.named(key, AUTHORIZATION)?;
+    let signature = STANDARD
+        .decode(signature)
+        .map_err(|_| Denied::new(Code::InvalidAuthorizationHeader, "the signature in Authorization is not base64"))?;
+    Ok(access.authenticate(key, AUTHORIZATION, [string_to_sign(request).as_bytes()], &signature)?)
+}
 
-    pub(crate) fn parse(text: &str) -> Result<Self, Option<(usize, &'static str)>> {
-        let mut accounts = BTreeMap::new();
-        for (number, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let wrong = |rule| Some((number + 1, rule));
-            let mut words = line.split_whitespace();
-            let (Some(key), Some(secret), None) = (words.next(), words.next(), words.next()) else {
-                return Err(wrong("is not an access key, a space and its secret"));
-            };
-            if key.len() > KEY_BYTES_MAX || secret.len() > KEY_BYTES_MAX {
-                return Err(wrong("has an access key or secret of more than 256 bytes"));
-            }
-            if key.contains(':') {
-                return Err(wrong("has an access key with a colon, which no client can send"));
-            }
-            if accounts.insert(key.to_owned(), secret.to_owned()).is_some() {
-                return Err(wrong("has an access key that is there before"));
-            }
+/// What a request needs of its user: to send to its topic, or to consume from it with its group.
+pub(crate) fn needs<'a>(method: &Method, target: &'a Target) -> Vec<Need<'a>> {
+    match (method, target.mode) {
+        // A half message is its producer's until the transaction ends.
+        (&Method::POST, _) | (_, Mode::Halves | Mode::Commit | Mode::Rollback) => {
+            vec![Need::topic(&target.topic, &[Action::Pub])]
         }
-        if accounts.is_empty() {
-            return Err(None);
-        }
-        Ok(Self(Arc::new(accounts)))
-    }
-
-    /// Whether one of these accounts has signed the request, at about this time.
-    pub(crate) fn check(&self, request: &Parts, now: SystemTime) -> Result<(), Denied> {
-        let (key, signature) = authorization(&request.headers)?;
-        let date = one(&request.headers, "date")
-            .ok_or_else(|| Denied::new(Code::MissingDateHeader, "header Date is missing"))?;
-        let sent = httpdate::parse_http_date(date).map_err(|_| {
-            Denied::new(Code::InvalidDateHeader, format!("header Date {:?} is not a date of HTTP", cut(date)))
-        })?;
-        let apart = now.duration_since(sent).or_else(|_| sent.duration_since(now)).unwrap_or_default();
-        if apart > CLOCK_WINDOW {
-            let (seconds, max) = (apart.as_secs(), CLOCK_WINDOW.as_secs());
-            let text = format!("header Date is {seconds} s away from this server's clock, the limit is {max} s");
-            return Err(Denied::new(Code::TimeExpired, text));
-        }
-        let secret = self
-            .0
-            .get(key)
-            .ok_or_else(|| Denied::new(Code::InvalidAccessKeyId, format!("access key {:?} is not known", cut(key))))?;
-        let signature = STANDARD.decode(signature).map_err(|_| {
-            Denied::new(Code::InvalidAuthorizationHeader, "the signature in Authorization is not base64")
-        })?;
-        // A key of any length is taken.
-        let signed = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).is_ok_and(|mut mac| {
-            mac.update(string_to_sign(request).as_bytes());
-            mac.verify_slice(&signature).is_ok()
-        });
-        match signed {
-            true => Ok(()),
-            false => Err(Denied::new(
-                Code::SignatureDoesNotMatch,
-                "the signature in Authorization is not that of this request by this access key",
-            )),
+        (_, Mode::Any | Mode::Ordered) => {
+            let group = target.group.as_deref().map(|group| Need::group(group, &[Action::Sub]));
+            group.into_iter().chain([Need::topic(&target.topic, &[Action::Sub])]).collect()
         }
     }
 }

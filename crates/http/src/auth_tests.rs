@@ -2,6 +2,7 @@
 
 use super::*;
 use hyper::Request;
+use martlet_broker::auth::{Accounts, Secret, User, UserKind};
 
 const NOW: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
@@ -9,14 +10,16 @@ fn now() -> SystemTime {
     httpdate::parse_http_date(NOW).unwrap()
 }
 
-fn accounts() -> Accounts {
-    Accounts::parse("# for tests\n\nkey secret\n").unwrap()
+fn checked(parts: &Parts) -> Result<String, Denied> {
+    let accounts = Accounts::parse("key secret").unwrap();
+    let off = User { secret: Secret::new("secret"), kind: UserKind::Normal, enabled: false };
+    let (users, policies) = ([("off".to_owned(), off)].into(), BTreeMap::new());
+    let access = Access { accounts: &accounts, users: &users, policies: &policies, authorization: false };
+    check(&access, parts, now()).map(|caller| caller.name().to_owned())
 }
 
 fn sign(text: &str) -> String {
-    let mut mac = Hmac::<Sha1>::new_from_slice(b"secret").unwrap();
-    mac.update(text.as_bytes());
-    STANDARD.encode(mac.finalize().into_bytes())
+    STANDARD.encode(Secret::new("secret").sign([text.as_bytes()]))
 }
 
 fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> Parts {
@@ -28,7 +31,7 @@ fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> Parts {
 }
 
 fn denied(parts: &Parts) -> Code {
-    accounts().check(parts, now()).unwrap_err().code
+    checked(parts).unwrap_err().code
 }
 
 #[test]
@@ -36,7 +39,7 @@ fn what_is_signed_is_what_was_sent_with_empty_lines_for_what_is_missing() {
     let target = "/topics/I%25t/messages?consumer=g&numOfMessages=3&tag=a%7C%7Cb+c";
     let bare = sign(&format!("GET\n\n\n{NOW}\nx-mq-version:2015-06-06\n{target}"));
     let headers = [("Authorization", &*format!("MQ key:{bare}")), ("Date", NOW), ("X-Mq-Version", "2015-06-06")];
-    assert_eq!(accounts().check(&request("GET", target, &headers), now()), Ok(()));
+    assert_eq!(checked(&request("GET", target, &headers)), Ok("key".into()));
     assert_eq!(denied(&request("GET", "/topics/t/messages", &headers)), Code::SignatureDoesNotMatch);
     assert_eq!(denied(&request("POST", target, &headers)), Code::SignatureDoesNotMatch);
 
@@ -52,7 +55,7 @@ fn what_is_signed_is_what_was_sent_with_empty_lines_for_what_is_missing() {
         ("x-mq-a", "1"),
         ("security-token", "not signed"),
     ];
-    assert_eq!(accounts().check(&request("POST", "/p/topics/t/messages", &headers), now()), Ok(()));
+    assert_eq!(checked(&request("POST", "/p/topics/t/messages", &headers)), Ok("key".into()));
 }
 
 #[test]
@@ -79,6 +82,7 @@ fn what_is_missing_wrong_or_late_is_told_by_its_code() {
     assert_eq!(ask(&good, "Sun, 06 Nov 1994 09:04:38 GMT"), Code::TimeExpired);
     assert_eq!(ask(&good, "Sun, 06 Nov 1994 09:04:37 GMT"), Code::SignatureDoesNotMatch);
     assert_eq!(ask(&format!("MQ other:{ok}"), NOW), Code::InvalidAccessKeyId);
+    assert_eq!(ask(&format!("MQ off:{ok}"), NOW), Code::AccessDenied);
     assert_eq!(ask("MQ key:AAAA", NOW), Code::SignatureDoesNotMatch);
 }
 
@@ -99,11 +103,14 @@ fn digests_in_both_forms_are_taken_and_wrong_ones_are_not() {
 }
 
 #[test]
-fn files_of_accounts_are_refused_by_line_and_no_secret_is_shown() {
-    assert_eq!(Accounts::parse("a b\n").unwrap().0.len(), 1);
-    assert_eq!(format!("{:?}", accounts()), "Accounts(1)");
-    assert_eq!(Accounts::parse("# nothing\n").unwrap_err(), None);
-    for (text, line) in [("a b\nc\n", 2), ("a b c", 1), ("a:b c", 1), ("a b\na c", 2)] {
-        assert_eq!(Accounts::parse(text).unwrap_err().map(|(line, _)| line), Some(line), "{text:?}");
-    }
+fn sending_needs_pub_and_consuming_sub_of_topic_and_group() {
+    let of = |method, query| {
+        let target = Target::read("/topics/t/messages", Some(query)).unwrap();
+        needs(&method, &target).iter().map(|need| format!("{} {:?}", need.resource, need.actions)).collect::<Vec<_>>()
+    };
+    assert_eq!(of(Method::POST, ""), ["Topic:t [Pub]"]);
+    assert_eq!(of(Method::GET, "ns=I&consumer=g"), ["Group:I%g [Sub]", "Topic:I%t [Sub]"]);
+    assert_eq!(of(Method::DELETE, "consumer=g&trans=order"), ["Group:g [Sub]", "Topic:t [Sub]"]);
+    assert_eq!(of(Method::GET, "consumer=g&trans=pop"), ["Topic:t [Pub]"]);
+    assert_eq!(of(Method::DELETE, "consumer=g&trans=commit"), ["Topic:t [Pub]"]);
 }

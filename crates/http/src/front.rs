@@ -4,12 +4,13 @@ use crate::answer::{Answer, Code, Denied};
 use crate::body::{self, NotRead, Reply};
 use crate::connection::Link;
 use crate::target::{CONSUME_TARGET_MAX, Mode, Target};
-use crate::{Accounts, Limits, auth};
+use crate::{Limits, auth};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
-use martlet_broker::Broker;
+use martlet_broker::auth::Caller;
+use martlet_broker::{AccessNow, Broker};
 use martlet_model::UnixMillis;
 use martlet_net::budget::Budget;
 use martlet_net::complaints::Complaints;
@@ -72,13 +73,12 @@ pub(crate) struct Front {
     pub connections: Arc<AtomicUsize>,
     pub latencies: Latencies,
     pub complaints: Complaints,
-    accounts: Option<Accounts>,
     ids: Ids,
     stop: watch::Receiver<bool>,
 }
 
 impl Front {
-    pub fn new(broker: Broker, limits: Limits, accounts: Option<Accounts>, stop: watch::Receiver<bool>) -> Self {
+    pub fn new(broker: Broker, limits: Limits, stop: watch::Receiver<bool>) -> Self {
         Self {
             broker,
             inbound: Budget::for_requests(limits.inbound_bytes, limits.publish_bytes),
@@ -87,7 +87,6 @@ impl Front {
             connections: Arc::default(),
             latencies: Latencies::of(&[PUBLISH, CONSUME, ACK, CONSUME_HALVES, END, OTHER]),
             complaints: Complaints::default(),
-            accounts,
             ids: Ids { seed: RandomState::new().hash_one(0), next: AtomicU64::new(1) },
             stop,
         }
@@ -195,7 +194,7 @@ impl Front {
         body: Incoming,
         call: &mut &'static str,
     ) -> (Result<Answer, Denied>, bool) {
-        let target = match self.check_head(parts) {
+        let target = match self.check_head(link, parts) {
             Ok(target) => target,
             Err(denied) => {
                 let left = body::read(body, LEFT_BYTES_MAX, &self.inbound, LEFT_TIMEOUT).await;
@@ -229,10 +228,10 @@ impl Front {
     }
 
     /// What can be said before the body is there.
-    fn check_head(&self, parts: &Parts) -> Result<Target, Denied> {
-        if let Some(accounts) = &self.accounts {
-            accounts.check(parts, SystemTime::now())?;
-        }
+    fn check_head(&self, link: &Link, parts: &Parts) -> Result<Target, Denied> {
+        let access = self.broker.access();
+        let access = access.as_ref().map(AccessNow::get);
+        let caller = access.as_ref().map(|access| auth::check(access, parts, SystemTime::now())).transpose()?;
         if ![Method::GET, Method::POST, Method::DELETE].contains(&parts.method) {
             let text = format!("method {} is not GET, POST or DELETE", parts.method);
             return Err(Denied::new(Code::InvalidRequestUrl, text));
@@ -249,10 +248,15 @@ impl Front {
             Method::POST => target.mode == Mode::Any,
             _ => matches!(target.mode, Mode::Any | Mode::Commit | Mode::Rollback),
         };
-        match fits {
-            true => Ok(target),
-            false => Err(Denied::argument(format!("query parameter trans does not go with method {}", parts.method))),
+        if !fits {
+            let text = format!("query parameter trans does not go with method {}", parts.method);
+            return Err(Denied::argument(text));
         }
+        if let Some(caller) = caller.filter(Caller::is_bound) {
+            let needs = auth::needs(&parts.method, &target);
+            needs.iter().try_for_each(|need| caller.permit(need, link.peer.ip()))?;
+        }
+        Ok(target)
     }
 }
 

@@ -3,7 +3,7 @@
 //! In: HTTP/1.1 connections. Out: calls of [`martlet_broker::Broker`]. Holds every rule of the wire and no rule about messages.
 //!
 //! - `connection`: one connection, with its deadlines (`stream`). `front`: what all share, and which request goes where.
-//! - `target`: path and query. `auth`: accounts, signatures, clocks, digests. `body`: bodies in and out.
+//! - `target`: path and query. `auth`: signatures, permissions, clocks, digests. `body`: bodies in and out.
 //! - `answer`: what requests are answered, and the one table from refusals to codes.
 //! - `xml_in`, `xml_out`: the documents. `properties`: the string in them that holds properties.
 //! - `publish`, `message_in`: messages on their way in. `consume`, `message_out`, `inflate`: on their way out.
@@ -35,7 +35,6 @@ mod target;
 mod xml_in;
 mod xml_out;
 
-pub use auth::{Accounts, AccountsError};
 pub use martlet_net::ServeError;
 pub use martlet_net::latency::RpcLatency;
 pub use martlet_net::tls::TlsOptions;
@@ -51,8 +50,6 @@ pub struct HttpOptions {
     pub listen: SocketAddr,
     /// The certificate.
     pub tls: TlsOptions,
-    /// Whose signatures are taken; `None`: requests need not be signed.
-    pub accounts: Option<Accounts>,
     /// Threads that serve connections; 0: one per core.
     pub workers: usize,
     /// Limits.
@@ -62,7 +59,7 @@ pub struct HttpOptions {
 impl HttpOptions {
     /// The defaults, with this address and certificate.
     pub fn new(listen: SocketAddr, tls: TlsOptions) -> Self {
-        Self { listen, tls, accounts: None, workers: 0, limits: Limits::default() }
+        Self { listen, tls, workers: 0, limits: Limits::default() }
     }
 }
 

@@ -66,7 +66,7 @@ pub fn serve(broker: Broker, options: HttpOptions) -> Result<HttpServer, ServeEr
     let tls = TlsAcceptor::from(tls::load(&options.tls, &[b"http/1.1"])?);
     let (socket, local_addr) = listener::listen(options.listen)?;
     let (stop, stopped) = watch::channel(false);
-    let front = Arc::new(Front::new(broker, options.limits, options.accounts, stopped.clone()));
+    let front = Arc::new(Front::new(broker, options.limits, stopped.clone()));
     let worker = Worker { front: front.clone(), opener: Arc::new(Opener::new(tls, front.limits.open_timeout)) };
     let limits = &front.limits;
     let options = WorkerOptions {

@@ -134,7 +134,7 @@ impl RecordWriter {
             Field::SystemProperty(key, value) => self.pair(19, key, value),
             Field::RetryOf(RetryOf { topic, queue, offset, attempts }) => {
                 let numbers = [u64::from(topic.0), queue.0, offset.0, u64::from(attempts)];
-                self.head(20, numbers.iter().map(|&number| varint_len_u64(number)).sum());
+                self.head(RETRY_OF_KIND, numbers.iter().map(|&number| varint_len_u64(number)).sum());
                 numbers.iter().for_each(|&number| put_varint(&mut self.bytes, number));
             }
         }
@@ -239,6 +239,8 @@ pub const TAG_KIND: u8 = 2;
 pub const QUEUE_KIND: u8 = 16;
 /// Kind of [`Field::MessageGroup`].
 pub const MESSAGE_GROUP_KIND: u8 = 7;
+/// Kind of [`Field::RetryOf`].
+const RETRY_OF_KIND: u8 = 20;
 
 /// The queue that the sender of this record chose for it, if it did.
 #[inline]
@@ -246,6 +248,16 @@ pub fn chosen_queue(record: &[u8]) -> Option<u32> {
     let (_, content) = contents(record).next().filter(|(kind, _)| *kind == QUEUE_KIND)?;
     match field(QUEUE_KIND, content)? {
         Field::Queue(queue) => Some(queue),
+        _ => None,
+    }
+}
+
+/// The message that a record refers to, if it is a reference: found without looking into its other fields.
+#[inline]
+pub fn retry_of(record: &[u8]) -> Option<RetryOf> {
+    let (_, content) = contents(record).find(|(kind, _)| *kind == RETRY_OF_KIND)?;
+    match field(RETRY_OF_KIND, content)? {
+        Field::RetryOf(reference) => Some(reference),
         _ => None,
     }
 }
@@ -389,7 +401,7 @@ fn decode(kind: u8, content: &[u8]) -> Option<Option<Field<'_>>> {
             let (key, value) = pair()?;
             Field::SystemProperty(key, value)
         }
-        20 => {
+        RETRY_OF_KIND => {
             let mut at = 0;
             let mut next = || take_varint(content, &mut at);
             let (topic, queue, offset, attempts) = (next()?, next()?, next()?, next()?);

@@ -118,9 +118,11 @@ impl From<Refusal> for Denied {
 /// on all others, so what will fail again has one of those.
 fn code(refusal: &Refusal) -> i32 {
     match refusal {
+        Refusal::UserNotFound { .. } => response::USER_NOT_EXIST,
+        Refusal::PolicyNotFound { .. } => response::POLICY_NOT_EXIST,
         Refusal::TopicNotFound { .. } => response::TOPIC_NOT_EXIST,
         Refusal::GroupNotFound { .. } => response::SUBSCRIPTION_GROUP_NOT_EXIST,
-        Refusal::NotWritable { .. } | Refusal::NotReadable { .. } => response::NO_PERMISSION,
+        Refusal::NotWritable { .. } | Refusal::NotReadable { .. } | Refusal::NoAccessControl => response::NO_PERMISSION,
         Refusal::MessageTypeConflict { .. } => response::MESSAGE_ILLEGAL,
         Refusal::Filter(_) => response::SUBSCRIPTION_PARSE_FAILED,
         Refusal::Busy { .. } | Refusal::StoreBehind { .. } => response::SYSTEM_BUSY,

@@ -83,6 +83,8 @@ pub(crate) struct Link {
     pub number: u64,
     /// Where the client is.
     pub peer: SocketAddr,
+    /// The same as text, which each of its messages says.
+    pub peer_text: Box<str>,
     /// The address it dialled, as this machine sees it.
     pub local: SocketAddr,
     /// `None`: the end.
@@ -198,6 +200,7 @@ pub(crate) async fn serve(front: Arc<Front>, connection: Connection) -> Result<(
     let link = Arc::new(Link {
         number: front.next_link.fetch_add(1, Ordering::Relaxed),
         peer: connection.peer,
+        peer_text: connection.peer.to_string().into(),
         local: connection.local,
         out,
         next_opaque: AtomicI32::new(0),

@@ -127,6 +127,7 @@ impl Front {
 
     /// Carries out one request.
     pub async fn carry_out(&self, link: &Arc<Link>, header: &Header, body: Bytes) -> Result<Answer, Denied> {
+        self.check_access(link, header, &body)?;
         let fields = Fields::of(header);
         match header.code {
             request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE => {
@@ -223,6 +224,15 @@ impl Front {
             request::GET_ALL_PRODUCER_INFO => Ok(self.all_producers()),
             request::GET_BROKER_RUNTIME_INFO => Ok(self.runtime_info()),
             request::GET_BROKER_CONFIG => Ok(self.broker_config(link)),
+            request::AUTH_CREATE_USER => self.put_user(header, fields, &body, true).await,
+            request::AUTH_UPDATE_USER => self.put_user(header, fields, &body, false).await,
+            request::AUTH_DELETE_USER => self.delete_user(header, fields).await,
+            request::AUTH_GET_USER => self.user(header, fields),
+            request::AUTH_LIST_USER => self.users(header, fields),
+            request::AUTH_CREATE_ACL | request::AUTH_UPDATE_ACL => self.put_policies(fields, &body).await,
+            request::AUTH_DELETE_ACL => self.delete_policies(fields).await,
+            request::AUTH_GET_ACL => self.policies(fields),
+            request::AUTH_LIST_ACL => self.all_policies(fields),
             other => {
                 let remark = format!("request code {other} is not supported");
                 Err(Denied::new(response::REQUEST_CODE_NOT_SUPPORTED, remark))

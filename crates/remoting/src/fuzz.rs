@@ -52,9 +52,9 @@ pub fn json(bytes: &[u8]) {
 
 /// The messages of a batch, on their way in.
 pub fn batch(bytes: &[u8]) {
-    let Ok(read) = message::decode_batch(&Bytes::copy_from_slice(bytes), 8) else { return };
+    let Ok(read) = message::decode_batch(bytes, 8) else { return };
     for one in read {
-        accept(&one.properties, one.flag, &one.body, true);
+        accept(one.properties, one.flag, one.body, true);
     }
 }
 
@@ -90,10 +90,9 @@ pub fn record(bytes: &[u8]) {
 
 /// A message on its way in, and out again: what is accepted is carried to clients of this protocol as it is.
 fn accept(text: &str, flag: i32, body: &[u8], is_batch: bool) {
-    let peer = ([192, 0, 2, 1], 5_000).into();
     let request = Request {
         now: UnixMillis(1_800_000_000_000),
-        peer: &peer,
+        peer: "192.0.2.1:5000",
         kind: TopicType::Mixed,
         queue: Some(1),
         sys_flag: 0,

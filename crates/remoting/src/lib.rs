@@ -7,6 +7,7 @@
 //! - `connection`: frames in and out, requests side by side. `front`: which code goes where.
 //! - `answer`: what requests are answered, and the one table from refusals to codes.
 //! - `route`: topics, queues and addresses. `send`, `message_in`: messages on their way in. `message_out`: on their way out.
+//! - `access`: who sends a request, and whether it may.
 //! - `admin`: what `mqadmin` and dashboards ask.
 //! - `members`: consumers and their groups. `pull`: messages of queues, and offsets of groups.
 //! - `pop`, `pop_handle`, `pop_settle`: messages of topics, settled one by one. `reply`: answers to requests that are messages.
@@ -20,6 +21,7 @@
 //! budget is exhausted, or [`Limits::requests_per_connection_max`] are under way, a connection is not read. Answers wait in a
 //! queue of as many places; one that is not read for [`Limits::write_timeout`] ends its connection.
 
+mod access;
 mod admin;
 mod answer;
 mod asked;

@@ -9,7 +9,6 @@ use crate::codec::properties::{self, PROPERTY_STRING_BYTES_MAX};
 use martlet_broker::NewMessage;
 use martlet_model::record::{Field, RecordWriter};
 use martlet_model::{MessageType, TopicType, UnixMillis, limits, names};
-use std::net::SocketAddr;
 
 /// Delays by level, in seconds, from level 1 on.
 const DELAY_LEVEL_SECONDS: [i64; 18] =
@@ -52,8 +51,8 @@ pub(crate) fn delay_level_millis(level: i64) -> Option<i64> {
 pub(crate) struct Request<'a> {
     /// When it came.
     pub now: UnixMillis,
-    /// Where from.
-    pub peer: &'a SocketAddr,
+    /// Where from, as text.
+    pub peer: &'a str,
     /// What the topic takes.
     pub kind: TopicType,
     /// The queue its sender chose.
@@ -168,7 +167,7 @@ pub(crate) fn accept(
             }
         }
     }
-    writer.field(Field::BornTimestamp(request.born)).field(Field::BornHost(&request.peer.to_string()));
+    writer.field(Field::BornTimestamp(request.born)).field(Field::BornHost(request.peer));
     if let Some(group) = &message_group {
         writer.field(Field::MessageGroup(group));
     }

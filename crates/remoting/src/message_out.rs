@@ -4,6 +4,7 @@ use crate::codec::message::{Message, sys};
 use crate::codec::properties;
 use bytes::{Bytes, BytesMut};
 use martlet_model::MessageType;
+use martlet_model::names;
 use martlet_model::record::{self, Field, RecordError};
 use std::net::SocketAddr;
 
@@ -95,6 +96,14 @@ pub(crate) fn encode(out: &mut BytesMut, record: &Bytes, facts: &Facts<'_>) -> R
     }
     properties::put(&mut text, "DLQ_ORIGIN_TOPIC", dead_letter.0.unwrap_or(""));
     properties::put(&mut text, "DLQ_ORIGIN_MESSAGE_ID", dead_letter.1.unwrap_or(""));
+    // By these names dashboards have a consumer try it again. They find it by either kind of id.
+    if facts.topic.starts_with(names::DEAD_LETTER_PREFIX) {
+        for (name, value) in [("RETRY_TOPIC", dead_letter.0), ("ORIGIN_MESSAGE_ID", dead_letter.1)] {
+            if !is_more(name) {
+                properties::put(&mut text, name, value.unwrap_or(""));
+            }
+        }
+    }
     for (name, value) in facts.more {
         properties::put(&mut text, name, value);
     }

@@ -57,13 +57,6 @@ impl Front {
             }
             false => self.registered_filter(group, topic, version)?,
         };
-        if mode == PullMode::Member && flags & COMMITS != 0 && commit > 0 {
-            // What does not count is no reason to give no messages.
-            let commit = self.broker.commit_queue_offset(group, topic, queue, commit as u64, Some(&client_id)).await;
-            if let Err(refusal) = commit {
-                tracing::debug!(group, topic, queue, %refusal, "an offset that came with a pull does not count");
-            }
-        }
         let Ok(offset) = u64::try_from(offset) else {
             let (min, max) = (
                 self.broker.offset_of(topic, queue, OffsetOf::Beginning).await?,
@@ -80,6 +73,7 @@ impl Front {
             max_bytes: usize::try_from(max_bytes).unwrap_or(0).clamp(1, limits::REPLY_BYTES_MAX),
             filter,
             wait_millis: if flags & MAY_WAIT != 0 { wait.clamp(0, WAIT_MILLIS_MAX) } else { 0 },
+            commit: u64::try_from(commit).ok().filter(|commit| flags & COMMITS != 0 && *commit > 0),
             mode,
             client_id,
         };

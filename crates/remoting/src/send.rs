@@ -102,7 +102,7 @@ impl Front {
         let now = martlet_broker::wall_clock();
         let request = Request {
             now,
-            peer: &link.peer,
+            peer: &link.peer_text,
             kind: topic.kind,
             queue,
             sys_flag: head.sys_flag,
@@ -123,7 +123,7 @@ impl Front {
                 return Err(Denied::illegal("the batch has no message"));
             }
             for one in &batch {
-                accepted.push(message_in::accept(&request, &one.properties, one.flag, &one.body, new_id)?);
+                accepted.push(message_in::accept(&request, one.properties, one.flag, one.body, new_id)?);
             }
         } else {
             accepted.push(message_in::accept(&request, head.properties, head.flag, &body, new_id)?);
@@ -165,11 +165,11 @@ impl Front {
     ) -> Result<Answer, Denied> {
         let host = self.addresses.store_host(link);
         let mut offset_ids = String::with_capacity(33 * sent.len());
-        for (n, one) in sent.iter().enumerate() {
-            if n > 0 {
+        for at in self.broker.physical_offsets(topic, sent).await? {
+            if !offset_ids.is_empty() {
                 offset_ids.push(',');
             }
-            offset_ids.push_str(&ids::offset_id(host, self.broker.physical_offset(topic, one).await?));
+            ids::put_offset_id(&mut offset_ids, host, at);
         }
         let first = sent.first().cloned().unwrap_or_default();
         // What waits is in none of the topic's queues yet; clients want the one it was meant for.

@@ -2,7 +2,8 @@
 
 mod world;
 
-use martlet_model::TopicType;
+use martlet_broker::{ClientInfo, ClientRole, Inquiry, InquiryReply};
+use martlet_model::{Filter, TopicType, record};
 use martlet_remoting::codec::code::{request, response};
 use martlet_remoting::codec::frame::{self, Frame};
 use martlet_remoting::codec::header::{FLAG_RESPONSE, Header};
@@ -246,14 +247,14 @@ async fn a_consumer_that_cannot_be_asked_or_does_not_answer_is_named() {
     let status = request::GET_CONSUMER_RUNNING_INFO;
     let named = |what: &str| format!("consumer a@1 of group billing {what}");
     let refused = |what: &str| (response::SYSTEM_ERROR, named(what));
-    assert_eq!(ask(&mut tool, &STATUS, status).await, refused("is not connected over TCP"));
+    assert_eq!(ask(&mut tool, &STATUS, status).await, refused("is not connected"));
     let old = consumer(&world, 61).await;
     assert_eq!(ask(&mut tool, &STATUS, status).await, refused("has version 61, which cannot be asked"));
     drop(old);
 
     let mut silent = consumer(&world, 513).await;
     let other = [("consumerGroup", "other"), STATUS[1], STATUS[2]];
-    let stranger = "consumer a@1 of group other is not connected over TCP";
+    let stranger = "consumer a@1 of group other is not connected";
     assert_eq!(ask(&mut tool, &other, status).await, (response::SYSTEM_ERROR, stranger.into()));
     for (id, code) in [("0102", response::INVALID_PARAMETER), (&"0".repeat(32), response::SYSTEM_ERROR)] {
         let fields = [STATUS[0], STATUS[1], ("msgId", id)];
@@ -266,6 +267,54 @@ async fn a_consumer_that_cannot_be_asked_or_does_not_answer_is_named() {
     asked(&mut silent).await;
     drop(silent);
     assert_eq!(denied(&tool.answer().await), (response::SYSTEM_ERROR, named("has gone").as_str()));
+}
+
+/// Stands for a client of another protocol, that is reached over its own connection.
+#[tokio::test]
+async fn a_consumer_of_another_protocol_is_described_and_asked_where_it_is_connected() {
+    let world = World::new();
+    let subscription = ("orders".to_owned(), Filter::ALL);
+    let role = ClientRole::Consumer { group: "billing".into(), push: true, subscriptions: vec![subscription] };
+    let client = ClientInfo {
+        client_id: "a@1".into(),
+        language: "JAVA".into(),
+        version: "5.2.1".into(),
+        remote: "127.0.0.1:4711".into(),
+        role,
+    };
+    world.broker.group("billing").await.unwrap();
+    world.broker.client_seen(client).unwrap();
+    let mut tool = world.client().await;
+    let sent = tool.produce("orders", "0", &[("UNIQ_KEY", "0102")], b"hello").await;
+    let status = request::GET_CONSUMER_RUNNING_INFO;
+    let told = tool.ask(status, &STATUS, b"").await;
+    let text = std::str::from_utf8(&told.body).unwrap();
+    assert!(
+        text.contains(r#""PROP_CONSUME_TYPE":"CONSUME_PASSIVELY""#) && text.contains(r#""topic":"orders""#),
+        "{text}"
+    );
+    assert!(!text.contains("jstack"), "{text}");
+    let fields = [("consumerGroup", "billing"), ("clientId", "a@1"), ("msgId", field(&sent, "msgId"))];
+    let alone = tool.ask(request::CONSUME_MESSAGE_DIRECTLY, &fields, b"").await;
+    assert_eq!(denied(&alone), (response::SYSTEM_ERROR, "consumer a@1 has no stream to be asked on"));
+
+    world.broker.on_inquiry(|client, inquiry| {
+        assert_eq!(client, "a@1");
+        let reply = match inquiry {
+            Inquiry::StackTrace => InquiryReply::StackTrace("main: waits".into()),
+            Inquiry::Consume(message) => {
+                assert_eq!(&record::body(&message.record).unwrap()[..], b"hello");
+                InquiryReply::Consumed(Err("the listener threw".into()))
+            }
+        };
+        Some(Box::pin(async { Ok(reply) }))
+    });
+    let with_stack = [STATUS[0], STATUS[1], ("jstackEnable", "true")];
+    let told = tool.ask(status, &with_stack, b"").await;
+    assert!(std::str::from_utf8(&told.body).unwrap().contains(r#""jstack":"main: waits""#), "{told:?}");
+    let told = tool.ask(request::CONSUME_MESSAGE_DIRECTLY, &fields, b"").await;
+    let text = std::str::from_utf8(&told.body).unwrap();
+    assert!(text.contains(r#""consumeResult":"CR_LATER""#) && text.contains("the listener threw"), "{text}");
 }
 
 #[tokio::test]

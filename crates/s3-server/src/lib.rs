@@ -33,6 +33,8 @@ pub enum Mood {
     Cut,
     /// Answers nothing, and closes the connection when the mood changes.
     Silent,
+    /// Answers that the credentials have expired.
+    Expired,
 }
 
 /// Settings of a server.
@@ -176,6 +178,7 @@ impl Serving {
                 answer.map_err(io::Error::other)
             }
             Mood::Unavailable => refusal(503, "SlowDown"),
+            Mood::Expired => refusal(400, "ExpiredToken"),
             Mood::Cut => Err(io::Error::other("cut")),
             Mood::Silent => {
                 let _ = self.mood.wait_for(|mood| *mood != Mood::Silent).await;

@@ -3,6 +3,7 @@
 use crate::config::keys::KEYS;
 use crate::duration::{parse_millis, parse_time};
 use clap::{Arg, ArgMatches, Args, Command, Subcommand, ValueEnum};
+use martlet_broker::auth::Secret;
 use martlet_broker::copy::Place;
 use std::path::PathBuf;
 
@@ -97,12 +98,22 @@ pub enum Action {
     Store(StoreAction),
 }
 
+fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret::new(text))
+}
+
 /// How to reach a broker, and how to answer.
 #[derive(Clone, Debug, Args)]
 pub struct Target {
     /// Broker to talk to
     #[arg(long, value_name = "HOST:PORT", env = "MARTLET_ENDPOINT", default_value = "127.0.0.1:8081")]
     pub endpoint: String,
+    /// User to sign as, where the broker has access control
+    #[arg(long, value_name = "NAME", env = "MARTLET_ACCESS_KEY")]
+    pub access_key: Option<String>,
+    /// Its secret; the environment does not show it to other users of the machine, as a flag does
+    #[arg(long, value_name = "SECRET", env = "MARTLET_SECRET_KEY", hide_env_values = true, value_parser = secret)]
+    pub secret_key: Option<Secret>,
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,

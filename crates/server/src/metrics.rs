@@ -313,7 +313,11 @@ impl Snapshot {
         }
         families.gauge("martlet_log_segments", "Log segments", usage.segments as f64);
         families.gauge("martlet_index_bytes", "Bytes of the index on disk", usage.index_bytes as f64);
-        families.gauge("martlet_disk_bytes", "Size of the file system the log is on", usage.disk_total as f64);
+        families.gauge(
+            "martlet_disk_bytes",
+            "Size of the file system the log is on, without what it keeps back for the system",
+            usage.disk_total as f64,
+        );
         families.gauge("martlet_disk_free_bytes", "Free bytes of that file system", usage.disk_free as f64);
         let syncs = Value::Histogram(self.figures.sync_millis.clone());
         families.add("martlet_log_sync_milliseconds", "How long syncs of the log took", Vec::new(), syncs);

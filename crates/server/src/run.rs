@@ -3,9 +3,10 @@
 use crate::admin::{Admin, Fronts, Phase};
 use crate::config::{Advertise, Config, Durability};
 use crate::duration::show_bytes;
-use martlet_broker::{Broker, BrokerOptions, BucketPlace, OpenError, OpenReport};
+use martlet_broker::auth::Accounts;
+use martlet_broker::{AccessOptions, Broker, BrokerOptions, BucketPlace, OpenError, OpenReport};
 use martlet_grpc::{GrpcOptions, ServeError, TlsOptions};
-use martlet_http::{Accounts, HttpOptions, HttpServer};
+use martlet_http::{HttpOptions, HttpServer};
 use martlet_remoting::{RemotingOptions, RemotingServer};
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -63,9 +64,12 @@ pub enum RunError {
     /// The front for TCP clients cannot start.
     #[error(transparent)]
     Remoting(#[from] martlet_remoting::ServeError),
-    /// Its accounts cannot be read.
-    #[error("http_accounts: {0}")]
-    Accounts(#[from] martlet_http::AccountsError),
+    /// The accounts cannot be read.
+    #[error("accounts: {0}")]
+    Accounts(#[from] martlet_broker::auth::AccountsError),
+    /// Policies are wanted, but nobody has to say who he is.
+    #[error("authorization true needs accounts: without a file of accounts nobody has to sign")]
+    NoAccounts,
     /// The system refused something basic.
     #[error("{what}: {error}")]
     System {
@@ -104,8 +108,21 @@ pub fn run(config: &Config) -> Result<(), RunError> {
 }
 
 /// What messages are kept in, for people.
+fn counted((count, what): (u64, &str)) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 fn place(config: &Config, folder: &Path) -> String {
     config.store.as_ref().map_or_else(|| folder.display().to_string(), ToString::to_string)
+}
+
+/// Who may do what; `None`: everybody everything.
+fn access(config: &Config) -> Result<Option<AccessOptions>, RunError> {
+    let accounts = config.accounts.as_deref().map(Accounts::load).transpose()?;
+    match accounts {
+        None if config.authorization => Err(RunError::NoAccounts),
+        accounts => Ok(accounts.map(|accounts| AccessOptions { accounts, authorization: config.authorization })),
+    }
 }
 
 fn open(config: &Config, folder: &Path) -> Result<(Broker, OpenReport), RunError> {
@@ -115,6 +132,7 @@ fn open(config: &Config, folder: &Path) -> Result<(Broker, OpenReport), RunError
         cache_bytes: u64::from(config.store_cache_mib) * u64::from(MIB),
         table_bytes: config.store_table_mib as usize * MIB as usize,
         compactions: config.store_compactions as usize,
+        garbage_after: Duration::from_secs(60 * u64::from(config.store_garbage_minutes)),
     });
     let options = BrokerOptions {
         broker_name: config.broker_name.clone(),
@@ -136,6 +154,7 @@ fn open(config: &Config, folder: &Path) -> Result<(Broker, OpenReport), RunError
         transaction_checks_max: config.transaction_checks_max,
         disk_watermark: f64::from(config.disk_watermark_percent) / 100.0,
         bucket,
+        access: access(config)?,
         ..BrokerOptions::new(folder)
     };
     Broker::open(options).map_err(|error| match error {
@@ -260,7 +279,6 @@ fn serve_remoting(config: &Config, folder: &Path, broker: &Broker) -> Result<Opt
 fn serve_http(config: &Config, folder: &Path, broker: &Broker) -> Result<Option<HttpServer>, RunError> {
     let Some(listen) = config.http_listen else { return Ok(None) };
     let mut options = HttpOptions::new(listen.0, tls_options(config, folder));
-    options.accounts = config.http_accounts.as_deref().map(Accounts::load).transpose()?;
     options.workers = config.workers;
     options.limits.drain_timeout = Duration::from_secs(config.drain_seconds.into());
     let front = martlet_http::serve(broker.clone(), options).map_err(|error| cannot_listen("http_listen", error))?;
@@ -369,18 +387,23 @@ fn announcement(
         ));
     }
     if let Some(http) = listening.http {
-        let signed = if config.http_accounts.is_some() { "signed requests" } else { "signatures are not checked" };
-        lines.push(format!("  clients (HTTP SDK)  {http}   TLS and plaintext; {signed}"));
+        lines.push(format!("  clients (HTTP SDK)  {http}   TLS and plaintext"));
     }
     lines.push(format!("  metrics and health  http://{admin}/metrics, /healthz, /readyz"));
     let contents = if recovery.created {
         "new".to_owned()
     } else {
-        let pieces = if config.store.is_some() { "tables" } else { "log segments" };
-        format!("{} topics, {} groups, {} {pieces}", report.topics, report.groups, recovery.segments)
+        let piece = if config.store.is_some() { "table" } else { "log segment" };
+        let (topics, groups) = (report.topics as u64, report.groups as u64);
+        [(topics, "topic"), (groups, "group"), (recovery.segments, piece)].map(counted).join(", ")
     };
     lines.push(format!("  data                {} ({contents})", place(config, folder)));
     lines.push(format!("  names               broker {}, cluster {}", config.broker_name, config.cluster_name));
+    lines.push(match (&config.accounts, config.authorization) {
+        (None, _) => "  access control      off: signatures are not looked at".to_owned(),
+        (Some(_), false) => "  access control      signed requests only; policies are not looked at".to_owned(),
+        (Some(_), true) => "  access control      signed requests only; users need policies".to_owned(),
+    });
     lines.push(match (config.durability, &config.store) {
         (_, Some(_)) => {
             "  durability          a send is acknowledged when the bucket has it; a second process on it takes it over"
@@ -406,11 +429,9 @@ fn announcement(
 fn warnings(config: &Config, listening: &Listening) -> Vec<String> {
     let mut dangers = Vec::new();
     let admin = listening.admin;
-    // Accounts are access control enough to be read and sent to.
-    let http = listening.http.filter(|_| config.http_accounts.is_none());
-    let clients = [Some(listening.grpc), listening.nameserver, listening.remoting, listening.alias, http];
-    let mut open: Vec<String> =
-        clients.into_iter().flatten().filter(|at| !at.ip().is_loopback()).map(|at| at.to_string()).collect();
+    let clients = [Some(listening.grpc), listening.nameserver, listening.remoting, listening.alias, listening.http];
+    let clients = clients.into_iter().flatten().filter(|at| config.accounts.is_none() && !at.ip().is_loopback());
+    let mut open: Vec<String> = clients.map(|at| at.to_string()).collect();
     open.dedup();
     if !open.is_empty() {
         let all = open.join(" or ");

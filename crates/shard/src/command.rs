@@ -638,6 +638,8 @@ pub enum Command<T> {
         client: Option<Arc<str>>,
         /// Nothing that is settled comes again by this. For groups without an order, as ordered messages are never broadcast.
         forward_only: bool,
+        /// The reply promises that it is durable. If not, the reply comes at once, and a crash may take it back.
+        promised: bool,
         /// For the reply.
         token: T,
     },

@@ -11,7 +11,7 @@ use crate::progress::Progress;
 use crate::schedule::{self, TimersOf};
 use crate::timers::Timer;
 use bytes::Bytes;
-use martlet_model::record::{self, Field, RetryOf};
+use martlet_model::record::{self, RetryOf};
 use martlet_model::{Filter, GroupId, QueueId, QueueOffset, TopicId, UnixMillis};
 use martlet_store::{KeyState, ReadError, Reader, StoredMessage};
 use std::ops::Range;
@@ -297,10 +297,7 @@ pub async fn execute<R: Reader>(reader: &R, load: &Load) -> Result<Loaded, ReadE
             let mut found = Vec::new();
             for range in places {
                 for message in all_of(reader, *queue, range.clone()).await? {
-                    let reference = record::find(&message.record, |field| match field {
-                        Field::RetryOf(reference) => Some(reference),
-                        _ => None,
-                    });
+                    let reference = record::retry_of(&message.record);
                     found.push((message.offset, reference));
                 }
             }

@@ -202,7 +202,7 @@ impl<T> Shard<T> {
         (topic, index): (TopicId, u32),
         (offset, forward_only): (QueueOffset, bool),
         client: Option<&str>,
-        token: T,
+        (when, token): (When, T),
     ) {
         if !self.groups.contains_key(&group) {
             return self.reply(token, Output::Refused(Refused::GroupGone));
@@ -242,7 +242,7 @@ impl<T> Shard<T> {
         if let Some(owner) = self.owners.get_mut(key).filter(|_| counted) {
             owner.committed = offset;
         }
-        self.reply(token, Output::Committed(counted));
+        self.replies.push((token, Output::Committed(counted), when));
     }
 
     fn commit_forward(&mut self, key: (GroupId, QueueId), start: QueueOffset, offset: QueueOffset) {

@@ -554,8 +554,9 @@ impl<T> Shard<T> {
                 let place = self.topic_of.get(&queue).copied().zip(self.index_of(queue));
                 self.reply(token, Output::PlaceOf(place));
             }
-            Command::CommitOffset { group, topic, index, offset, client, forward_only, token } => {
-                self.commit_offset(group, (topic, index), (offset, forward_only), client.as_deref(), token);
+            Command::CommitOffset { group, topic, index, offset, client, forward_only, promised, token } => {
+                let when = if promised { When::Durable } else { When::Now };
+                self.commit_offset(group, (topic, index), (offset, forward_only), client.as_deref(), (when, token));
             }
             Command::StoredOffset { group, topic, index, client, token } => {
                 self.stored_offset((group, topic, index), client, token);

@@ -22,19 +22,22 @@
 //! - no poll waits while there is a visible message for it, nor a pull while there is something to read,
 //! - at the end the backlog is zero, dead letters are there once, and deletion leaves nothing in the store.
 //!
-//! [`bucket`] is another simulation: the object engine, and owners that take it over from each other.
+//! The same is played on the object engine ([`bucket::Objects`]), where another process takes the shard over now and then from one
+//! that lives: what that one answers since was asked before. [`bucket`] has another simulation, of that engine alone.
 //!
-//! Layout: `run` plays clients, clock and faults, a module for each kind of them; `judge`, `transactions` and `halves` are the
+//! Layout: `run` plays clients, clock and faults, a module for each kind of them, on a [`Ground`]; `judge`, `transactions` and `halves` are the
 //! model (`judge::queues` of queue-based consumption); [`faults`] names and counts what goes wrong.
 
 pub mod bucket;
 pub mod faults;
+mod ground;
 mod halves;
 mod judge;
 mod run;
 mod transactions;
 
 pub use faults::{Fault, FaultCounts};
+pub use ground::{Disk, Ground};
 pub use run::run;
 
 /// A build that is broken on purpose, to show that the simulation would notice.
@@ -46,6 +49,8 @@ pub enum Broken {
     DeleteTooEarly,
     /// The index forgets entries and nothing notices.
     LossyIndexKey,
+    /// On the object engine: the store lets anybody create what exists.
+    WithoutFencing,
 }
 
 /// How a seed is played.
@@ -102,6 +107,8 @@ pub struct Report {
     pub stale: u64,
     /// Commits of consumers that keep their own place.
     pub committed: u64,
+    /// Processes that others took over from while they lived.
+    pub overtaken: u64,
     /// Dead letters found at the end.
     pub dead_letters: u64,
     /// Hash of everything that was answered, in order.
@@ -127,6 +134,7 @@ impl Report {
         self.taken += other.taken;
         self.stale += other.stale;
         self.committed += other.committed;
+        self.overtaken += other.overtaken;
         self.dead_letters += other.dead_letters;
         self.hash ^= other.hash;
     }

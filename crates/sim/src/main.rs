@@ -1,8 +1,8 @@
 //! Plays seeds: `sim --seeds 0..1000`, `sim --forever`, `sim --seed 17 --trace`.
 
 use clap::Parser;
-use martlet_sim::bucket::{self, BucketPlan, BucketReport};
-use martlet_sim::{Broken, Plan, Report, Violation, run};
+use martlet_sim::bucket::{self, BucketPlan, BucketReport, Objects};
+use martlet_sim::{Broken, Disk, Plan, Report, Violation, run};
 use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -40,10 +40,13 @@ struct Arguments {
     /// Play processes that take a shard in a bucket over from each other, on the real object engine.
     #[arg(long, conflicts_with_all = ["broken", "steps"])]
     bucket: bool,
+    /// Play the whole shard on the real object engine, and processes that take it over from each other.
+    #[arg(long, conflicts_with = "bucket")]
+    shard_in_bucket: bool,
     /// With --bucket, a build without fencing: the store lets anybody create what exists.
     #[arg(long, requires = "bucket")]
     without_fencing: bool,
-    /// Threads; by default one per core, with --bucket, where most of the time is waiting, 16.
+    /// Threads; by default one per core, in a bucket, where most of the time is waiting, 16.
     #[arg(long)]
     threads: Option<usize>,
 }
@@ -58,7 +61,8 @@ fn broken(text: &str) -> Result<Broken, String> {
         "release-before-sync" => Ok(Broken::ReleaseBeforeSync),
         "delete-too-early" => Ok(Broken::DeleteTooEarly),
         "lossy-index-key" => Ok(Broken::LossyIndexKey),
-        _ => Err("one of release-before-sync, delete-too-early, lossy-index-key".into()),
+        "without-fencing" => Ok(Broken::WithoutFencing),
+        _ => Err("one of release-before-sync, delete-too-early, lossy-index-key, without-fencing".into()),
     }
 }
 
@@ -84,13 +88,22 @@ fn main() -> ExitCode {
         return play(seeds, threads, arguments.keep_going, " --bucket", |seed| bucket::run(seed, plan), add, show);
     }
     let plan = Plan { steps: arguments.steps, broken: arguments.broken, trace: arguments.trace, ..Plan::default() };
-    let threads = arguments.threads.or(std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
-    let more = if arguments.broken.is_some() { " (and the same --broken)" } else { "" };
     let add = |all: &mut Report, one: &Report| {
         all.add(one);
         all.seeds
     };
-    play(seeds, threads, arguments.keep_going, more, |seed| run(seed, plan), add, summary)
+    if arguments.shard_in_bucket {
+        let more = if arguments.broken.is_some() {
+            " --shard-in-bucket (and the same --broken)"
+        } else {
+            " --shard-in-bucket"
+        };
+        let threads = arguments.threads.unwrap_or(BUCKET_THREADS);
+        return play(seeds, threads, arguments.keep_going, more, |seed| run::<Objects>(seed, plan), add, summary);
+    }
+    let threads = arguments.threads.or(std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
+    let more = if arguments.broken.is_some() { " (and the same --broken)" } else { "" };
+    play(seeds, threads, arguments.keep_going, more, |seed| run::<Disk>(seed, plan), add, summary)
 }
 
 /// Plays seeds on so many threads and adds up what they came to.
@@ -150,11 +163,11 @@ fn play<R: Default + Send>(
 
 fn summary(report: &Report, begun: Instant) {
     let Report { seeds, steps, faults, sent, delivered, acked, recalled, committed, dead_letters, hash, .. } = report;
-    let Report { pulled, again, halves, ended, ends_refused, checks, taken, stale, .. } = report;
+    let Report { pulled, again, halves, ended, ends_refused, checks, taken, stale, overtaken, .. } = report;
     let seconds = begun.elapsed().as_secs_f64();
     println!("{seeds} seeds, {steps} steps, {} faults in {seconds:.1} s ({faults})", faults.total());
     println!(
         "  {sent} sent, {again} again, {delivered} delivered, {pulled} pulled, {acked} acked, {recalled} recalled, {committed} commits, {dead_letters} dead letters\n  {halves} half \
-         messages, {ended} ended, {ends_refused} ends refused, {checks} checks, {taken} taken, {stale} stale, hash {hash:016x}"
+         messages, {ended} ended, {ends_refused} ends refused, {checks} checks, {taken} taken, {stale} stale, {overtaken} overtaken, hash {hash:016x}"
     );
 }

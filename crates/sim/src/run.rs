@@ -1,9 +1,10 @@
 //! One seed: the shard on its store, the clock, and what happens when.
 
 use crate::faults::{FAULTS, Fault};
+use crate::ground::{End, Failing, Ground, IndexHarm};
 use crate::halves::Taking;
 use crate::judge::{Judge, Message, MessageNumber, Sent, Verdict};
-use crate::{Broken, Plan, Report, Violation};
+use crate::{Plan, Report, Violation};
 use martlet_model::handle::ReceiptHandle;
 use martlet_model::{Filter, GroupId, QueueId, QueueOffset, RetryBackoff, TagFilter, TopicId, UnixMillis, record};
 use martlet_shard::{
@@ -11,14 +12,10 @@ use martlet_shard::{
     ShardLoop, ShardOptions, TopicFacts, execute,
 };
 use martlet_store::conformance::Random;
-use martlet_store::sim::{SimOptions, SimPlace, SimReader, SimStore};
-use martlet_store::{Notice, Reader, Room, Store};
+use martlet_store::{Notice, Reader, RecoveryReport, Room, Store};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
 mod again;
 mod answers;
@@ -31,6 +28,7 @@ mod levels;
 mod lite;
 mod members;
 mod open;
+mod overtaken;
 mod strike;
 #[cfg(test)]
 mod tests;
@@ -50,9 +48,12 @@ const SAFE_AGE_MILLIS: i64 = 70 * 3_600_000;
 const WINDOW_MILLIS: i64 = 3_600_000;
 const TAGS: [&str; 4] = ["a", "b", "c", ""];
 
-/// Plays a seed to its end.
-pub fn run(seed: u64, plan: Plan) -> Result<Report, Violation> {
-    let mut run = Run::new(seed, plan);
+/// The reading side of the store.
+type ReaderOf<G> = <<G as Ground>::Store as Store>::Reader;
+
+/// Plays a seed on this ground to its end.
+pub fn run<G: Ground>(seed: u64, plan: Plan) -> Result<Report, Violation> {
+    let mut run = Run::<G>::new(seed, plan);
     match run.play() {
         Ok(()) => Ok(Report { seeds: 1, steps: run.step, hash: run.hash.0, ..run.report }),
         Err(what) => Err(Violation { seed, step: run.step, what }),
@@ -123,17 +124,18 @@ impl std::fmt::Write for Hash {
     }
 }
 
-struct Run {
+struct Run<G: Ground> {
     plan: Plan,
     random: Random,
     report: Report,
     hash: Hash,
     step: u64,
 
-    place: SimPlace,
-    options: SimOptions,
+    ground: G,
     resident_max: usize,
-    shard: Option<ShardLoop<SimStore, u64>>,
+    shard: Option<ShardLoop<G::Store, u64>>,
+    /// While another process has taken the store over from the shard: the first question asked since.
+    overtaken: Option<u64>,
     clock: ShardClock,
     wall_offset: i64,
     monotonic: i64,
@@ -171,24 +173,10 @@ struct Run {
     passed_over: BTreeMap<(GroupId, TopicId, u32), levels::PassedOver>,
 }
 
-/// Runs a future that never waits.
-fn at_once<F: Future>(future: F) -> Option<F::Output> {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => Some(output),
-        Poll::Pending => None,
-    }
-}
-
-impl Run {
+impl<G: Ground> Run<G> {
     fn new(seed: u64, plan: Plan) -> Self {
         let mut random = Random::new(seed);
-        let options = SimOptions {
-            segment_bytes: [4 << 10, 16 << 10, 64 << 10][random.below(3) as usize],
-            release_before_sync: plan.broken == Some(Broken::ReleaseBeforeSync),
-            delete_segment_too_early: plan.broken == Some(Broken::DeleteTooEarly),
-            lossy_index: if plan.broken == Some(Broken::LossyIndexKey) { 10 } else { 0 },
-            ..SimOptions::default()
-        };
+        let ground = G::new(seed, &plan, &mut random);
         let resident_max = if random.one_in(8) { 8 } else { 1_000 };
         Self {
             plan,
@@ -196,10 +184,10 @@ impl Run {
             report: Report::default(),
             hash: Hash(0xcbf2_9ce4_8422_2325),
             step: 0,
-            place: SimPlace::default(),
-            options,
+            ground,
             resident_max,
             shard: None,
+            overtaken: None,
             clock: ShardClock::start(START, UnixMillis(0), 0),
             wall_offset: 0,
             monotonic: 0,
@@ -299,17 +287,7 @@ impl Run {
         if self.random.below(self.slowness) == 0
             && let Some(shard) = &self.shard
         {
-            match self.random.below(3) {
-                0 => drop(shard.store().step_write()),
-                1 => drop(shard.store().step_sync()),
-                _ => {
-                    shard.store().step_write();
-                    shard.store().step_sync();
-                }
-            }
-            if self.random.below(4) == 0 {
-                shard.store().step_maintain();
-            }
+            self.ground.step(shard.store(), &mut self.random);
         }
         if self.random.below(3) > 0 {
             self.turn(false)?;
@@ -325,8 +303,7 @@ impl Run {
 
     fn step_store(&mut self) {
         if let Some(shard) = &self.shard {
-            shard.store().step_write();
-            shard.store().step_sync();
+            self.ground.write_and_sync(shard.store());
         }
     }
 
@@ -345,7 +322,7 @@ impl Run {
         while at < self.loads.len() {
             if all_loads || self.random.below(3) > 0 {
                 let (id, load) = self.loads.remove(at);
-                let result = at_once(execute(&reader, &load)).ok_or("reading waits")?;
+                let result = G::read(execute(&reader, &load))?;
                 if let (Err(error), false) = (&result, self.reads_fail) {
                     return Err(format!("{load:?}: {error}"));
                 }
@@ -363,7 +340,7 @@ impl Run {
             self.late_until = now.plus(2_000);
         }
         let turn = shard.turn(now, paused, commands);
-        let notices = shard.store().take_notices();
+        let notices = G::notices(shard.store());
         let epoch = shard.shard().epoch();
         self.loads.extend(turn.loads);
         self.next_wakeup = turn.next_wakeup;
@@ -373,6 +350,7 @@ impl Run {
         }
         self.check_all(turn.checks, epoch)?;
         for (token, output) in turn.replies {
+            self.may_answer(token, &output)?;
             let _ = write!(self.hash, "{token} {output:?}");
             self.say(|| format!("{token} {output:?}"));
             self.answered(token, output, epoch, &reader)?;
@@ -385,10 +363,16 @@ impl Run {
         }
         if let Some(failure) = turn.failed {
             self.say(|| format!("the store failed: {failure}"));
-            let power = self.random.one_in(2);
-            self.restart(power)?;
+            if self.overtaken.is_some() {
+                return Ok(());
+            }
+            if G::SHARED {
+                return Err(format!("the store failed, and nobody has taken it over: {failure}"));
+            }
+            let end = if self.random.one_in(2) { End::Crash } else { End::Exit };
+            self.restart(end)?;
         }
-        if self.step.is_multiple_of(8) {
+        if self.step.is_multiple_of(8) && self.overtaken.is_none() {
             self.check_visible()?;
         }
         Ok(())
@@ -439,10 +423,7 @@ impl Run {
             self.step += 1;
             self.turn(true)?;
             let Some(shard) = &self.shard else { return Ok(()) };
-            // What was written before may still wait for its sync.
-            shard.store().step_sync();
-            shard.store().settle();
-            shard.store().step_maintain();
+            self.ground.settle(shard.store());
             let rests = shard.is_idle() && self.loads.is_empty() && self.inbox.is_empty();
             if rests && self.next_wakeup.is_none_or(|at| at > self.now) {
                 return Ok(());

@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-use martlet_sim::bucket::{self, BucketPlan};
-use martlet_sim::{Broken, Plan, Report, run};
+use martlet_sim::bucket::{self, BucketPlan, Objects};
+use martlet_sim::{Broken, Disk, Plan, Report, run};
 
 #[test]
 fn a_few_hundred_seeds_keep_every_promise() {
     let mut all = Report::default();
     for seed in 0..200 {
-        match run(seed, Plan::default()) {
+        match run::<Disk>(seed, Plan::default()) {
             Ok(report) => {
                 assert!(report.steps >= 2_000 && report.faults.total() >= 5, "seed {seed} is too tame: {report:?}");
                 all.add(&report);
@@ -33,9 +33,9 @@ fn a_few_hundred_seeds_keep_every_promise() {
 #[test]
 fn the_same_seed_gives_the_same_bytes() {
     for seed in 1_000..1_010 {
-        let (first, second) = (run(seed, Plan::default()), run(seed, Plan::default()));
+        let (first, second) = (run::<Disk>(seed, Plan::default()), run::<Disk>(seed, Plan::default()));
         assert_eq!(first, second);
-        assert_ne!(first.map(|report| report.hash), run(seed + 1, Plan::default()).map(|report| report.hash));
+        assert_ne!(first.map(|report| report.hash), run::<Disk>(seed + 1, Plan::default()).map(|report| report.hash));
     }
 }
 
@@ -43,7 +43,7 @@ fn the_same_seed_gives_the_same_bytes() {
 fn broken_builds_are_caught() {
     for broken in [Broken::ReleaseBeforeSync, Broken::DeleteTooEarly, Broken::LossyIndexKey] {
         let plan = Plan { broken: Some(broken), ..Plan::default() };
-        let caught = (0..200).find_map(|seed| run(seed, plan).err());
+        let caught = (0..200).find_map(|seed| run::<Disk>(seed, plan).err());
         println!("{broken:?}: {}", caught.as_ref().map_or("not caught".into(), ToString::to_string));
         assert!(caught.is_some(), "{broken:?} goes unnoticed");
     }
@@ -67,6 +67,23 @@ fn owners_of_a_bucket_that_overtake_each_other_keep_what_was_durable() {
             && all.closed > 20,
         "too tame: {all}"
     );
+}
+
+#[test]
+fn a_shard_in_a_bucket_keeps_every_promise_through_takeovers() {
+    let mut all = Report::default();
+    let played: Vec<_> = std::thread::scope(|scope| {
+        let seeds: Vec<_> = (0..16).map(|seed| scope.spawn(move || run::<Objects>(seed, Plan::default()))).collect();
+        seeds.into_iter().map(|seed| seed.join().unwrap()).collect()
+    });
+    for report in played {
+        match report {
+            Ok(report) => all.add(&report),
+            Err(violation) => panic!("{violation} --shard-in-bucket"),
+        }
+    }
+    println!("{all:?}");
+    assert!(all.overtaken > 3 && all.delivered > 10_000 && all.pulled > 1_000 && all.ended > 100, "{all:?}");
 }
 
 #[test]

@@ -110,7 +110,7 @@ pub struct Usage {
     pub segments: u64,
     /// Bytes of the index on disk (0 where it is in memory).
     pub index_bytes: u64,
-    /// Size of the file system the log is on.
+    /// Size of the file system the log is on, without what it keeps back for the system.
     pub disk_total: u64,
     /// Bytes of it that are free.
     pub disk_free: u64,

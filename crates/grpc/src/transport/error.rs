@@ -8,6 +8,7 @@ use std::borrow::Cow;
 pub(crate) enum GrpcCode {
     InvalidArgument = 3,
     DeadlineExceeded = 4,
+    PermissionDenied = 7,
     ResourceExhausted = 8,
     Unimplemented = 12,
     Internal = 13,

@@ -23,10 +23,11 @@ pub(crate) enum RpcCode {
     Unimplemented = 12,
     Internal = 13,
     Unavailable = 14,
+    Unauthenticated = 16,
 }
 
 impl RpcCode {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Ok,
         Self::Cancelled,
         Self::InvalidArgument,
@@ -39,6 +40,7 @@ impl RpcCode {
         Self::Unimplemented,
         Self::Internal,
         Self::Unavailable,
+        Self::Unauthenticated,
     ];
 
     /// The code with this number.
@@ -60,6 +62,7 @@ impl RpcCode {
             Self::Unimplemented => "UNIMPLEMENTED",
             Self::Internal => "INTERNAL",
             Self::Unavailable => "UNAVAILABLE",
+            Self::Unauthenticated => "UNAUTHENTICATED",
         }
     }
 
@@ -79,6 +82,7 @@ pub(crate) fn rpc_code(code: Code) -> RpcCode {
         | Code::ConsumerGroupNotFound
         | Code::OffsetNotFound => RpcCode::NotFound,
         Code::Forbidden => RpcCode::PermissionDenied,
+        Code::Unauthorized => RpcCode::Unauthenticated,
         Code::TooManyRequests => RpcCode::ResourceExhausted,
         Code::PreconditionFailed | Code::MessagePropertyConflictWithType => RpcCode::FailedPrecondition,
         Code::IllegalOffset => RpcCode::OutOfRange,
@@ -124,6 +128,7 @@ mod tests {
         for (code, expected) in [
             (Code::Ok, RpcCode::Ok),
             (Code::TopicNotFound, RpcCode::NotFound),
+            (Code::Unauthorized, RpcCode::Unauthenticated),
             (Code::TooManyRequests, RpcCode::ResourceExhausted),
             (Code::IllegalTopic, RpcCode::InvalidArgument),
             (Code::IllegalOffset, RpcCode::OutOfRange),

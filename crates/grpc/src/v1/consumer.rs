@@ -115,6 +115,7 @@ impl V1<'_> {
         topic: &wire::Resource,
         request: wire::ReceiveMessageRequest,
     ) -> Result<Option<Polled>, Denied> {
+        self.check_access(call, &request)?;
         check_client_id(&request.client_id)?;
         let (group, topic) = (group_name(request.group.as_ref())?, topic_name(Some(topic))?);
         let partition = request.partition.as_ref().map_or(-1, |partition| partition.id);

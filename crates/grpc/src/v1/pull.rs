@@ -102,6 +102,7 @@ impl V1<'_> {
         call: &Call,
         request: wire::PullMessageRequest,
     ) -> Result<Option<Pulled>, (Denied, Option<QueueOffset>)> {
+        self.check_access(call, &request).map_err(|denied| (denied, None))?;
         check_client_id(&request.client_id)?;
         let group = group_name(request.group.as_ref())?;
         let (topic, queue) = queue_of(request.partition.as_ref())?;

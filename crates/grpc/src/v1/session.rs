@@ -159,7 +159,7 @@ impl V1<'_> {
         let hold = Duration::from_millis(hold_millis(None, call.remaining()).unsigned_abs());
         let polled = tokio::select! {
             biased;
-            waiting = self.next_command(&request.client_id, hold) => waiting,
+            waiting = self.next_command(call, &request, hold) => waiting,
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return self.stats.cancelled(call, Package::V1),
             () = self.shutdown() => {
                 return reply::fail(respond, &GrpcError::new(GrpcCode::Unavailable, "the broker is shutting down"));
@@ -175,6 +175,7 @@ impl V1<'_> {
                 self.broker.count_refusal(denied.code.as_str_name());
                 let code = match denied.code {
                     Code::TooManyRequests => GrpcCode::ResourceExhausted,
+                    Code::Unauthorized => GrpcCode::PermissionDenied,
                     _ => GrpcCode::InvalidArgument,
                 };
                 return reply::fail(respond, &GrpcError::new(code, denied.message));
@@ -192,7 +193,14 @@ impl V1<'_> {
         self.stats.answered(call, Package::V1, code::RpcCode::Ok as i32, written);
     }
 
-    async fn next_command(&self, client_id: &str, hold: Duration) -> Result<(Option<Waiting>, Listening<'_>), Denied> {
+    async fn next_command(
+        &self,
+        call: &Call,
+        request: &wire::PollCommandRequest,
+        hold: Duration,
+    ) -> Result<(Option<Waiting>, Listening<'_>), Denied> {
+        self.check_access(call, request)?;
+        let client_id = request.client_id.as_str();
         check_client_id(client_id)?;
         let poll = self.polls.begin(client_id)?;
         self.broker.heartbeat(client_id);

@@ -6,12 +6,12 @@ use crate::codec::code::response;
 use crate::codec::fields::Fields;
 use crate::codec::json::Json;
 use crate::codec::shown;
-use crate::codec::version;
+use crate::codec::{ids, version};
 use crate::front::Front;
 use martlet_broker::{ConsumeFrom, GroupSettings, GroupStatus, MemberKind, MessageModel, ProgressStatus, Refusal};
 use martlet_model::group::{ConsumptionPattern, DeliveryOrder};
-use martlet_model::{Filter, GroupConfig, RetryBackoff};
-use std::collections::BTreeSet;
+use martlet_model::{Filter, GroupConfig, RetryBackoff, TagFilter};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What clients know as the version of 5.0.0: of clients whose version has no such number.
 const OTHER_CLIENTS_VERSION: i32 = 413;
@@ -202,17 +202,21 @@ impl Front {
                 ("version", version::ordinal(&client.version).unwrap_or(OTHER_CLIENTS_VERSION).into()),
             ])
         });
-        let subscriptions = status.subscriptions.iter().map(|subscription| {
-            let kind = if matches!(*subscription.filter, Filter::Sql(_)) { "SQL92" } else { "TAG" };
-            let shown = Json::object([
-                ("classFilterMode", false.into()),
-                ("expressionType", kind.into()),
-                ("subString", subscription.filter.to_string().into()),
-                ("subVersion", subscription.seen.0.into()),
-                ("topic", subscription.topic.as_str().into()),
-            ]);
-            (Json::from(subscription.topic.as_str()), shown)
-        });
+        let said = || status.members.iter().flat_map(|member| &member.subscriptions);
+        let mut subscriptions: BTreeMap<&str, Json> = BTreeMap::new();
+        for subscription in &status.subscriptions {
+            // Not all protocols number them.
+            let versions = said().filter(|said| said.topic == subscription.topic).map(|said| said.version);
+            let version = versions.max().filter(|version| *version > 0).unwrap_or(subscription.seen.0);
+            let shown = subscription_json(&subscription.topic, &subscription.filter, version);
+            subscriptions.insert(&subscription.topic, shown);
+        }
+        // Nobody hands out to those that broadcast: only they know what they subscribe to.
+        for subscription in said() {
+            let shown = || subscription_json(&subscription.topic, &subscription.filter, subscription.version);
+            subscriptions.entry(&subscription.topic).or_insert_with(shown);
+        }
+        let subscriptions = subscriptions.into_iter().map(|(topic, shown)| (Json::from(topic), shown));
         Ok(Answer::json(&Json::object([
             ("connectionSet", Json::List(connections.collect())),
             ("consumeFromWhere", from.into()),
@@ -221,6 +225,23 @@ impl Front {
             ("subscriptionTable", Json::Object(subscriptions.collect())),
         ])))
     }
+}
+
+/// A subscription. Tools judge by its tags who has been given a message.
+pub(super) fn subscription_json(topic: &str, filter: &Filter, version: i64) -> Json {
+    let tags: Vec<&str> = match filter {
+        Filter::Tags(TagFilter::AnyOf(tags)) => tags.iter().map(String::as_str).collect(),
+        Filter::Tags(TagFilter::All) | Filter::Sql(_) => Vec::new(),
+    };
+    Json::object([
+        ("classFilterMode", false.into()),
+        ("codeSet", Json::list(tags.iter().map(|tag| ids::tag_hash(tag)))),
+        ("expressionType", if matches!(filter, Filter::Sql(_)) { "SQL92" } else { "TAG" }.into()),
+        ("subString", filter.to_string().into()),
+        ("subVersion", version.into()),
+        ("tagsSet", Json::list(tags)),
+        ("topic", topic.into()),
+    ])
 }
 
 /// What attributes say, such as `"+lite.bind.topic":"parent"`.

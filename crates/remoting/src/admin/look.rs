@@ -44,7 +44,8 @@ impl Front {
     /// One message by its physical offset.
     pub(crate) async fn view_message(&self, link: &Link, fields: &Fields<'_>) -> Result<Answer, Denied> {
         let at = PhysicalOffset(fields.i64("offset")?);
-        let Some(message) = self.broker.message_at(at).await? else {
+        let found = self.broker.message_at(at).await?;
+        let Some(message) = found.filter(|message| !self.is_of_other_topic(fields, &message.topic)) else {
             return Err(Denied::new(response::SYSTEM_ERROR, format!("no message is at offset {}", at.0)));
         };
         let mut body = BytesMut::new();

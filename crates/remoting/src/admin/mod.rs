@@ -2,8 +2,10 @@
 //!
 //! - `topics`, `groups`: made, changed, deleted, described. `overview`: the broker's figures. `settings`: its settings.
 //! - `stats`, `rates`: what went in and out, how far groups are. `lite`: lite topics.
+//! - `access`: users and what they may do.
 //! - `look`: messages by id, key and place, and places by time. `forward`: questions that a consumer answers. `kv`: KV configs.
 
+mod access;
 mod forward;
 mod groups;
 mod kv;

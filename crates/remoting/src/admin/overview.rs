@@ -17,7 +17,6 @@ impl Front {
     pub(crate) fn runtime_info(&self) -> Answer {
         let figures = self.broker.figures();
         let messages_in: u64 = figures.topics.iter().map(|topic| topic.messages_in).sum();
-        let messages_out: u64 = figures.groups.iter().map(|group| group.messages_out).sum();
         let bytes_in: u64 = figures.topics.iter().map(|topic| topic.bytes_in).sum();
         let usage = &figures.usage;
         let disk_used = usage.disk_total.saturating_sub(usage.disk_free);
@@ -27,6 +26,7 @@ impl Front {
         };
         let seconds = self.started.elapsed().as_secs();
         let (put, got) = self.rates.rates(|| self.broker.figures());
+        let counts = self.rates.days(|| self.broker.figures());
         let per_second = |rates: [f64; 3]| rates.map(|rate| format!("{rate:.2}")).join(" ");
         let gibibytes = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
         let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
@@ -51,10 +51,6 @@ impl Front {
             "timerReadBehind",
             "timerOffsetBehind",
             "timerCongestNum",
-            "msgPutTotalYesterdayMorning",
-            "msgPutTotalTodayMorning",
-            "msgGetTotalYesterdayMorning",
-            "msgGetTotalTodayMorning",
             "commitLogMinOffset",
         ] {
             table.insert(zero, "0".into());
@@ -70,8 +66,12 @@ impl Front {
             ("getMissTps", "0.00 0.00 0.00".into()),
             ("timerEnqueueTps", "0.0".into()),
             ("timerDequeueTps", "0.0".into()),
-            ("msgPutTotalTodayNow", messages_in.to_string()),
-            ("msgGetTotalTodayNow", messages_out.to_string()),
+            ("msgPutTotalYesterdayMorning", counts.yesterday.0.to_string()),
+            ("msgPutTotalTodayMorning", counts.today.0.to_string()),
+            ("msgPutTotalTodayNow", counts.now.0.to_string()),
+            ("msgGetTotalYesterdayMorning", counts.yesterday.1.to_string()),
+            ("msgGetTotalTodayMorning", counts.today.1.to_string()),
+            ("msgGetTotalTodayNow", counts.now.1.to_string()),
             ("putMessageTimesTotal", messages_in.to_string()),
             ("putMessageSizeTotal", bytes_in.to_string()),
             ("remainHowManyDataToFlush", "0 B".into()),

@@ -2,10 +2,12 @@
 //! rates of the last minute, hour and day. Bounded by the catalog: what does not exist any more is forgotten.
 
 use martlet_broker::Figures;
+use martlet_model::UnixMillis;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+const DAY_MILLIS: i64 = 86_400_000;
 /// Between two marks of the finest kind.
 pub(crate) const MARK_EVERY: Duration = Duration::from_secs(10);
 /// Seconds between marks of each kind, and how many are kept: a minute, an hour and a day.
@@ -67,6 +69,42 @@ impl Series {
     }
 }
 
+/// Messages that came in and that went out since the start, as of some moments.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Days {
+    /// As yesterday began.
+    pub yesterday: (u64, u64),
+    /// As today began.
+    pub today: (u64, u64),
+    /// By now.
+    pub now: (u64, u64),
+}
+
+/// Where days begin in all that is counted.
+#[derive(Debug, Default)]
+struct Mornings {
+    /// The newest day that is known, since 1970 in UTC.
+    day: Option<i64>,
+    yesterday: (u64, u64),
+    today: (u64, u64),
+}
+
+impl Mornings {
+    /// So much there is on this day. A clock that was set back begins no day.
+    fn mark(&mut self, day: i64, counts: (u64, u64)) {
+        match self.day {
+            Some(known) if known >= day => return,
+            Some(_) => self.yesterday = std::mem::replace(&mut self.today, counts),
+            None => {}
+        }
+        self.day = Some(day);
+    }
+
+    fn days(&self, now: (u64, u64)) -> Days {
+        Days { yesterday: self.yesterday, today: self.today, now }
+    }
+}
+
 #[derive(Debug)]
 struct State {
     /// In which second counts were last taken anew for a question.
@@ -75,6 +113,7 @@ struct State {
     marked: u32,
     put: Series,
     got: Series,
+    mornings: Mornings,
     topics: BTreeMap<String, Series>,
     /// By group and topic.
     groups: BTreeMap<(String, String), Series>,
@@ -120,7 +159,8 @@ impl Default for Rates {
     fn default() -> Self {
         let (topics, groups) = (BTreeMap::new(), BTreeMap::new());
         let (put, got) = (Series::at(0), Series::at(0));
-        let state = State { counted: None, marked: 0, put, got, topics, groups };
+        let mornings = Mornings::default();
+        let state = State { counted: None, marked: 0, put, got, mornings, topics, groups };
         Self { began: Instant::now(), state: Mutex::new(state) }
     }
 }
@@ -134,15 +174,17 @@ impl Rates {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers what is counted by now.
-    pub fn mark(&self, figures: &Figures) {
-        self.mark_at(figures, self.second());
+    /// Remembers what is counted by now, which is at this time.
+    pub fn mark(&self, figures: &Figures, now: UnixMillis) {
+        self.mark_at(figures, self.second(), now.0.div_euclid(DAY_MILLIS));
     }
 
-    fn mark_at(&self, figures: &Figures, second: u32) {
+    fn mark_at(&self, figures: &Figures, second: u32, day: i64) {
         let mut state = self.state();
         state.count(figures);
         state.marked = second;
+        let counts = (state.put.count, state.got.count);
+        state.mornings.mark(day, counts);
         let State { put, got, topics, groups, .. } = &mut *state;
         let all = [put, got].into_iter().chain(topics.values_mut()).chain(groups.values_mut());
         all.for_each(|series| series.mark(second));
@@ -184,6 +226,12 @@ impl Rates {
         (of(&state.put), of(&state.got))
     }
 
+    /// Messages that came in and that went out since the start, by now and as the last days began.
+    pub fn days(&self, figures: impl FnOnce() -> Figures) -> Days {
+        let (state, _) = self.fresh(figures);
+        state.mornings.days((state.put.count, state.got.count))
+    }
+
     /// Messages per second of the last minute that went out to a group.
     pub fn consumed(&self, group: &str, figures: impl FnOnce() -> Figures) -> f64 {
         let (state, second) = self.fresh(figures);
@@ -219,6 +267,22 @@ mod tests {
         series.mark(later);
         assert_eq!(series.rate(later, 10), 0.0);
         assert_eq!(series.rate(later, 601), 10.0 / 610.0);
+    }
+
+    #[test]
+    fn days_are_told_apart_at_the_first_mark_of_each() {
+        let mut mornings = Mornings::default();
+        let mut on = |day, counts| {
+            mornings.mark(day, counts);
+            let Days { yesterday, today, now } = mornings.days(counts);
+            (yesterday, today, now)
+        };
+        assert_eq!(on(20_000, (5, 50)), ((0, 0), (0, 0), (5, 50)));
+        assert_eq!(on(20_001, (7, 70)), ((0, 0), (7, 70), (7, 70)));
+        assert_eq!(on(20_001, (9, 90)), ((0, 0), (7, 70), (9, 90)));
+        assert_eq!(on(20_002, (12, 120)), ((7, 70), (12, 120), (12, 120)));
+        // The clock is set back.
+        assert_eq!(on(20_001, (13, 130)), ((7, 70), (12, 120), (13, 130)));
     }
 
     #[test]

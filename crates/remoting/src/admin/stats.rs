@@ -29,7 +29,7 @@ impl Front {
         let mut marks = tokio::time::interval(MARK_EVERY);
         loop {
             tokio::select! {
-                _ = marks.tick() => self.rates.mark(&self.broker.figures()),
+                _ = marks.tick() => self.rates.mark(&self.broker.figures(), martlet_broker::wall_clock()),
                 _ = stopped.wait_for(|stop| *stop) => return,
             }
         }

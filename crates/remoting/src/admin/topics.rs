@@ -12,6 +12,8 @@ use martlet_model::{Permission, TopicConfig, TopicType, limits, names};
 
 /// Name of the attribute that says what a topic takes.
 const MESSAGE_TYPE: &str = "message.type";
+/// What it says of a topic that was made without a type.
+const UNSPECIFIED: &str = "UNSPECIFIED";
 /// Name of the attribute that says after how many minutes without a message a lite topic ends.
 const LITE_EXPIRATION: &str = "lite.topic.expiration";
 
@@ -26,7 +28,7 @@ fn attributes(text: &str, settings: &mut TopicSettings) -> Result<(), Denied> {
             (MESSAGE_TYPE, value) => {
                 let known = TopicType::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(value));
                 settings.kind = match (known, value) {
-                    (None, "UNSPECIFIED") => None,
+                    (None, UNSPECIFIED) => None,
                     (None, _) => {
                         return Err(invalid(format!("attribute {MESSAGE_TYPE} is {value:?}, which is no type")));
                     }
@@ -66,24 +68,6 @@ fn permission(bits: i32) -> Result<Permission, Denied> {
         _ if (0..16).contains(&bits) => Ok(Permission::None),
         _ => Err(invalid(format!("perm {bits} is not from 0 to 15"))),
     }
-}
-
-fn topic_json(topic: &TopicConfig) -> Json {
-    let kind = topic.kind.name().to_uppercase();
-    let life = match topic.kind {
-        TopicType::Lite => Json::from(super::lite::expiration(topic).to_string()),
-        _ => Json::Null,
-    };
-    Json::object([
-        ("attributes", Json::object([(LITE_EXPIRATION, life), (MESSAGE_TYPE, kind.into())])),
-        ("order", (topic.kind == TopicType::Fifo).into()),
-        ("perm", permission_bits(topic.permission).into()),
-        ("readQueueNums", topic.read_queues.into()),
-        ("topicFilterType", "SINGLE_TAG".into()),
-        ("topicName", topic.name.as_str().into()),
-        ("topicSysFlag", 0.into()),
-        ("writeQueueNums", topic.write_queues.into()),
-    ])
 }
 
 impl Front {
@@ -166,6 +150,28 @@ impl Front {
         Ok(Answer::done())
     }
 
+    fn topic_json(&self, topic: &TopicConfig) -> Json {
+        let kind = match topic.kind {
+            // Made by those who know no types, as nobody else may: tools look for it under this name.
+            TopicType::Mixed if !self.broker.options().mixed_topics => UNSPECIFIED.to_owned(),
+            kind => kind.name().to_uppercase(),
+        };
+        let life = match topic.kind {
+            TopicType::Lite => Json::from(super::lite::expiration(topic).to_string()),
+            _ => Json::Null,
+        };
+        Json::object([
+            ("attributes", Json::object([(LITE_EXPIRATION, life), (MESSAGE_TYPE, kind.into())])),
+            ("order", (topic.kind == TopicType::Fifo).into()),
+            ("perm", permission_bits(topic.permission).into()),
+            ("readQueueNums", topic.read_queues.into()),
+            ("topicFilterType", "SINGLE_TAG".into()),
+            ("topicName", topic.name.as_str().into()),
+            ("topicSysFlag", 0.into()),
+            ("writeQueueNums", topic.write_queues.into()),
+        ])
+    }
+
     fn existing(&self, name: &str) -> Result<std::sync::Arc<TopicConfig>, Denied> {
         self.broker.known_topic(name).ok_or_else(|| Refusal::TopicNotFound { topic: name.to_owned() }.into())
     }
@@ -174,9 +180,9 @@ impl Front {
     pub(crate) fn topic_config(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
         let name = fields.text("topic")?;
         if let Some(retries) = self.retry_topic(name) {
-            return Ok(Answer::json(&topic_json(&retries)));
+            return Ok(Answer::json(&self.topic_json(&retries)));
         }
-        Ok(Answer::json(&topic_json(&*self.existing(name)?)))
+        Ok(Answer::json(&self.topic_json(&*self.existing(name)?)))
     }
 
     /// The retry topic of a group that exists.
@@ -194,10 +200,15 @@ impl Front {
         }
     }
 
-    /// Settings of all topics.
+    /// Settings of all topics, and of those of groups.
     pub(crate) fn topic_configs(&self) -> Answer {
-        let topics = self.broker.topics();
-        let table = topics.iter().map(|topic| (Json::from(topic.name.as_str()), topic_json(topic))).collect();
+        let mut topics: Vec<TopicConfig> = self.broker.topics().iter().map(|topic| (**topic).clone()).collect();
+        for group in self.broker.groups() {
+            let of_group =
+                [names::RETRY_PREFIX, names::DEAD_LETTER_PREFIX].map(|prefix| format!("{prefix}{}", group.name));
+            topics.extend(of_group.iter().filter_map(|name| self.topic_of_group(name)));
+        }
+        let table = topics.iter().map(|topic| (Json::from(topic.name.as_str()), self.topic_json(topic))).collect();
         let count = topics.len();
         Answer::json(&Json::object([
             ("dataVersion", data_version()),
@@ -234,8 +245,11 @@ impl Front {
         for group in self.broker.groups() {
             // One that is deleted meanwhile is none.
             let Ok(status) = self.broker.group_status(&group.name).await else { continue };
+            // Of those that broadcast nothing else is known than what they subscribe to.
+            let mut wanted = status.members.iter().flat_map(|member| &member.subscriptions);
             let consumes = status.progress.iter().any(|progress| progress.topic == topic)
-                || status.subscriptions.iter().any(|subscription| subscription.topic == topic);
+                || status.subscriptions.iter().any(|subscription| subscription.topic == topic)
+                || wanted.any(|subscription| subscription.topic == topic);
             if consumes {
                 groups.push(group.name.clone());
             }

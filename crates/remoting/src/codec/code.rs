@@ -164,9 +164,29 @@ pub mod request {
     pub const GET_LITE_GROUP_INFO: i32 = 200_078;
     /// Sets the hand-out of lite topics going.
     pub const TRIGGER_LITE_DISPATCH: i32 = 200_079;
+    /// Makes a user.
+    pub const AUTH_CREATE_USER: i32 = 3_001;
+    /// Changes a user.
+    pub const AUTH_UPDATE_USER: i32 = 3_002;
+    /// Removes a user.
+    pub const AUTH_DELETE_USER: i32 = 3_003;
+    /// A user.
+    pub const AUTH_GET_USER: i32 = 3_004;
+    /// All users.
+    pub const AUTH_LIST_USER: i32 = 3_005;
+    /// Adds entries to a user's policies.
+    pub const AUTH_CREATE_ACL: i32 = 3_006;
+    /// The same.
+    pub const AUTH_UPDATE_ACL: i32 = 3_007;
+    /// Removes entries of a user's policies.
+    pub const AUTH_DELETE_ACL: i32 = 3_008;
+    /// A user's policies.
+    pub const AUTH_GET_ACL: i32 = 3_009;
+    /// All policies.
+    pub const AUTH_LIST_ACL: i32 = 3_010;
 
     /// What metrics call the codes, the frequent ones first.
-    pub const NAMES: [(i32, &str); 81] = [
+    pub const NAMES: [(i32, &str); 91] = [
         (SEND_MESSAGE_V2, "send_message_v2"),
         (PULL_MESSAGE, "pull_message"),
         (LITE_PULL_MESSAGE, "lite_pull_message"),
@@ -248,6 +268,16 @@ pub mod request {
         (GET_LITE_CLIENT_INFO, "get_lite_client_info"),
         (GET_LITE_GROUP_INFO, "get_lite_group_info"),
         (TRIGGER_LITE_DISPATCH, "trigger_lite_dispatch"),
+        (AUTH_CREATE_USER, "auth_create_user"),
+        (AUTH_UPDATE_USER, "auth_update_user"),
+        (AUTH_DELETE_USER, "auth_delete_user"),
+        (AUTH_GET_USER, "auth_get_user"),
+        (AUTH_LIST_USER, "auth_list_user"),
+        (AUTH_CREATE_ACL, "auth_create_acl"),
+        (AUTH_UPDATE_ACL, "auth_update_acl"),
+        (AUTH_DELETE_ACL, "auth_delete_acl"),
+        (AUTH_GET_ACL, "auth_get_acl"),
+        (AUTH_LIST_ACL, "auth_list_acl"),
     ];
     /// What metrics call all other codes.
     pub const OTHER: &str = "other";
@@ -304,6 +334,10 @@ pub mod response {
     pub const POLLING_TIMEOUT: i32 = 210;
     /// What is asked for is not possible any more.
     pub const ILLEGAL_OPERATION: i32 = 604;
+    /// No such user.
+    pub const USER_NOT_EXIST: i32 = 3_001;
+    /// The user has no such policy.
+    pub const POLICY_NOT_EXIST: i32 = 3_002;
 
     /// What metrics call a code.
     pub fn name(code: i32) -> &'static str {

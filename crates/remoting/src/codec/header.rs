@@ -13,7 +13,7 @@
 //! | 4 + n | remark |
 //! | 4 + n | fields: each 2 + n name, 4 + n value |
 
-use super::json::{Json, quote};
+use super::json::{Json, Reader, quote};
 use super::{Cursor, DecodeError, code};
 use std::fmt::Write;
 
@@ -90,12 +90,16 @@ impl Header {
     }
 
     fn from_json(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let Json::Object(entries) = Json::parse(bytes, "header")? else {
-            return Err(DecodeError::Value { what: "header", found: "not a JSON object".into() });
-        };
+        let mut reader = Reader::new(bytes, "header");
         let mut header = Self::default();
         let mut has_code = false;
-        for (key, value) in entries {
+        let is_object = reader.entries(0, |reader, key| {
+            // As they come: requests have a dozen or two.
+            if key.scalar() == Some("extFields") {
+                header.fields.clear();
+                return read_fields(reader, &mut header.fields);
+            }
+            let value = reader.value(1)?;
             let number = |what| {
                 let text = value.scalar().unwrap_or("null");
                 text.parse::<i32>().map_err(|_| DecodeError::Value { what, found: super::shown(text) })
@@ -114,10 +118,15 @@ impl Header {
                     header.language = known.or_else(|| text.parse().ok()).unwrap_or(7);
                 }
                 Some("remark") => header.remark = value.scalar().map(str::to_owned),
-                Some("extFields") => header.fields = fields_of(value)?,
                 _ => {}
             }
+            Ok(())
+        })?;
+        if !is_object {
+            Json::parse(bytes, "header")?;
+            return Err(DecodeError::Value { what: "header", found: "not a JSON object".into() });
         }
+        reader.end()?;
         match has_code {
             true => Ok(header),
             false => Err(DecodeError::Value { what: "code", found: "missing".into() }),
@@ -228,16 +237,24 @@ fn check_count(count: usize) -> Result<(), DecodeError> {
     }
 }
 
-fn fields_of(value: Json) -> Result<Vec<(String, String)>, DecodeError> {
-    let Json::Object(entries) = value else { return Ok(Vec::new()) };
-    check_count(entries.len())?;
+/// Fields as JSON has them; what is no object has none.
+fn read_fields(reader: &mut Reader<'_>, fields: &mut Vec<(String, String)>) -> Result<(), DecodeError> {
     let text = |value: Json| match value {
         Json::Text(text) | Json::Number(text) => Some(text),
         Json::Bool(value) => Some(value.to_string()),
         Json::Null => None,
         other => Some(other.to_string()),
     };
-    Ok(entries.into_iter().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect())
+    fields.reserve(16);
+    let is_object = reader.entries(1, |reader, name| {
+        check_count(fields.len() + 1)?;
+        fields.extend(text(name).zip(text(reader.value(2)?)));
+        Ok(())
+    })?;
+    if !is_object {
+        reader.value(1)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,19 +4,32 @@
 //! physical offset (8 bytes); 32 or 56 digits. Clients dial the address in it.
 
 use martlet_model::PhysicalOffset;
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The id of the message at a place of the store at an address.
 pub fn offset_id(host: SocketAddr, at: PhysicalOffset) -> String {
     let mut text = String::with_capacity(56);
-    // A string that grows takes everything.
-    let _ = match host.ip().to_canonical() {
-        IpAddr::V4(ip) => write!(text, "{:08X}", u32::from(ip)),
-        IpAddr::V6(ip) => write!(text, "{:032X}", u128::from(ip)),
-    };
-    let _ = write!(text, "{:08X}{:016X}", host.port(), at.0);
+    put_offset_id(&mut text, host, at);
     text
+}
+
+/// Appends that id: a batch has one for each of its messages.
+pub fn put_offset_id(text: &mut String, host: SocketAddr, at: PhysicalOffset) {
+    match host.ip().to_canonical() {
+        IpAddr::V4(ip) => put_hex(text, &ip.octets()),
+        IpAddr::V6(ip) => put_hex(text, &ip.octets()),
+    }
+    put_hex(text, &u32::from(host.port()).to_be_bytes());
+    put_hex(text, &at.0.to_be_bytes());
+}
+
+/// Appends upper-case hexadecimal digits, two for a byte.
+fn put_hex(text: &mut String, bytes: &[u8]) {
+    const DIGITS: [u8; 16] = *b"0123456789ABCDEF";
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
 }
 
 /// Address and place in an offset message id; `None` if it is not one.

@@ -83,13 +83,9 @@ impl Json {
 
     /// Reads a text; `what` is for errors.
     pub fn parse(bytes: &[u8], what: &'static str) -> Result<Json, DecodeError> {
-        let mut reader = Reader { bytes, at: 0, left: VALUES_MAX, what };
+        let mut reader = Reader::new(bytes, what);
         let value = reader.value(0)?;
-        reader.blanks();
-        match reader.at == bytes.len() {
-            true => Ok(value),
-            false => reader.fail("something follows the value"),
-        }
+        reader.end().map(|()| value)
     }
 
     fn write(&self, out: &mut String) {
@@ -169,25 +165,33 @@ impl<T: Into<Json>> From<Option<T>> for Json {
 
 /// Appends a text with quotation marks.
 pub fn quote(out: &mut String, text: &str) {
+    out.reserve(text.len() + 2);
     out.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            control if control < ' ' => {
+    let mut rest = text;
+    // Nearly all texts have nothing to escape: what lies between is taken as a whole.
+    while let Some(at) = rest.bytes().position(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        let (plain, from) = rest.split_at_checked(at).unwrap_or((rest, ""));
+        out.push_str(plain);
+        let mut characters = from.chars();
+        match characters.next() {
+            Some('\n') => out.push_str("\\n"),
+            Some('\r') => out.push_str("\\r"),
+            Some('\t') => out.push_str("\\t"),
+            Some(control) if control < ' ' => {
                 // A string that grows takes everything.
                 let _ = write!(out, "\\u{:04x}", control as u32);
             }
-            other => out.push(other),
+            Some(other) => out.extend(['\\', other]),
+            None => {}
         }
+        rest = characters.as_str();
     }
+    out.push_str(rest);
     out.push('"');
 }
 
-struct Reader<'a> {
+/// Reads a text value by value.
+pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     /// Values that may still come.
@@ -195,7 +199,44 @@ struct Reader<'a> {
     what: &'static str,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// `what` is for errors.
+    pub(super) fn new(bytes: &'a [u8], what: &'static str) -> Self {
+        Self { bytes, at: 0, left: VALUES_MAX, what }
+    }
+
+    /// Nothing but blanks may follow.
+    pub(super) fn end(&mut self) -> Result<(), DecodeError> {
+        self.blanks();
+        match self.at == self.bytes.len() {
+            true => Ok(()),
+            false => self.fail("something follows the value"),
+        }
+    }
+
+    /// An object at a depth, entry by entry: `entry` is called in front of each value with its key, and reads it. False if what
+    /// comes next is no object.
+    pub(super) fn entries(
+        &mut self,
+        depth: usize,
+        mut entry: impl FnMut(&mut Self, Json) -> Result<(), DecodeError>,
+    ) -> Result<bool, DecodeError> {
+        if !self.skip(b'{') {
+            return Ok(false);
+        }
+        while !self.skip(b'}') {
+            let key = self.value(depth + 1)?;
+            if !self.skip(b':') {
+                return self.fail("no : after a key");
+            }
+            entry(self, key)?;
+            if !self.skip(b',') && self.peek() != Some(b'}') {
+                return self.fail("neither , nor } after a value");
+            }
+        }
+        Ok(true)
+    }
+
     fn fail<T>(&self, reason: &'static str) -> Result<T, DecodeError> {
         Err(DecodeError::Json { what: self.what, at: self.at, reason })
     }
@@ -218,7 +259,8 @@ impl Reader<'_> {
         is_it
     }
 
-    fn value(&mut self, depth: usize) -> Result<Json, DecodeError> {
+    /// The next value, which lies so deep.
+    pub(super) fn value(&mut self, depth: usize) -> Result<Json, DecodeError> {
         if depth > DEPTH_MAX {
             return self.fail("nested deeper than 32 levels");
         }
@@ -258,9 +300,11 @@ impl Reader<'_> {
         // Some clients mark long values.
         let marked = matches!(self.peek(), Some(b'L'));
         self.at += usize::from(marked);
-        match text.parse::<f64>() {
-            Ok(_) => Ok(Json::Number(text.to_owned())),
-            Err(_) => self.fail("not a number"),
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        let is_whole = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        match is_whole || text.parse::<f64>().is_ok() {
+            true => Ok(Json::Number(text.to_owned())),
+            false => self.fail("not a number"),
         }
     }
 
@@ -279,32 +323,29 @@ impl Reader<'_> {
     }
 
     fn object(&mut self, depth: usize) -> Result<Json, DecodeError> {
-        self.at += 1;
         let mut entries = Vec::new();
-        loop {
-            if self.skip(b'}') {
-                return Ok(Json::Object(entries));
-            }
-            let key = self.value(depth + 1)?;
-            if !self.skip(b':') {
-                return self.fail("no : after a key");
-            }
-            entries.push((key, self.value(depth + 1)?));
-            if !self.skip(b',') && self.peek() != Some(b'}') {
-                return self.fail("neither , nor } after a value");
-            }
-        }
+        self.entries(depth, |reader, key| {
+            entries.push((key, reader.value(depth + 1)?));
+            Ok(())
+        })?;
+        Ok(Json::Object(entries))
     }
 
     fn text(&mut self) -> Result<String, DecodeError> {
         self.at += 1;
         let mut text = Vec::new();
         loop {
-            let start = self.at;
-            while self.peek().is_some_and(|byte| byte != b'"' && byte != b'\\') {
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            let length = rest.iter().position(|byte| *byte == b'"' || *byte == b'\\').unwrap_or(rest.len());
+            let plain = rest.get(..length).unwrap_or_default();
+            self.at += length;
+            if text.is_empty() && self.peek() == Some(b'"') {
+                // Nearly all.
                 self.at += 1;
+                let text = std::str::from_utf8(plain).map_err(|_| DecodeError::Text { what: self.what })?;
+                return Ok(text.to_owned());
             }
-            text.extend_from_slice(self.bytes.get(start..self.at).unwrap_or_default());
+            text.extend_from_slice(plain);
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;

@@ -250,17 +250,17 @@ fn host(from: &mut Cursor<'_>, is_v6: bool) -> Result<SocketAddr, DecodeError> {
 
 /// A message of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BatchMessage {
+pub struct BatchMessage<'a> {
     /// The user's flag.
     pub flag: i32,
     /// The body.
-    pub body: Bytes,
+    pub body: &'a [u8],
     /// Its properties.
-    pub properties: String,
+    pub properties: &'a str,
 }
 
 /// Takes a batch apart, which may have so many messages.
-pub fn decode_batch(bytes: &Bytes, messages_max: usize) -> Result<Vec<BatchMessage>, DecodeError> {
+pub fn decode_batch(bytes: &[u8], messages_max: usize) -> Result<Vec<BatchMessage<'_>>, DecodeError> {
     let what = "message of the batch";
     let mut from = Cursor::new(bytes, what);
     let mut messages = Vec::new();
@@ -275,11 +275,11 @@ pub fn decode_batch(bytes: &Bytes, messages_max: usize) -> Result<Vec<BatchMessa
         one.take(8)?;
         let flag = one.i32()?;
         let length = one.length()?;
-        let body = bytes.slice_ref(one.take(length)?);
+        let body = one.take(length)?;
         let length = one.i16()?;
         let length = usize::try_from(length)
             .map_err(|_| DecodeError::Value { what: "length of properties", found: length.to_string() })?;
-        let properties = one.text(length)?.to_owned();
+        let properties = one.text(length)?;
         if one.left() > 0 {
             return Err(DecodeError::Value { what: "length of a message of the batch", found: (rest + 4).to_string() });
         }

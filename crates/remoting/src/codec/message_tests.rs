@@ -65,8 +65,8 @@ fn batches_are_taken_apart_and_bounded() {
     };
     let bytes = Bytes::from([one(b"a", "TAGS\u{1}x\u{2}"), one(b"", "")].concat());
     let found = decode_batch(&bytes, 2).unwrap();
-    assert_eq!((found.len(), &found[0].body[..], found[0].flag), (2, &b"a"[..], 9));
-    assert_eq!((found[0].properties.as_str(), found[1].properties.as_str()), ("TAGS\u{1}x\u{2}", ""));
+    assert_eq!((found.len(), found[0].body, found[0].flag), (2, &b"a"[..], 9));
+    assert_eq!((found[0].properties, found[1].properties), ("TAGS\u{1}x\u{2}", ""));
     let text = decode_batch(&bytes, 1).unwrap_err().to_string();
     assert_eq!(text, "number of messages of the batch is 2, the limit is 1");
     for end in 1..bytes.len() {

@@ -4,8 +4,8 @@ use super::DecodeError;
 
 /// Longest property string, in bytes: its length is a signed 16-bit number in messages.
 pub const PROPERTY_STRING_BYTES_MAX: usize = 32_767;
-const BETWEEN: char = '\u{1}';
-const AFTER: char = '\u{2}';
+const BETWEEN: u8 = 1;
+const AFTER: u8 = 2;
 
 /// The properties of a string, in order. Pairs without a name or a value are passed over, as clients do; of a name that
 /// comes twice the last value counts, in the first place.
@@ -14,9 +14,12 @@ pub fn parse(text: &str) -> Result<Vec<(&str, &str)>, DecodeError> {
         let limit = PROPERTY_STRING_BYTES_MAX as u64;
         return Err(DecodeError::TooLarge { what: "length of properties", found: text.len() as u64, limit });
     }
-    let mut found: Vec<(&str, &str)> = Vec::new();
-    for pair in text.split(AFTER) {
-        let Some((name, value)) = pair.split_once(BETWEEN) else { continue };
+    let mut found: Vec<(&str, &str)> = Vec::with_capacity(8);
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (pair, after) = cut(rest, AFTER);
+        rest = after;
+        let (name, value) = cut(pair, BETWEEN);
         if name.is_empty() || value.is_empty() {
             continue;
         }
@@ -28,16 +31,23 @@ pub fn parse(text: &str) -> Result<Vec<(&str, &str)>, DecodeError> {
     Ok(found)
 }
 
+/// What is in front of a mark, and what is behind it. By bytes: the texts are short, and a mark is no part of another character.
+fn cut(text: &str, mark: u8) -> (&str, &str) {
+    let Some(at) = text.bytes().position(|byte| byte == mark) else { return (text, "") };
+    (text.get(..at).unwrap_or(""), text.get(at + 1..).unwrap_or(""))
+}
+
 /// Appends one property. Names and values that could not be read back are left out.
 pub fn put(text: &mut String, name: &str, value: &str) {
-    let tears = |part: &str| part.is_empty() || part.contains([BETWEEN, AFTER]);
+    let tears = |part: &str| part.is_empty() || part.bytes().any(|byte| byte == BETWEEN || byte == AFTER);
     if tears(name) || tears(value) {
         return;
     }
+    text.reserve(name.len() + value.len() + 2);
     text.push_str(name);
-    text.push(BETWEEN);
+    text.push(char::from(BETWEEN));
     text.push_str(value);
-    text.push(AFTER);
+    text.push(char::from(AFTER));
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ const RESEND_TIMEOUT: Duration = Duration::from_secs(60);
 pub async fn run(action: DeadLetterAction) -> Result<(), ClientError> {
     match action {
         DeadLetterAction::List { group, count, target } => {
-            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let mut admin = Connection::open(&target).await?.admin();
             let most = count.unwrap_or(u64::MAX);
             let mut messages = Vec::new();
             let mut from = None;
@@ -41,7 +41,7 @@ pub async fn run(action: DeadLetterAction) -> Result<(), ClientError> {
             list(&messages);
         }
         DeadLetterAction::Show { group, id, target } => {
-            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let mut admin = Connection::open(&target).await?.admin();
             let messages = by_id(&mut admin, &group, &id).await?;
             if target.json {
                 return print_lines(&messages);
@@ -49,7 +49,7 @@ pub async fn run(action: DeadLetterAction) -> Result<(), ClientError> {
             messages.iter().for_each(show);
         }
         DeadLetterAction::Resend { group, id, all: _, target } => {
-            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let mut admin = Connection::open(&target).await?.admin();
             let outcome = match id {
                 Some(id) => {
                     let letters = by_id(&mut admin, &group, &id).await?.iter().map(place).collect();

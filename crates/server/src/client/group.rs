@@ -17,7 +17,7 @@ pub async fn run(action: GroupAction) -> Result<(), ClientError> {
         GroupAction::Create { name, order, pattern, settings, target } => {
             let what = format!("creating consumer group {name}");
             let message = v1::CreateGroupRequest { name, settings: Some(wire(&settings, order, pattern)) };
-            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let mut admin = Connection::open(&target).await?.admin();
             let answer = admin.create_group(request(message, REQUEST_TIMEOUT)).await;
             let answer = answer.map_err(call_failed(&*what))?.into_inner();
             accepted(&what, answer.status)?;
@@ -26,7 +26,7 @@ pub async fn run(action: GroupAction) -> Result<(), ClientError> {
         GroupAction::Update { name, settings, target } => {
             let what = format!("updating consumer group {name}");
             let message = v1::UpdateGroupRequest { name, settings: Some(wire(&settings, None, None)) };
-            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let mut admin = Connection::open(&target).await?.admin();
             let answer = admin.update_group(request(message, REQUEST_TIMEOUT)).await;
             let answer = answer.map_err(call_failed(&*what))?.into_inner();
             accepted(&what, answer.status)?;
@@ -34,7 +34,7 @@ pub async fn run(action: GroupAction) -> Result<(), ClientError> {
         }
         GroupAction::Delete { name, target } => {
             let what = format!("deleting consumer group {name}");
-            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let mut admin = Connection::open(&target).await?.admin();
             let message = v1::DeleteGroupRequest { name: name.clone() };
             let answer = admin.delete_group(request(message, REQUEST_TIMEOUT)).await;
             accepted(&what, answer.map_err(call_failed(&*what))?.into_inner().status)?;
@@ -53,7 +53,7 @@ pub async fn run(action: GroupAction) -> Result<(), ClientError> {
                 PlaceArg::Offset(offset) => To::Offset(offset),
                 PlaceArg::Time(millis) => To::TimeMillis(millis),
             };
-            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let mut admin = Connection::open(&target).await?.admin();
             let message = v1::ResetOffsetRequest { group, topic, queue, to: Some(to) };
             let answer = admin.reset_offset(request(message, REQUEST_TIMEOUT)).await;
             let answer = answer.map_err(call_failed(&*what))?.into_inner();
@@ -61,7 +61,7 @@ pub async fn run(action: GroupAction) -> Result<(), ClientError> {
             show_reset(&answer.queues, target.json);
         }
         GroupAction::List { target } => {
-            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let mut admin = Connection::open(&target).await?.admin();
             let answer = admin.list_groups(request(v1::ListGroupsRequest {}, REQUEST_TIMEOUT)).await;
             let answer = answer.map_err(call_failed("listing consumer groups"))?.into_inner();
             accepted("listing consumer groups", answer.status)?;
@@ -87,7 +87,7 @@ pub async fn run(action: GroupAction) -> Result<(), ClientError> {
         }
         GroupAction::Describe { name, target } => {
             let what = format!("describing consumer group {name}");
-            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let mut admin = Connection::open(&target).await?.admin();
             let answer = admin.describe_group(request(v1::DescribeGroupRequest { name }, REQUEST_TIMEOUT)).await;
             let answer = answer.map_err(call_failed(&*what))?.into_inner();
             accepted(&what, answer.status.clone())?;

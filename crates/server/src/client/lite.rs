@@ -15,7 +15,7 @@ pub async fn run(action: LiteAction) -> Result<(), ClientError> {
     match action {
         LiteAction::List { parent, group, count, target } => {
             let what = format!("listing lite topics of {parent}");
-            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let mut admin = Connection::open(&target).await?.admin();
             let most = count.unwrap_or(u64::MAX);
             let (mut topics, mut after, mut total) = (Vec::new(), String::new(), 0);
             while (topics.len() as u64) < most {
@@ -47,7 +47,7 @@ pub async fn run(action: LiteAction) -> Result<(), ClientError> {
         }
         LiteAction::Describe { parent, name, group, target } => {
             let what = format!("describing lite topic {name} of {parent}");
-            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let mut admin = Connection::open(&target).await?.admin();
             let message =
                 v1::DescribeLiteTopicRequest { topic: parent, lite_topic: name, group: group.unwrap_or_default() };
             let answer = admin.describe_lite_topic(request(message, REQUEST_TIMEOUT)).await;

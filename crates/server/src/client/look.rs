@@ -3,7 +3,7 @@
 use super::message::JsonMessage;
 use super::table::{print, right, table};
 use super::{ClientError, Connection, REQUEST_TIMEOUT, accepted, call_failed, request};
-use crate::cli::MessageAction;
+use crate::cli::{MessageAction, Target};
 use crate::duration::show_time;
 use martlet_grpc::proto::v1::{self, find_messages_request as find, peek_messages_request as peek};
 use martlet_grpc::proto::v2;
@@ -24,7 +24,7 @@ pub async fn run(action: MessageAction) -> Result<(), ClientError> {
                 wanted: Some(wanted),
                 ..Default::default()
             };
-            let messages = find_all(&what, &target.endpoint, request, u64::MAX).await?;
+            let messages = find_all(&what, &target, request, u64::MAX).await?;
             if messages.is_empty() {
                 return Err(ClientError::Input(format!("there is no message {id}")));
             }
@@ -49,12 +49,12 @@ pub async fn run(action: MessageAction) -> Result<(), ClientError> {
                 until_millis: until,
                 ..Default::default()
             };
-            let messages = find_all(&what, &target.endpoint, request, count.unwrap_or(u64::MAX)).await?;
+            let messages = find_all(&what, &target, request, count.unwrap_or(u64::MAX)).await?;
             list(&messages, target.json)?;
         }
         MessageAction::Peek { topic, queue, offset, since, count, target } => {
             let what = format!("looking into topic {topic}");
-            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let mut admin = Connection::open(&target).await?.admin();
             let mut from = match (offset, since) {
                 (Some(offset), _) => Some(peek::From::Offset(offset)),
                 (None, since) => since.map(peek::From::SinceMillis),
@@ -84,11 +84,11 @@ pub async fn run(action: MessageAction) -> Result<(), ClientError> {
 
 async fn find_all(
     what: &str,
-    endpoint: &str,
+    target: &Target,
     mut message: v1::FindMessagesRequest,
     most: u64,
 ) -> Result<Vec<v2::Message>, ClientError> {
-    let mut admin = Connection::open(endpoint).await?.admin();
+    let mut admin = Connection::open(target).await?.admin();
     let mut messages = Vec::new();
     while (messages.len() as u64) < most {
         message.limit = PAGE.min(most - messages.len() as u64) as u32;

@@ -11,9 +11,13 @@ pub mod table;
 pub mod topic;
 pub mod transaction;
 
+use crate::cli::Target;
+use crate::duration::show_time;
+use martlet_broker::auth::Secret;
 use martlet_grpc::proto::v2::messaging_service_client::MessagingServiceClient;
 use martlet_grpc::proto::{v1, v2};
 use martlet_model::limits;
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tonic::metadata::{Ascii, MetadataValue};
@@ -72,6 +76,8 @@ pub enum ClientError {
 #[derive(Clone)]
 pub struct Headers {
     client_id: MetadataValue<Ascii>,
+    /// Access key and secret to sign with.
+    signer: Option<(String, Secret)>,
 }
 
 impl Interceptor for Headers {
@@ -81,6 +87,18 @@ impl Interceptor for Headers {
         headers.insert("x-mq-language", MetadataValue::from_static("RUST"));
         headers.insert("x-mq-client-version", MetadataValue::from_static(env!("CARGO_PKG_VERSION")));
         headers.insert("x-mq-protocol", MetadataValue::from_static("v2"));
+        if let Some((name, secret)) = &self.signer {
+            let now = show_time(unix_millis());
+            let signature = secret.sign([now.as_bytes()]).iter().fold(String::new(), |mut text, byte| {
+                // A text that grows takes everything.
+                let _ = write!(text, "{byte:02x}");
+                text
+            });
+            let text = format!("MQv2-HMAC-SHA1 Credential={name}, SignedHeaders=x-mq-date-time, Signature={signature}");
+            let bad = |_| tonic::Status::invalid_argument("the access key has characters that no header can carry");
+            headers.insert("authorization", text.parse().map_err(bad)?);
+            headers.insert("x-mq-date-time", now.parse().map_err(bad)?);
+        }
         Ok(request)
     }
 }
@@ -97,7 +115,13 @@ pub struct Connection {
 
 impl Connection {
     /// Connects, within 5 s.
-    pub async fn open(endpoint: &str) -> Result<Self, ClientError> {
+    pub async fn open(target: &Target) -> Result<Self, ClientError> {
+        let endpoint = target.endpoint.as_str();
+        let signer = match (&target.access_key, &target.secret_key) {
+            (Some(name), Some(secret)) => Some((name.clone(), secret.clone())),
+            (None, None) => None,
+            _ => return Err(ClientError::Input("--access-key and --secret-key go together".into())),
+        };
         let bad = || ClientError::BadEndpoint { endpoint: endpoint.to_owned() };
         let (host, port) = endpoint.rsplit_once(':').ok_or_else(bad)?;
         let legal = !host.is_empty() && !host.contains(['/', '@', ' ']) && port.parse::<u16>().is_ok();
@@ -109,7 +133,7 @@ impl Connection {
             })?;
         let id = format!("martlet-cli@{}@{:x}", std::process::id(), unix_millis());
         let client_id = id.parse().map_err(|_| bad())?;
-        Ok(Self { channel, headers: Headers { client_id }, endpoint: endpoint.to_owned() })
+        Ok(Self { channel, headers: Headers { client_id, signer }, endpoint: endpoint.to_owned() })
     }
 
     /// Sending and receiving.
@@ -242,7 +266,8 @@ mod tests {
     #[tokio::test]
     async fn a_bad_endpoint_is_named() {
         for endpoint in ["", "host", "host:", ":1", "http://h:1", "a b:1", "h:99999"] {
-            assert!(matches!(Connection::open(endpoint).await, Err(ClientError::BadEndpoint { .. })), "{endpoint}");
+            let target = Target { endpoint: endpoint.into(), access_key: None, secret_key: None, json: false };
+            assert!(matches!(Connection::open(&target).await, Err(ClientError::BadEndpoint { .. })), "{endpoint}");
         }
     }
 }

@@ -23,7 +23,7 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Runs it, until done or interrupted.
 pub async fn run(args: ReceiveArgs) -> Result<(), ClientError> {
-    let connection = Connection::open(&args.target.endpoint).await?;
+    let connection = Connection::open(&args.target).await?;
     let queues = queues(&connection, &args.topic).await?;
     let session = Session::open(&connection, &args).await?;
     let result = tokio::select! {

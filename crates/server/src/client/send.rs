@@ -37,7 +37,7 @@ pub async fn run(args: SendArgs) -> Result<(), ClientError> {
     if args.bodies.is_empty() && !from_input {
         return Err(ClientError::Input("nothing to send: give a BODY, or - for JSON lines from standard input".into()));
     }
-    let connection = Connection::open(&args.target.endpoint).await?;
+    let connection = Connection::open(&args.target).await?;
     look_up(&connection, &args.topic).await?;
 
     let (drafts, mut incoming) = mpsc::channel(IN_FLIGHT_MAX);

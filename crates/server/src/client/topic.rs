@@ -13,7 +13,7 @@ pub async fn run(action: TopicAction) -> Result<(), ClientError> {
         TopicAction::Create { name, kind, settings, target } => {
             let what = format!("creating topic {name}");
             let message = v1::CreateTopicRequest { name, settings: Some(wire(&settings, kind)) };
-            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let mut admin = Connection::open(&target).await?.admin();
             let answer = admin.create_topic(request(message, REQUEST_TIMEOUT)).await;
             let answer = answer.map_err(call_failed(&*what))?.into_inner();
             accepted(&what, answer.status)?;
@@ -25,7 +25,7 @@ pub async fn run(action: TopicAction) -> Result<(), ClientError> {
                 name,
                 settings: Some(v1::TopicSettings { read_queues, ..wire(&settings, None) }),
             };
-            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let mut admin = Connection::open(&target).await?.admin();
             let answer = admin.update_topic(request(message, REQUEST_TIMEOUT)).await;
             let answer = answer.map_err(call_failed(&*what))?.into_inner();
             accepted(&what, answer.status)?;
@@ -33,7 +33,7 @@ pub async fn run(action: TopicAction) -> Result<(), ClientError> {
         }
         TopicAction::Delete { name, target } => {
             let what = format!("deleting topic {name}");
-            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let mut admin = Connection::open(&target).await?.admin();
             let message = v1::DeleteTopicRequest { name: name.clone() };
             let answer = admin.delete_topic(request(message, REQUEST_TIMEOUT)).await;
             accepted(&what, answer.map_err(call_failed(&*what))?.into_inner().status)?;
@@ -44,7 +44,7 @@ pub async fn run(action: TopicAction) -> Result<(), ClientError> {
             }
         }
         TopicAction::List { target } => {
-            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let mut admin = Connection::open(&target).await?.admin();
             let answer = admin.list_topics(request(v1::ListTopicsRequest {}, REQUEST_TIMEOUT)).await;
             let answer = answer.map_err(call_failed("listing topics"))?.into_inner();
             accepted("listing topics", answer.status)?;
@@ -70,7 +70,7 @@ pub async fn run(action: TopicAction) -> Result<(), ClientError> {
         }
         TopicAction::Describe { name, target } => {
             let what = format!("describing topic {name}");
-            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let mut admin = Connection::open(&target).await?.admin();
             let answer = admin.describe_topic(request(v1::DescribeTopicRequest { name }, REQUEST_TIMEOUT)).await;
             let answer = answer.map_err(call_failed(&*what))?.into_inner();
             accepted(&what, answer.status.clone())?;

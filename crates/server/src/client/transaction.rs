@@ -14,7 +14,7 @@ const PAGE: u32 = 500;
 pub async fn run(action: TransactionAction) -> Result<(), ClientError> {
     match action {
         TransactionAction::List { topic, given_up, count, target } => {
-            let mut admin = Connection::open(&target.endpoint).await?.admin();
+            let mut admin = Connection::open(&target).await?.admin();
             let most = count.unwrap_or(u64::MAX);
             let mut found: Vec<v1::Transaction> = Vec::new();
             let mut from = None;
@@ -47,7 +47,7 @@ pub async fn run(action: TransactionAction) -> Result<(), ClientError> {
 }
 
 async fn end(args: EndArgs, commit: bool) -> Result<(), ClientError> {
-    let mut admin = Connection::open(&args.target.endpoint).await?.admin();
+    let mut admin = Connection::open(&args.target).await?.admin();
     let what = if commit { "committing the transaction" } else { "rolling the transaction back" };
     let message = v1::ResolveTransactionRequest { transaction_id: args.transaction_id.clone(), commit };
     let answer = admin.resolve_transaction(request(message, REQUEST_TIMEOUT)).await;

@@ -116,7 +116,7 @@ pub const KEYS: &[Key] = &[
         placeholder: "ADDRESS",
         default: "0.0.0.0:8081",
         meaning: "Where 5.x clients and the command line connect, with TLS or plaintext.",
-        cost: "All interfaces, as containers need it; there is no access control yet, so use localhost:8081 or a \
+        cost: "All interfaces, as containers need it; without access control (accounts) use localhost:8081 or a \
                firewall on an open network.",
         accepts: ADDRESS,
         reference: "grpcServerPort (proxy)",
@@ -154,17 +154,6 @@ pub const KEYS: &[Key] = &[
         accepts: ADDRESS_OR_OFF,
         reference: "",
         set: |config, text| put(&mut config.http_listen, listen_or_off(text)),
-    },
-    Key {
-        name: "http_accounts",
-        section: "Where things are",
-        placeholder: "FILE",
-        default: "",
-        meaning: "File with an access key, a space and its secret on each line: requests of the HTTP SDK protocol must then be signed by one of them.",
-        cost: "Unset, signatures are not looked at. It holds for this protocol alone, and is read at the start.",
-        accepts: "a file",
-        reference: "",
-        set: |config, text| put(&mut config.http_accounts, path(text).map(Some)),
     },
     Key {
         name: "admin_listen",
@@ -256,6 +245,31 @@ pub const KEYS: &[Key] = &[
         accepts: "a file",
         reference: "tlsKeyPath (proxy)",
         set: |config, text| put(&mut config.tls_key, path(text).map(Some)),
+    },
+    Key {
+        name: "accounts",
+        section: "Access control",
+        placeholder: "FILE",
+        default: "",
+        meaning: "File with an access key, a space and its secret on each line. Requests of every protocol must then be signed by one of \
+                  these accounts, which may do everything, or by a user made with mqadmin.",
+        cost: "Unset, signatures are not looked at, and whoever reaches a port may do everything. Signatures hide nothing: where the network \
+               is not to be trusted, clients need TLS, too. The file is read at the start; it should be readable by the broker only, which is not checked.",
+        accepts: "a file",
+        reference: "authenticationEnabled, initAuthenticationUser",
+        set: |config, text| put(&mut config.accounts, path(text).map(Some)),
+    },
+    Key {
+        name: "authorization",
+        section: "Access control",
+        placeholder: "BOOL",
+        default: "false",
+        meaning: "Users made with mqadmin need a policy for each topic and group. It needs accounts.",
+        cost: "Off, every user may send, consume and administer, but not make users; the admin service of gRPC, which martlet's own commands \
+               use, always needs a super user.",
+        accepts: BOOL,
+        reference: "authorizationEnabled",
+        set: |config, text| put(&mut config.authorization, flag(text)),
     },
     Key {
         name: "auto_create_topics",
@@ -435,6 +449,19 @@ pub const KEYS: &[Key] = &[
         accepts: "a whole number from 1 to 16",
         reference: "",
         set: |config, text| put(&mut config.store_compactions, number(text, 1..=16)),
+    },
+    Key {
+        name: "store_garbage_minutes",
+        section: "Messages in a bucket",
+        placeholder: "MINUTES",
+        default: "5",
+        meaning: "Age from which tables and pieces of the log that nothing needs any more are deleted from the bucket; it is looked for \
+                  them as often.",
+        cost: "Later means more bytes to pay for. Sooner gives a process that is slow less time to finish reading what another \
+               has replaced meanwhile.",
+        accepts: "minutes, a whole number from 1 to 1440",
+        reference: "",
+        set: |config, text| put(&mut config.store_garbage_minutes, number(text, 1..=1_440)),
     },
     Key {
         name: "tail_cache_mib",

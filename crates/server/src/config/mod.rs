@@ -24,7 +24,9 @@ pub const ENV_PREFIX: &str = "MARTLET_";
 /// container when a service is called `martlet`.
 fn is_foreign_variable(name: &str) -> bool {
     let name = name.strip_prefix(ENV_PREFIX).unwrap_or(name);
-    matches!(name, "ENDPOINT" | "PORT") || name.starts_with("SERVICE_") || name.starts_with("PORT_")
+    matches!(name, "ENDPOINT" | "ACCESS_KEY" | "SECRET_KEY" | "PORT")
+        || name.starts_with("SERVICE_")
+        || name.starts_with("PORT_")
 }
 
 /// Every setting of a broker, checked.
@@ -37,19 +39,21 @@ pub struct Config {
     pub store_table_mib: u32,
     pub store_cache_mib: u32,
     pub store_compactions: u32,
+    pub store_garbage_minutes: u32,
     pub broker_name: String,
     pub cluster_name: String,
     pub grpc_listen: Listen,
     pub nameserver_listen: Option<Listen>,
     pub remoting_listen: Option<Listen>,
     pub http_listen: Option<Listen>,
-    pub http_accounts: Option<PathBuf>,
     pub admin_listen: Listen,
     pub advertise: Advertise,
     pub grpc_advertise: Advertise,
     pub remoting_advertise: Advertise,
     pub tls_cert: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
+    pub accounts: Option<PathBuf>,
+    pub authorization: bool,
     pub auto_create_topics: bool,
     pub auto_create_groups: bool,
     pub durability: Durability,
@@ -77,19 +81,21 @@ impl Default for Config {
             store_table_mib: 16,
             store_cache_mib: 48,
             store_compactions: 2,
+            store_garbage_minutes: 5,
             broker_name: "broker-a".into(),
             cluster_name: "DefaultCluster".into(),
             grpc_listen: Listen::any(8081),
             nameserver_listen: Some(Listen::any(9876)),
             remoting_listen: Some(Listen::any(10911)),
             http_listen: Some(Listen::any(8080)),
-            http_accounts: None,
             admin_listen: Listen::any(8082),
             advertise: Advertise::AsDialled,
             grpc_advertise: Advertise::AsDialled,
             remoting_advertise: Advertise::AsDialled,
             tls_cert: None,
             tls_key: None,
+            accounts: None,
+            authorization: false,
             auto_create_topics: true,
             auto_create_groups: true,
             durability: Durability::Fdatasync,

@@ -17,7 +17,7 @@ fn messages_outlive_a_process_that_was_killed_and_one_that_starts_elsewhere_serv
     first.ok(&["send", "orders", "body-a", "body-b", "body-c"]);
     first.kill();
     let second = Broker::start_with(&folder.path().join("two"), &["--store", &store]);
-    assert!(second.said.contains("1 topics"), "{}", second.said);
+    assert!(second.said.contains("1 topic,"), "{}", second.said);
     let received = second.ok(&["receive", "orders", "--group", "billing", "--count", "3", "--json"]);
     for body in ["body-a", "body-b", "body-c"] {
         assert!(received.contains(body), "{body} missing: {received}");

@@ -41,7 +41,8 @@ fn while_the_bucket_is_away_sends_are_refused_in_time_and_all_goes_on_when_it_is
     broker.ok(&["send", "orders", "before"]);
     let mut sent = vec!["before".to_owned()];
     let rest = resident(&broker);
-    for (round, mood) in [Mood::Unavailable, Mood::Cut, Mood::Silent].into_iter().enumerate() {
+    let moods = [Mood::Unavailable, Mood::Cut, Mood::Silent, Mood::Expired];
+    for (round, mood) in moods.into_iter().enumerate() {
         // Figures are up to a second old.
         while is_behind(&broker) {
             std::thread::park_timeout(Duration::from_millis(20));
@@ -90,10 +91,12 @@ fn while_the_bucket_is_away_sends_are_refused_in_time_and_all_goes_on_when_it_is
 fn a_bucket_that_cannot_be_used_keeps_the_broker_from_starting_and_is_named_with_its_answer() {
     let server = Server::start().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    for (store, secret, said) in [
-        ("s3://nowhere/broker", SECRET, ["put of broker/checks/", "NoSuchBucket"]),
-        ("s3://orders/broker", "a wrong secret", ["put of broker/checks/", "SignatureDoesNotMatch"]),
+    for (store, secret, mood, said) in [
+        ("s3://nowhere/broker", SECRET, Mood::Serving, ["put of broker/checks/", "NoSuchBucket"]),
+        ("s3://orders/broker", "a wrong secret", Mood::Serving, ["put of broker/checks/", "SignatureDoesNotMatch"]),
+        ("s3://orders/broker", SECRET, Mood::Expired, ["put of broker/checks/", "ExpiredToken"]),
     ] {
+        server.is(mood);
         let mut command = martlet();
         command.arg("--data").arg(folder.path()).args(["--store", store]);
         reached(&mut command, &server, secret);

@@ -90,7 +90,7 @@ fn sigterm_stops_it_cleanly_and_it_starts_again_on_its_data() {
     let (success, said) = broker.terminate();
     assert!(success && said.ends_with("Stopped\n"), "{said}");
     let broker = Broker::start(&data);
-    assert!(broker.said.contains("1 topics, 0 groups"), "{}", broker.said);
+    assert!(broker.said.contains("1 topic, 0 groups, "), "{}", broker.said);
     assert!(broker.ok(&["topic", "list"]).contains("orders"));
 }
 

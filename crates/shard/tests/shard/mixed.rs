@@ -330,6 +330,7 @@ impl Run {
                             offset,
                             client,
                             forward_only: false,
+                            promised: true,
                             token,
                         });
                     }

@@ -34,6 +34,26 @@ fn a_member_pulls_in_order_from_its_place_on_and_what_it_committed_is_where_the_
 }
 
 #[test]
+fn a_commit_that_promises_nothing_counts_at_once_and_a_crash_may_take_it_back() {
+    let (mut world, a, _) = world(40);
+    world.pull(&a, 0);
+    world.commit(&a, 5);
+    world.hold_syncs();
+    let commit = world.commit_unpromised(&a, 20);
+    world.settle();
+    assert_eq!(world.answer_to(commit), Some(Output::Committed(true)));
+    world.crash();
+    let stored = world.stored(&a);
+    assert!(matches!(stored, Some(5 | 20)), "{stored:?}");
+    world.pull(&a, 5);
+    let commit = world.commit_unpromised(&a, 30);
+    world.settle();
+    assert_eq!(world.answer_to(commit), Some(Output::Committed(true)));
+    world.crash();
+    assert_eq!(world.stored(&a), Some(30), "it was durable in time");
+}
+
+#[test]
 fn a_pull_waits_for_a_durable_message_or_the_end_of_its_time_and_keeps_the_queue_meanwhile() {
     let (mut world, a, _) = world(1);
     let waiting = world.begin_pull(&a, 1, 20);

@@ -25,6 +25,8 @@ pub struct Network {
     pub faulty: AtomicU64,
     /// Requests fail, as when there is no way to the store.
     pub cut: AtomicBool,
+    /// Requests that write fail.
+    pub read_only: AtomicBool,
     /// Requests left until the process dies.
     pub left: AtomicU64,
     /// The process is stopped: nothing of it moves until it goes on.
@@ -51,6 +53,7 @@ impl Network {
             random: Mutex::new(Random::new(seed)),
             faulty: AtomicU64::new(0),
             cut: AtomicBool::new(false),
+            read_only: AtomicBool::new(false),
             left: AtomicU64::new(u64::MAX),
             stopped: watch::Sender::new(false),
             faults: AtomicU64::new(0),
@@ -81,6 +84,15 @@ impl Network {
         let _ = self.stopped.subscribe().wait_for(|stopped| !stopped).await;
     }
 
+    /// The same of one that writes.
+    async fn before_write(&self) -> Result<Fate> {
+        if self.read_only.load(SeqCst) {
+            return Err(failed("503 SlowDown"));
+        }
+        self.before().await
+    }
+
+    /// What becomes of the next request.
     async fn before(&self) -> Result<Fate> {
         self.runs().await;
         let left = self.left.fetch_update(SeqCst, SeqCst, |left| match left {
@@ -144,7 +156,7 @@ impl Display for Reached {
 #[async_trait]
 impl ObjectStore for Reached {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let fate = self.network.before().await?;
+        let fate = self.network.before_write().await?;
         let again = self.network.creates_twice.load(SeqCst) && options.mode == PutMode::Create;
         let options = if again { PutOptions { mode: PutMode::Overwrite, ..options } } else { options };
         let answer = self.objects.put_opts(location, payload, options).await;
@@ -152,7 +164,7 @@ impl ObjectStore for Reached {
     }
 
     async fn put_multipart_opts(&self, at: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        let fate = self.network.before().await?;
+        let fate = self.network.before_write().await?;
         let answer = self.objects.put_multipart_opts(at, options).await;
         self.network.after(fate, answer).await
     }
@@ -168,7 +180,7 @@ impl ObjectStore for Reached {
         let one = move |location: Result<Path>| {
             let (objects, network) = (objects.clone(), network.clone());
             async move {
-                let fate = network.before().await?;
+                let fate = network.before_write().await?;
                 let mut deleted = objects.delete_stream(stream::iter([location]).boxed());
                 let answer = deleted.next().await.unwrap_or_else(|| Err(failed("no answer")));
                 network.after(fate, answer).await
@@ -198,7 +210,7 @@ impl ObjectStore for Reached {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        let fate = self.network.before().await?;
+        let fate = self.network.before_write().await?;
         let answer = self.objects.copy_opts(from, to, options).await;
         self.network.after(fate, answer).await
     }

@@ -10,6 +10,9 @@
 //! - A process whose requests fail for a while, or wait, goes on by itself.
 
 mod faults;
+mod objects;
+
+pub use objects::Objects;
 
 use crate::Violation;
 use faults::{Network, Reached};

@@ -1,6 +1,7 @@
 //! Producers that did not hear the answer to a send and send again, in topics that recognise it.
 
 use super::{Pending, Run, WINDOW_MILLIS};
+use crate::ground::Ground;
 use crate::judge::{Message, MessageNumber, Recall, Sent, Verdict};
 use martlet_model::{TopicId, UnixMillis};
 use martlet_shard::{Command, HalfPlace, Incoming, Output, Placed, Scheduled};
@@ -14,7 +15,7 @@ pub struct Again {
     pub epoch: u32,
 }
 
-impl Run {
+impl<G: Ground> Run<G> {
     /// Sends one of the last messages again, in time.
     pub(super) fn send_again(&mut self) {
         let live: Vec<TopicId> = self.topics.iter().map(|topic| topic.facts.id).collect();

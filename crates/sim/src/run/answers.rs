@@ -2,8 +2,8 @@
 
 use super::*;
 
-impl Run {
-    pub(super) fn answered(&mut self, token: u64, output: Output, epoch: u32, reader: &SimReader) -> Verdict {
+impl<G: Ground> Run<G> {
+    pub(super) fn answered(&mut self, token: u64, output: Output, epoch: u32, reader: &ReaderOf<G>) -> Verdict {
         let Some(pending) = self.pending.remove(&token) else {
             return Err(format!("an answer nobody waits for: {token} {output:?}"));
         };
@@ -168,12 +168,12 @@ impl Run {
         renewed_for: Option<u64>,
         hand_out: &HandOut,
         epoch: u32,
-        reader: &SimReader,
+        reader: &ReaderOf<G>,
     ) -> Verdict {
         self.report.delivered += 1;
         let HandOut { queue, offset, .. } = *hand_out;
         let handle = ReceiptHandle { shard: 0, group, topic, queue, offset, delivery: hand_out.delivery };
-        let read = at_once(reader.messages(queue, offset..offset.next(), 1, 1)).ok_or("reading waits")?;
+        let read = G::read(reader.messages(queue, offset..offset.next(), 1, 1))?;
         let message = match read {
             Ok(mut messages) => messages.pop(),
             // As the broker does when it cannot read what it is to deliver.

@@ -42,7 +42,7 @@ impl Group {
     }
 }
 
-impl Run {
+impl<G: Ground> Run<G> {
     /// Whether a topic is there, and neither deleted nor about to be.
     pub(super) fn is_live(&self, topic: TopicId) -> bool {
         self.topics.iter().any(|live| live.facts.id == topic)

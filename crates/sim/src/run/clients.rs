@@ -3,6 +3,7 @@
 use super::halves::LEASE_MILLIS_MAX;
 use super::lite::{self, Said};
 use super::{Again, Pending, Run, TAGS};
+use crate::ground::Ground;
 use crate::halves::Polled;
 use crate::judge::{Message, MessageNumber, Recall, Sent, body};
 use crate::transactions::Transaction;
@@ -53,7 +54,7 @@ impl Client {
     }
 }
 
-impl Run {
+impl<G: Ground> Run<G> {
     pub(super) fn produce(&mut self) {
         let facts = self.topics[self.random.below(self.topics.len() as u64) as usize].facts.clone();
         let (topic, is_lite) = (facts.id, facts.lite.is_some());

@@ -2,11 +2,12 @@
 //! that nobody was handed is.
 
 use super::{Pending, Run, members};
+use crate::ground::Ground;
 use crate::judge::{MessageNumber, Track, Verdict};
 use martlet_model::{GroupId, QueueOffset, TopicId};
 use martlet_shard::{Command, ResetTarget};
 
-impl Run {
+impl<G: Ground> Run<G> {
     /// Commits just past a message that is for certain not settled: so it never goes back.
     pub(super) fn commit(&mut self) {
         let Some(at) = self.group_that_commits() else { return };
@@ -115,6 +116,7 @@ impl Run {
             offset,
             client,
             forward_only,
+            promised: true,
             token,
         });
     }

@@ -2,6 +2,7 @@
 
 use super::clients::DELAY_MILLIS_MAX;
 use super::{Pending, Run, SAFE_AGE_MILLIS, members};
+use crate::ground::Ground;
 use crate::judge::{Recall, Sent, SentBack, Verdict};
 use bytes::Bytes;
 use martlet_model::handle::ReceiptHandle;
@@ -15,7 +16,7 @@ const ROUNDS: u32 = 300;
 /// The client that acks whatever it gets.
 const DRAINER: usize = usize::MAX;
 
-impl Run {
+impl<G: Ground> Run<G> {
     pub(super) fn drain(&mut self) -> Verdict {
         self.heal();
         self.slowness = 1;
@@ -153,8 +154,7 @@ impl Run {
         self.pump()?;
         let Some(reader) = self.reader() else { return Ok(()) };
         let all = Bytes::from_static(&[0])..Bytes::from_static(&[255]);
-        let keys =
-            super::at_once(reader.scan(all, 1_000)).ok_or("reading waits")?.map_err(|error| error.to_string())?;
+        let keys = G::read(reader.scan(all, 1_000))?.map_err(|error| error.to_string())?;
         match keys.len() {
             1 => Ok(()),
             _ => Err(format!("deletion leaves keys: {:?}", keys.iter().map(|(key, _)| key).collect::<Vec<_>>())),

@@ -1,13 +1,13 @@
 //! Producers that ask for half messages instead of being asked: they take those that are offered, in time and late, some twice,
 //! and end them by what they were given, or long after.
 
-use super::{Pending, Run};
+use super::{Pending, ReaderOf, Run};
+use crate::ground::Ground;
 use crate::halves::Taking;
 use crate::judge::{MessageNumber, Sent, Verdict};
 use martlet_model::{TopicId, UnixMillis, record};
 use martlet_shard::{Command, EndError, HalfPlace, HalfTaken, TransactionCheck};
 use martlet_store::Reader;
-use martlet_store::sim::SimReader;
 
 /// The longest that a half message is its sender's or a taker's.
 pub(super) const LEASE_MILLIS_MAX: u64 = 12_000;
@@ -48,7 +48,7 @@ impl Halves {
     }
 }
 
-impl Run {
+impl<G: Ground> Run<G> {
     /// A producer asks for a half message, or ends one.
     pub(super) fn poll_halves(&mut self) {
         match self.random.one_in(2) {
@@ -87,7 +87,7 @@ impl Run {
     }
 
     /// Somebody has it, who reads what it is.
-    pub(super) fn half_taken(&mut self, taking: &Taking, taken: Option<HalfTaken>, reader: &SimReader) -> Verdict {
+    pub(super) fn half_taken(&mut self, taking: &Taking, taken: Option<HalfTaken>, reader: &ReaderOf<G>) -> Verdict {
         let check = &taking.check;
         if !self.is_live(check.topic) {
             return Ok(());
@@ -97,8 +97,7 @@ impl Run {
             (None, None) => return Ok(()),
             (None, Some(_)) => {
                 let HalfPlace { queue, offset } = check.place;
-                let read =
-                    super::at_once(reader.messages(queue, offset..offset.next(), 1, 1)).ok_or("reading waits")?;
+                let read = G::read(reader.messages(queue, offset..offset.next(), 1, 1))?;
                 let message = match read {
                     Ok(mut messages) => messages.pop(),
                     Err(_) if self.reads_fail => return Ok(()),

@@ -1,6 +1,7 @@
 //! Topics by priority: nothing lower before something higher beyond what ageing allows, and no level starves.
 
 use super::Run;
+use crate::ground::Ground;
 use crate::judge::Verdict;
 use martlet_model::{GroupId, TopicId, UnixMillis};
 use martlet_shard::HandOut;
@@ -21,7 +22,7 @@ pub(super) struct PassedOver {
     aged: u32,
 }
 
-impl Run {
+impl<G: Ground> Run<G> {
     /// A reply to a poll, before its messages are looked at one by one. Only of groups where every member wants everything
     /// and no reply waits: of others it is not known what the shard knew when it decided.
     pub(super) fn by_priority(
@@ -36,7 +37,7 @@ impl Run {
         let plain = known.is_some_and(|known| !known.facts.ordered && known.filters.iter().all(|f| f.tags.is_none()));
         let levels = self.topics.iter().any(|known| known.facts.id == topic && known.facts.by_priority);
         // Where queue-based members have a level, message-based ones get nothing of it.
-        if !plain || !levels || hand_outs.is_empty() || self.mixed(group).is_some() {
+        if G::SHARED || !plain || !levels || hand_outs.is_empty() || self.mixed(group).is_some() {
             return Ok(());
         }
         if self.reads_fail || self.now < self.blind_until {

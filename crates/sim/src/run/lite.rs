@@ -4,6 +4,7 @@
 //! certain; nor is what an exclusive group's full set asked for, which another client may keep.
 
 use super::{Pending, Run};
+use crate::ground::Ground;
 use crate::judge::{Message, MessageNumber, Sent, Verdict};
 use martlet_model::handle::ReceiptHandle;
 use martlet_model::{GroupId, QueueId, QueueOffset, UnixMillis};
@@ -58,7 +59,7 @@ pub(super) fn client_id(number: u64) -> Arc<str> {
     format!("client {number}").into()
 }
 
-impl Run {
+impl<G: Ground> Run<G> {
     pub(super) fn is_lite(&self, group: GroupId) -> bool {
         self.groups.get(GROUP).is_some_and(|known| known.facts.id == group)
     }

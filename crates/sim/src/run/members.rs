@@ -5,6 +5,7 @@
 //! sent back it is not through with before the answer. What it pulled is lost with it.
 
 use super::{Pending, Run};
+use crate::ground::Ground;
 use crate::judge::{MemberId, Message, MessageNumber, QueueKey, Verdict};
 use martlet_model::{GroupId, QueueId, QueueOffset, TopicId, UnixMillis};
 use martlet_shard::{Command, PollId, PullCommand, SendBackCommand, SendBackDelay};
@@ -96,7 +97,7 @@ fn client_id((number, life): MemberId) -> Arc<str> {
     format!("member {number} {life}").into()
 }
 
-impl Run {
+impl<G: Ground> Run<G> {
     fn mixed_topic(&self) -> Option<(TopicId, u32)> {
         let group = self.groups.get(GROUP)?;
         let facts = &self.topics.get(group.topic)?.facts;
@@ -290,9 +291,11 @@ impl Run {
         if self.groups[GROUP].facts.ordered && topic.retry_group().is_none() {
             self.judge.begins_anew(key, offset);
         }
-        let (client, forward_only) = (Some(client_id(who)), self.random.one_in(2));
+        let (client, forward_only, promised) = (Some(client_id(who)), self.random.one_in(2), true);
         let pending = Pending::Member(Asked::Commit { key, who, offset, below, last });
-        self.ask(pending, |token| Command::CommitOffset { group, topic, index, offset, client, forward_only, token });
+        let commit =
+            |token| Command::CommitOffset { group, topic, index, offset, client, forward_only, promised, token };
+        self.ask(pending, commit);
     }
 
     /// Of an ordered group: whether a member's commit is under way that makes the queue begin anew in front of a message.

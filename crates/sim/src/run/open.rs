@@ -2,13 +2,13 @@
 
 use super::*;
 
-impl Run {
-    pub(super) fn restart(&mut self, power: bool) -> Verdict {
-        self.close(power);
+impl<G: Ground> Run<G> {
+    pub(super) fn restart(&mut self, end: End) -> Verdict {
+        self.close(end);
         self.reopen()
     }
 
-    pub(super) fn close(&mut self, power: bool) {
+    pub(super) fn close(&mut self, end: End) {
         self.heal();
         let epoch = self.epoch();
         for pending in self.pending.values() {
@@ -17,11 +17,7 @@ impl Run {
             }
         }
         if let Some(shard) = self.shard.take() {
-            let store = shard.into_store();
-            match power {
-                true => drop(store.crash(&mut self.random)),
-                false => drop(store.close()),
-            }
+            self.ground.end(shard.into_store(), end, &mut self.random);
         }
         self.inbox.clear();
         self.pending.clear();
@@ -36,8 +32,17 @@ impl Run {
     }
 
     pub(super) fn open(&mut self) -> Verdict {
-        let (store, report) =
-            self.place.open(self.options).map_err(|error| format!("the store does not open: {error}"))?;
+        let (store, report) = self.open_store()?;
+        self.begin_on(store, &report)
+    }
+
+    pub(super) fn open_store(&mut self) -> Result<(G::Store, RecoveryReport), String> {
+        let wall = START.plus(self.monotonic + self.wall_offset);
+        self.ground.open(wall).map_err(|error| format!("the store does not open: {error}"))
+    }
+
+    /// The shard on a store that was just opened.
+    pub(super) fn begin_on(&mut self, store: G::Store, report: &RecoveryReport) -> Verdict {
         self.say(|| format!("{report:?}"));
         let wall = START.plus(self.monotonic + self.wall_offset);
         self.clock = ShardClock::start(wall, report.last_time, self.monotonic);
@@ -51,15 +56,21 @@ impl Run {
             lite_resident_max: self.resident_max,
             transaction_check_interval_millis: transactions::INTERVAL_MILLIS,
             transaction_checks_max: transactions::CHECKS_MAX,
+            hand_outs_wait: G::SHARED,
             ..ShardOptions::default()
         };
-        let shard = at_once(ShardLoop::open(store, options, now)).ok_or("opening waits")?;
+        let shard = G::read(ShardLoop::open(store, options, now))?;
         self.shard = Some(shard.map_err(|error| format!("the shard does not open: {error}"))?);
         Ok(())
     }
 
     pub(super) fn reopen(&mut self) -> Verdict {
-        self.open()?;
+        let (store, report) = self.open_store()?;
+        self.reopen_on(store, &report)
+    }
+
+    pub(super) fn reopen_on(&mut self, store: G::Store, report: &RecoveryReport) -> Verdict {
+        self.begin_on(store, report)?;
         self.check_durable()?;
         self.apply_catalog();
         Ok(())
@@ -77,7 +88,7 @@ impl Run {
             for index in 0..topic.facts.read_queues {
                 let Some(&queue) = self.queue_ids.get(&(id, index)) else { continue };
                 let all = QueueOffset(0)..QueueOffset(1 << 40);
-                let found = at_once(reader.messages(queue, all, 1 << 20, 1 << 30)).ok_or("reading waits")?;
+                let found = G::read(reader.messages(queue, all, 1 << 20, 1 << 30))?;
                 let found = found.map_err(|error| format!("after a restart: {error}"))?;
                 let found: BTreeMap<_, _> = found.iter().map(|message| (message.offset, &message.record)).collect();
                 for (number, message) in self.judge.messages.iter().enumerate() {
@@ -100,7 +111,7 @@ impl Run {
         Ok(())
     }
 
-    pub(super) fn reader(&self) -> Option<SimReader> {
+    pub(super) fn reader(&self) -> Option<ReaderOf<G>> {
         self.shard.as_ref().map(|shard| shard.store().reader())
     }
 }

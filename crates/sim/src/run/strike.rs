@@ -2,26 +2,26 @@
 
 use super::*;
 
-impl Run {
+impl<G: Ground> Run<G> {
     pub(super) fn strike(&mut self, fault: Fault) -> Verdict {
         self.say(|| format!("FAULT {fault:?}"));
         self.report.faults.count(fault);
         match fault {
-            Fault::Crash => self.restart(true)?,
-            Fault::Kill => self.restart(false)?,
-            Fault::SyncError => self.place.fail(false, true, false),
-            Fault::WriteError => self.place.fail(true, false, false),
+            Fault::Crash => self.restart(End::Crash)?,
+            Fault::Kill if G::SHARED => self.overtake()?,
+            Fault::Kill => self.restart(End::Exit)?,
+            Fault::SyncError => drop(self.ground.fail(Failing::Syncs)),
+            Fault::WriteError => drop(self.ground.fail(Failing::Writes)),
             Fault::ReadError => {
-                self.place.fail(false, false, true);
-                self.reads_fail = true;
+                self.reads_fail = self.ground.fail(Failing::Reads);
                 for _ in 0..4 {
                     self.turn(false)?;
                 }
                 self.heal();
             }
             Fault::DiskFull => {
-                let used: u64 = self.place.files().iter().map(|file| file.1).sum();
-                self.place.set_capacity(used + self.random.below(2_000));
+                let left = self.random.below(2_000);
+                self.ground.fill(left);
                 for _ in 0..20 {
                     self.produce();
                     self.step_store();
@@ -34,16 +34,14 @@ impl Run {
                 let by = if fault == Fault::ClockHour { 3_600_000 } else { 4 * 86_400_000 };
                 self.wall_offset += if self.random.one_in(2) { by } else { -by };
                 if self.random.one_in(2) {
-                    let crash = self.random.one_in(2);
-                    self.restart(crash)?;
+                    let end = if self.random.one_in(2) { End::Crash } else { End::Exit };
+                    self.restart(end)?;
                 }
             }
             Fault::IndexDeleted | Fault::IndexLossy => {
-                self.close(true);
-                match fault {
-                    Fault::IndexDeleted => self.place.delete_index(),
-                    _ => self.place.lose_of_index(10, &mut self.random),
-                }
+                self.close(End::Crash);
+                let harm = if fault == Fault::IndexDeleted { IndexHarm::Deleted } else { IndexHarm::EntriesLost };
+                self.ground.harm_index(harm, &mut self.random);
                 self.reopen()?;
             }
             Fault::Eviction => self.shard.iter_mut().for_each(|shard| shard.shard_mut().evict_clean()),
@@ -90,7 +88,7 @@ impl Run {
     }
 
     pub(super) fn heal(&mut self) {
-        self.place.fail(false, false, false);
+        self.ground.heal();
         if std::mem::take(&mut self.reads_fail) {
             self.blind_until = self.now.plus(900_000);
         }

@@ -3,11 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::ground::Disk;
 
 /// One topic, one group, one client, and messages; some sends make several segments.
-fn run(facts: impl Fn(&mut GroupFacts), filtered: bool, sends: u32) -> Run {
-    let mut run = Run::new(1, Plan::default());
-    run.options.segment_bytes = 4 << 10;
+fn run(facts: impl Fn(&mut GroupFacts), filtered: bool, sends: u32) -> Run<Disk> {
+    let mut run = Run::<Disk>::new(1, Plan::default());
+    run.ground.options.segment_bytes = 4 << 10;
     run.open().unwrap();
     let topic = run.new_topic(0);
     run.topics.push(topic);
@@ -47,7 +48,7 @@ fn an_attempt_that_a_crash_kept_but_nobody_heard_of_may_be_the_last() {
     run.poll(0);
     run.turn(true).unwrap();
     run.step_store();
-    run.restart(false).unwrap();
+    run.restart(End::Exit).unwrap();
     let group = run.groups[0].facts.id;
     run.drain().unwrap();
     let tracks = &run.judge.tracks[&group];
@@ -61,8 +62,7 @@ fn an_attempt_that_a_crash_kept_but_nobody_heard_of_may_be_the_last() {
 #[test]
 fn a_poll_may_wait_while_what_it_needs_cannot_be_read_and_the_next_one_is_served() {
     let mut run = run(|facts| facts.ordered = false, true, 200);
-    run.place.fail(false, false, true);
-    run.reads_fail = true;
+    run.reads_fail = run.ground.fail(Failing::Reads);
     run.poll(0);
     run.pump().unwrap();
     assert!(run.clients[0].polling.is_some(), "the poll was to wait");
@@ -70,7 +70,7 @@ fn a_poll_may_wait_while_what_it_needs_cannot_be_read_and_the_next_one_is_served
     // With reads in order the same would be a broken promise.
     run.reads_fail = false;
     assert!(run.check_visible().is_err());
-    run.place.fail(false, false, false);
+    run.ground.heal();
     run.poll(0);
     run.pump().unwrap();
     assert!(!run.clients[0].held.is_empty());
@@ -87,7 +87,7 @@ fn what_is_due_may_wait_a_little_once_the_disk_has_room_again() {
             break due;
         }
     };
-    let wait = |run: &mut Run| {
+    let wait = |run: &mut Run<Disk>| {
         while run.clients[0].polling.is_none() {
             run.poll(0);
             run.pump().unwrap();
@@ -96,8 +96,7 @@ fn what_is_due_may_wait_a_little_once_the_disk_has_room_again() {
     run.monotonic += due.since(run.now) - 1;
     run.pump().unwrap();
     wait(&mut run);
-    let used = run.place.files().iter().map(|file| file.1).sum();
-    run.place.set_capacity(used);
+    run.ground.fill(0);
     run.pump().unwrap();
     run.monotonic += 1;
     run.pump().unwrap();
@@ -123,8 +122,7 @@ fn what_could_not_be_read_and_lapsed_before_it_went_back_has_had_an_attempt() {
     run.monotonic += 61_000;
     run.poll(0);
     run.turn(true).unwrap();
-    run.place.fail(false, false, true);
-    run.reads_fail = true;
+    run.reads_fail = run.ground.fail(Failing::Reads);
     run.step_store();
     run.monotonic += 61_000;
     run.turn(true).unwrap();

@@ -2,6 +2,7 @@
 
 use super::halves::HalfHandle;
 use super::{Pending, Run};
+use crate::ground::Ground;
 use crate::judge::{Message, MessageNumber, Sent, Verdict};
 use martlet_model::{TopicId, UnixMillis};
 use martlet_shard::{Command, EndError, HalfPlace, TransactionCheck, halves};
@@ -11,7 +12,7 @@ pub(super) const CHECKS_MAX: u32 = 3;
 /// Time between two checks.
 pub const INTERVAL_MILLIS: i64 = 5_000;
 
-impl Run {
+impl<G: Ground> Run<G> {
     /// Ends one of the last transactions, whatever became of it so far.
     pub(super) fn end_some(&mut self) {
         // Whoever administers ends those that producers ask for, too.
@@ -118,7 +119,7 @@ impl Run {
     /// An operator ends what is left: those whose sender was never told of them, too.
     pub(super) fn end_all(&mut self) -> Verdict {
         let Some(reader) = self.reader() else { return Ok(()) };
-        let left = super::at_once(halves(&reader, None, 100_000)).ok_or("reading waits")?;
+        let left = G::read(halves(&reader, None, 100_000))?;
         let live: Vec<TopicId> = self.topics.iter().map(|topic| topic.facts.id).collect();
         for (place, half) in left.map_err(|error| error.to_string())? {
             let number: MessageNumber =

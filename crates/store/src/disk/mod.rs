@@ -45,7 +45,7 @@ impl std::error::Error for DiskError {}
 
 pub(crate) type DiskResult<T> = Result<T, DiskError>;
 
-/// Bytes of the file system.
+/// Bytes of the file system, without those that it keeps back for the system.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Space {
     pub total: u64,

@@ -125,7 +125,9 @@ impl Disk for RealDisk {
     fn space(&self) -> DiskResult<Space> {
         let stat = rustix::fs::fstatvfs(&self.directory)
             .map_err(|errno| failed("statvfs", &self.folder.display().to_string(), 0, errno.into()))?;
-        Ok(Space { total: stat.f_blocks * stat.f_frsize, free: stat.f_bavail * stat.f_frsize })
+        // As `df` counts, so that a disk on which nothing more can be written is full.
+        let used = stat.f_blocks.saturating_sub(stat.f_bfree);
+        Ok(Space { total: (used + stat.f_bavail) * stat.f_frsize, free: stat.f_bavail * stat.f_frsize })
     }
 
     fn written_bytes(&self) -> u64 {

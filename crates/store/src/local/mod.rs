@@ -1,9 +1,10 @@
 //! The local engine: segments of frames and a rebuildable index in one folder of this machine.
 //!
 //! One thread writes and syncs; reads that memory cannot answer go to a few threads of their own. Reads of what was
-//! appended last are answered at the first poll, on the caller's thread. Who looks through many messages to find few has a
-//! thread that gives way to all others.
+//! appended last are answered at the first poll, on the caller's thread, and so are most reads of who goes on where the last
+//! one ended. Who looks through many messages to find few has a thread that gives way to all others.
 
+mod ahead;
 mod pool;
 
 use crate::copy::{Contents, Queues, Terms};
@@ -13,9 +14,10 @@ use crate::engine::read::Reach;
 use crate::engine::{Broken, Engine, Settings};
 use crate::index::fjall::FjallIndex;
 use crate::{
-    Batch, Durability, KeyState, Notice, OpenError, Progress, ReadError, Reader, RecoveryReport, Room, Store,
+    Batch, Durability, KeyState, Notice, Op, OpenError, Progress, ReadError, Reader, RecoveryReport, Room, Store,
     StoredMessage, Term, Ticket, Usage, WholeMessage,
 };
+use ahead::{Ahead, Asked, Stretch};
 use bytes::Bytes;
 use martlet_model::{Histogram, HistogramFigures, QueueId, QueueOffset};
 use pool::Pool;
@@ -140,6 +142,7 @@ pub struct LocalStore {
     signal: Arc<Signal>,
     pool: Arc<Pool>,
     behind: Arc<Pool>,
+    ahead: Arc<Ahead>,
     syncs: Arc<Histogram>,
     /// To be stopped in this order.
     threads: Vec<(Arc<Signal>, JoinHandle<()>)>,
@@ -205,7 +208,7 @@ impl LocalStore {
         signal.raise(|state| state.work = true);
         maintenance.raise(|state| state.work = true);
         let threads = vec![(maintenance, maintainer), (signal.clone(), writer)];
-        Ok((Self { core, signal, pool, behind, syncs, threads }, report))
+        Ok((Self { core, signal, pool, behind, ahead: Arc::default(), syncs, threads }, report))
     }
 
     /// Writes and syncs what was committed, then stops. The folder is free when this returns and no reader is left.
@@ -247,6 +250,9 @@ impl Store for LocalStore {
 
     fn commit(&mut self, batch: Batch) -> Ticket {
         let ticket = self.core.commit(&batch);
+        if batch.ops.iter().any(|op| matches!(op, Op::Trim { .. } | Op::Forget { .. })) {
+            self.ahead.clear();
+        }
         self.signal.raise(|state| state.work = true);
         ticket
     }
@@ -268,6 +274,7 @@ impl Store for LocalStore {
             core: self.core.clone(),
             pool: self.pool.clone(),
             behind: self.behind.clone(),
+            ahead: self.ahead.clone(),
             syncs: self.syncs.clone(),
         }
     }
@@ -282,6 +289,7 @@ pub struct LocalReader {
     core: Arc<Core>,
     pool: Arc<Pool>,
     behind: Arc<Pool>,
+    ahead: Arc<Ahead>,
     syncs: Arc<Histogram>,
 }
 
@@ -310,6 +318,24 @@ impl LocalReader {
     }
 }
 
+/// What is asked for, from the disk.
+fn read_asked(core: &Core, asked: &Asked) -> Result<(Vec<StoredMessage>, Stretch), ReadError> {
+    let found = core.messages(Reach::Cold, asked.queue, asked.range.clone(), asked.messages, asked.bytes)?;
+    Ok((found.ok_or(ReadError::Closed)?, Stretch::default()))
+}
+
+/// The same, and some of what follows. What follows may not keep anybody from what was asked for.
+fn read_ahead(core: &Core, asked: &Asked) -> Result<(Vec<StoredMessage>, Stretch), ReadError> {
+    let more = asked.with_more();
+    if let Ok(Some(found)) = core.messages(Reach::Cold, more.queue, more.range, more.messages, more.bytes) {
+        let mut rest = Stretch::new(found);
+        if let (found, true) = rest.take(asked) {
+            return Ok((found, rest));
+        }
+    }
+    read_asked(core, asked)
+}
+
 impl Reader for LocalReader {
     async fn messages(
         &self,
@@ -318,7 +344,25 @@ impl Reader for LocalReader {
         max_messages: usize,
         max_bytes: usize,
     ) -> Result<Vec<StoredMessage>, ReadError> {
-        self.ask(move |core, reach| core.messages(reach, queue, range.clone(), max_messages, max_bytes)).await
+        if let Some(found) = self.core.messages(Reach::Warm, queue, range.clone(), max_messages, max_bytes)? {
+            return Ok(found);
+        }
+        let asked = Asked { queue, range, messages: max_messages, bytes: max_bytes };
+        let (mut known, era) = self.ahead.take(queue, asked.range.start);
+        if let Some(stretch) = &mut known
+            && let (found, true) = stretch.take(&asked)
+            && let Some(last) = found.last()
+        {
+            self.ahead.put((queue, last.offset.next()), std::mem::take(stretch), era);
+            return Ok(found);
+        }
+        let (core, goes_on) = (self.core.clone(), known.is_some());
+        let read = self.pool.run(move || if goes_on { read_ahead(&core, &asked) } else { read_asked(&core, &asked) });
+        let (found, rest) = read.await.ok_or(ReadError::Closed)??;
+        if let Some(last) = found.last() {
+            self.ahead.put((queue, last.offset.next()), rest, era);
+        }
+        Ok(found)
     }
 
     async fn look_through(

@@ -74,6 +74,15 @@ fn all(store: &LocalStore) -> Vec<StoredMessage> {
     block_on(store.reader().messages(QueueId(1), range, usize::MAX, usize::MAX)).unwrap()
 }
 
+/// What a future says at its first poll, if it is over then.
+fn polled_once<F: Future>(future: &mut std::pin::Pin<Box<F>>) -> Option<F::Output> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(answer) => Some(answer),
+        std::task::Poll::Pending => None,
+    }
+}
+
 #[test]
 fn the_local_engine_keeps_the_contract() {
     conformance::all(Folder::new);
@@ -229,16 +238,49 @@ fn the_tail_is_answered_at_the_first_poll_and_shares_its_bytes() {
     let reader = store.reader();
     let read = |from: u64| {
         let mut future = Box::pin(reader.messages(QueueId(1), QueueOffset(from)..QueueOffset(from + 1), 1, usize::MAX));
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match std::future::Future::poll(future.as_mut(), &mut context) {
-            std::task::Poll::Ready(answer) => Some(answer.unwrap().remove(0).record),
-            std::task::Poll::Pending => None,
-        }
+        polled_once(&mut future).map(|answer| answer.unwrap().remove(0).record)
     };
     let first = store.core.messages(Reach::Warm, QueueId(1), QueueOffset(0)..QueueOffset(1), 1, usize::MAX);
     assert_eq!(first, Ok(None), "64 KiB of cache do not hold 400 KiB");
     assert_eq!(read(99).unwrap().as_ptr(), read(99).unwrap().as_ptr());
     assert_eq!(all(&store).len(), 100);
+}
+
+#[test]
+fn who_reads_on_finds_the_next_ones_in_memory_and_nothing_that_was_trimmed() {
+    let mut folder = Folder::new();
+    let mut store = folder.open();
+    for offset in 0..400 {
+        let ticket = store.commit(message(offset, &[offset as u8; 1000]));
+        folder.wait(&mut store, ticket);
+    }
+    let reader = store.reader();
+    let read = |from: u64, to: u64| {
+        // Both threads of the pool are held, so that what is answered at once comes from memory.
+        let held = [(); 2].map(|()| {
+            let (release, gate) = std::sync::mpsc::channel::<()>();
+            drop(reader.pool.run(move || gate.recv()));
+            release
+        });
+        let mut future = Box::pin(reader.messages(QueueId(1), QueueOffset(from)..QueueOffset(to), 16, usize::MAX));
+        let first = polled_once(&mut future);
+        drop(held);
+        let at_once = first.is_some();
+        let found = first.unwrap_or_else(|| block_on(future)).unwrap();
+        assert!(found.iter().all(|message| message.record[..] == [message.offset.0 as u8; 1000]));
+        (found.iter().map(|message| message.offset.0).collect::<Vec<u64>>(), at_once)
+    };
+    assert_eq!(read(0, 400), ((0..16).collect(), false));
+    assert_eq!(read(16, 400), ((16..32).collect(), false), "goes on: this read brings more");
+    assert_eq!(read(32, 400), ((32..48).collect(), true));
+    assert_eq!(read(48, 50), (vec![48, 49], true), "no more than was asked for");
+    assert_eq!(read(50, 400), ((50..66).collect(), true));
+    assert_eq!(read(66, 82), ((66..82).collect(), false), "the rest was too little");
+    let trim = Op::Trim { queue: QueueId(1), below: QueueOffset(90) };
+    store.commit(Batch { time: UnixMillis(400), ops: vec![trim] });
+    assert_eq!(read(82, 98), ((90..98).collect(), false));
+    store.commit(Batch { time: UnixMillis(401), ops: vec![Op::Forget { queue: QueueId(1) }] });
+    assert_eq!(read(98, 114).0, Vec::<u64>::new());
 }
 
 #[test]

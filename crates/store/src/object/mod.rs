@@ -5,7 +5,8 @@
 //!
 //! **Commit.** A batch becomes one write batch of the database, readable at once, and is made durable by a flush of the
 //! log: one PUT. The store is not ready while a batch is on its way, nor before the flush interval since the last flush
-//! began is over; so a lone batch waits for one PUT, and under load everything that comes meanwhile is one batch.
+//! began is over, nor, when many were answered, before they had time to ask again; so a lone batch waits for one PUT, and under
+//! load everything that comes meanwhile is one batch.
 //!
 //! **Fencing.** Who opens the shard raises the epoch in the manifest and takes the next place in the log with a write that
 //! must create; the owner before fails at its next flush, or learns of it by looking at the manifest once a second, and
@@ -174,7 +175,7 @@ impl Store for BucketStore {
     }
 
     fn commit(&mut self, batch: Batch) -> Ticket {
-        let ticket = self.shared.hand_over();
+        let ticket = self.shared.hand_over(batch.ops.len());
         if let Some(to_writer) = &self.to_writer {
             // A writer that has ended has left a failure behind.
             let _ = to_writer.send((ticket, batch));

@@ -30,6 +30,8 @@ pub struct BucketOptions {
     pub index_cache_bytes: u64,
     /// Compactions at a time.
     pub compactions: usize,
+    /// Age from which objects that nothing needs any more are deleted; it is looked for them as often.
+    pub garbage_after: Duration,
     /// How often it is looked what can be compacted.
     pub compaction_poll: Duration,
     /// How often it is looked which periods can be given up.
@@ -58,7 +60,8 @@ impl BucketOptions {
             block_cache_bytes: 32 << 20,
             index_cache_bytes: 16 << 20,
             compactions: 2,
-            compaction_poll: Duration::from_secs(5),
+            garbage_after: Duration::from_secs(300),
+            compaction_poll: Duration::from_secs(8),
             look_after_every: Duration::from_secs(60),
             manifest_poll: Duration::from_secs(1),
             wall: None,
@@ -79,7 +82,7 @@ impl BucketOptions {
             l0_max_ssts_per_key: 24,
             l0_flush_parallelism: 2,
             compactor_options: None,
-            garbage_collector_options: Some(collector(folder)),
+            garbage_collector_options: Some(self.collector(folder)),
             ..Settings::default()
         }
     }
@@ -101,6 +104,28 @@ impl BucketOptions {
         }
     }
 
+    fn collector(&self, folder: bool) -> GarbageCollectorOptions {
+        let older_than = |min_age| {
+            let interval = Some(self.garbage_after);
+            Some(GarbageCollectorDirectoryOptions { interval, min_age, dry_run: false })
+        };
+        // Without conditional overwrites, as in a folder, only age keeps a process that slept from writing a manifest of a
+        // number that was deleted.
+        let least = Duration::from_secs(if folder { 24 * 3600 } else { 600 });
+        let metadata = older_than(self.garbage_after.max(least));
+        GarbageCollectorOptions {
+            manifest_options: metadata,
+            compactions_options: metadata,
+            wal_options: older_than(self.garbage_after),
+            compacted_options: older_than(self.garbage_after),
+            // Empty objects, one for each opening: they are what keeps an old owner out, for however long it slept.
+            wal_fence_options: None,
+            detach_options: None,
+            boundary_files_enabled: !folder,
+            ..GarbageCollectorOptions::default()
+        }
+    }
+
     pub(super) fn cache(&self) -> Arc<dyn DbCache> {
         let cache = |max_capacity| {
             let options = MokaCacheOptions { max_capacity, time_to_live: None, time_to_idle: None };
@@ -108,29 +133,5 @@ impl BucketOptions {
         };
         let split = SplitCache::new().with_block_cache(cache(self.block_cache_bytes));
         Arc::new(split.with_meta_cache(cache(self.index_cache_bytes)).build())
-    }
-}
-
-fn collector(folder: bool) -> GarbageCollectorOptions {
-    let every = |min_age| {
-        Some(GarbageCollectorDirectoryOptions {
-            interval: Some(Duration::from_secs(300)),
-            min_age: Duration::from_secs(min_age),
-            dry_run: false,
-        })
-    };
-    // Without conditional overwrites, as in a folder, only age keeps a process that slept from writing a manifest of a
-    // number that was deleted.
-    let metadata = every(if folder { 24 * 3600 } else { 600 });
-    GarbageCollectorOptions {
-        manifest_options: metadata,
-        compactions_options: metadata,
-        wal_options: every(300),
-        compacted_options: every(300),
-        // Empty objects, one for each opening: they are what keeps an old owner out, for however long it slept.
-        wal_fence_options: None,
-        detach_options: None,
-        boundary_files_enabled: !folder,
-        ..GarbageCollectorOptions::default()
     }
 }

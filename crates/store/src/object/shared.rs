@@ -15,6 +15,8 @@ const FLUSH_BOUNDS: [u64; 10] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 2_000];
 struct Reached {
     handed: u64,
     durable: u64,
+    /// Changes in what was handed over since the last flush began.
+    changes: usize,
     /// When what is handed over and not durable began to wait.
     waiting_since: Option<Instant>,
     /// The flush interval since the last flush is not over.
@@ -47,11 +49,17 @@ impl Shared {
         self.reached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn hand_over(&self) -> Ticket {
+    pub fn hand_over(&self, changes: usize) -> Ticket {
         let mut reached = self.reached();
         reached.handed += 1;
+        reached.changes += changes;
         reached.waiting_since.get_or_insert_with(Instant::now);
         Ticket(reached.handed)
+    }
+
+    /// Changes in what was handed over since it was asked last.
+    pub fn take_changes(&self) -> usize {
+        std::mem::take(&mut self.reached().changes)
     }
 
     pub fn ready(&self) -> bool {

@@ -19,6 +19,11 @@ use tokio::time::Instant;
 /// Queues whose heads are kept in memory, twice that at most: some 150 bytes each.
 const HEADS_MAX: usize = 32_768;
 
+/// A flush of so many changes answers many clients.
+const CROWD: usize = 32;
+/// The longest rest after it, for them to ask again.
+const GATHERING_MAX: Duration = Duration::from_millis(20);
+
 /// Takes batches in, one after the other.
 pub struct Writer {
     db: Db,
@@ -152,7 +157,15 @@ impl Writer {
     }
 }
 
-/// Flushes whatever was taken in, with at least the interval between the beginnings of two flushes.
+/// For how long nothing is flushed after a flush that took so long: for the rest of the interval; and if many clients were answered,
+/// for a part of the time it took, so that they ask again before the next one begins. Else the half that does not make it waits for
+/// two flushes, in turn with the other half, and each flush answers one half only.
+fn rest(interval: Duration, took: Duration, changes: usize) -> Duration {
+    let gathering = if changes < CROWD { Duration::ZERO } else { (took / 4).min(GATHERING_MAX) };
+    interval.saturating_sub(took).max(gathering)
+}
+
+/// Flushes whatever was taken in, and rests.
 pub async fn flush(db: Db, shared: Arc<Shared>, interval: Duration) {
     let mut applied = shared.subscribe();
     let mut upto = 0;
@@ -162,10 +175,10 @@ pub async fn flush(db: Db, shared: Arc<Shared>, interval: Duration) {
             // The store has failed.
             _ => return,
         }
-        let began = Instant::now();
+        let (began, changes) = (Instant::now(), shared.take_changes());
         let flushed = db.flush().await;
         shared.took(began.elapsed());
-        let rest = interval.saturating_sub(began.elapsed());
+        let rest = rest(interval, began.elapsed(), changes);
         shared.rest(!rest.is_zero());
         shared.flushed(upto, flushed.as_ref().err());
         shared.wake();
@@ -177,5 +190,22 @@ pub async fn flush(db: Db, shared: Arc<Shared>, interval: Duration) {
             shared.rest(false);
             shared.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_flush_for_many_there_is_time_to_ask_again_and_a_lone_client_does_not_wait_for_others() {
+        let rests = |interval, took, changes| {
+            rest(Duration::from_millis(interval), Duration::from_millis(took), changes).as_millis()
+        };
+        assert_eq!(rests(50, 10, 1), 40);
+        assert_eq!(rests(50, 10, 1_000), 40, "the interval is time enough");
+        assert_eq!(rests(50, 60, 1), 0);
+        assert_eq!(rests(50, 60, 1_000), 15);
+        assert_eq!(rests(50, 10_000, 1_000), 20, "no longer than that");
     }
 }

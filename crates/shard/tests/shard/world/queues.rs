@@ -1,7 +1,7 @@
 //! Queue-based members: clients that pull queues and commit offsets.
 
 use super::{World, at_once};
-use martlet_model::record::{self, Field, RetryOf};
+use martlet_model::record::{self, RetryOf};
 use martlet_model::{QueueOffset, TopicId};
 use martlet_shard::{
     Command, Output, PollId, PullCommand, PullStatus, Pulled, Refused, SendBackCommand, SendBackDelay,
@@ -70,9 +70,26 @@ impl World {
     }
 
     pub fn commit_as(&mut self, member: &Puller, client: Option<Arc<str>>, offset: u64) -> Output {
+        let commit = self.commit_command(member, client, offset, true);
+        self.ask(commit)
+    }
+
+    /// A commit whose reply promises nothing; see [`World::answer_to`].
+    pub fn commit_unpromised(&mut self, member: &Puller, offset: u64) -> u64 {
+        let commit = self.commit_command(member, Some(member.client.clone()), offset, false);
+        self.begin(commit)
+    }
+
+    fn commit_command(
+        &self,
+        member: &Puller,
+        client: Option<Arc<str>>,
+        offset: u64,
+        promised: bool,
+    ) -> impl FnOnce(u64) -> Command<u64> + use<> {
         let (group, topic, index) = (self.group_id(member.group), member.topic, member.queue);
-        let offset = QueueOffset(offset);
-        self.ask(|token| Command::CommitOffset { group, topic, index, offset, client, forward_only: false, token })
+        let (offset, forward_only) = (QueueOffset(offset), false);
+        move |token| Command::CommitOffset { group, topic, index, offset, client, forward_only, promised, token }
     }
 
     /// Where the group is, as a member asks before its first pull.
@@ -150,10 +167,7 @@ impl World {
         };
         let offset = QueueOffset(place);
         let message = at_once(self.reader().messages(queue, offset..offset.next(), 1, 1)).unwrap().pop().unwrap();
-        let reference = record::find(&message.record, |field| match field {
-            Field::RetryOf(reference) => Some(reference),
-            _ => None,
-        });
+        let reference = record::retry_of(&message.record);
         let RetryOf { queue, offset, attempts, .. } = reference.expect("a place of the retry queue names a message");
         match self.ask(|token| Command::PlaceOf { queue, token }) {
             Output::PlaceOf(Some((_, index))) => ((index, offset.0), attempts),

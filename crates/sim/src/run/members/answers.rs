@@ -1,12 +1,12 @@
 //! What queue-based members are answered, and what the model makes of it.
 
 use super::{Asked, GROUP, Held, OWNED_MILLIS_MAX, Place, State, client_id};
+use crate::ground::Ground;
 use crate::judge::{LATE_MILLIS, LEASED_MILLIS, MemberId, MessageNumber, QueueKey, Verdict};
-use crate::run::{Run, at_once};
-use martlet_model::record::{self, Field, RetryOf};
+use crate::run::{ReaderOf, Run};
+use martlet_model::record::{self, RetryOf};
 use martlet_model::{QueueId, QueueOffset, UnixMillis};
 use martlet_shard::{Command, HandOut, Output, PullStatus, Pulled, SettleError};
-use martlet_store::sim::SimReader;
 use martlet_store::{Reader, StoredMessage};
 
 /// What a place that a member is to read has.
@@ -19,13 +19,13 @@ enum Pulls {
     Unreadable,
 }
 
-impl Run {
+impl<G: Ground> Run<G> {
     pub(in crate::run) fn member_answered(
         &mut self,
         asked: Asked,
         output: Output,
         epoch: u32,
-        reader: &SimReader,
+        reader: &ReaderOf<G>,
     ) -> Verdict {
         let now = self.now;
         match (asked, output) {
@@ -137,7 +137,7 @@ impl Run {
         (from, turn, asked): (QueueOffset, u64, UnixMillis),
         pulled: &Pulled,
         epoch: u32,
-        reader: &SimReader,
+        reader: &ReaderOf<G>,
     ) -> Verdict {
         if !self.is_current(key) {
             return Ok(());
@@ -161,8 +161,7 @@ impl Run {
         let mut held = Vec::new();
         let ordered = self.groups[GROUP].facts.ordered;
         for places in &pulled.places {
-            let found = at_once(reader.messages(pulled.queue, places.clone(), 1 << 12, 1 << 30));
-            let found = match found.ok_or("reading waits")? {
+            let found = match G::read(reader.messages(pulled.queue, places.clone(), 1 << 12, 1 << 30))? {
                 Ok(found) => found,
                 // The member asks again.
                 Err(_) if self.reads_fail => return Ok(()),
@@ -198,17 +197,14 @@ impl Run {
     }
 
     /// Which message was stored there, or is named there.
-    fn pulled_message(&self, key: QueueKey, stored: &StoredMessage, reader: &SimReader) -> Result<Pulls, String> {
-        let reference = record::find(&stored.record, |field| match field {
-            Field::RetryOf(reference) => Some(reference),
-            _ => None,
-        });
+    fn pulled_message(&self, key: QueueKey, stored: &StoredMessage, reader: &ReaderOf<G>) -> Result<Pulls, String> {
+        let reference = record::retry_of(&stored.record);
         let text = |error: record::RecordError| error.to_string();
         let Some(RetryOf { topic, queue, offset, .. }) = reference else {
             let body = record::body(&stored.record).map_err(text)?;
             return Ok(Pulls::Message(self.judge.recognise(&body, Some(key.1))?, false));
         };
-        let found = at_once(reader.messages(queue, offset..offset.next(), 1, 1)).ok_or("reading waits")?;
+        let found = G::read(reader.messages(queue, offset..offset.next(), 1, 1))?;
         let original = match found {
             Ok(mut found) => found.pop(),
             Err(_) if self.reads_fail => return Ok(Pulls::Unreadable),

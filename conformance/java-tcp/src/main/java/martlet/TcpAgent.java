@@ -21,6 +21,8 @@ import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.function.BooleanSupplier;
 import java.util.function.Predicate;
+import org.apache.rocketmq.acl.common.AclClientRPCHook;
+import org.apache.rocketmq.acl.common.SessionCredentials;
 import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.MessageSelector;
@@ -28,6 +30,7 @@ import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerOrderly;
+import org.apache.rocketmq.client.consumer.rebalance.AllocateMessageQueueAveragely;
 import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.LocalTransactionState;
@@ -41,6 +44,7 @@ import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageAccessor;
 import org.apache.rocketmq.common.message.MessageConst;
 import org.apache.rocketmq.common.message.MessageExt;
+import org.apache.rocketmq.remoting.RPCHook;
 
 /** Drives the published Java client for the remoting protocol on the harness's behalf. Compiles with 4.9 and 5.x. */
 public final class TcpAgent {
@@ -100,15 +104,21 @@ public final class TcpAgent {
         }
     }
 
+    /** What signs requests; none without an access key. */
+    private RPCHook signing() {
+        SessionCredentials credentials = new SessionCredentials(options.text("access-key", ""), options.text("secret-key", ""));
+        return options.has("access-key") ? new AclClientRPCHook(credentials) : null;
+    }
+
     private void produce() throws Exception {
         String group = options.text("group", "producers");
         DefaultMQProducer producer;
         if (options.has("transactional")) {
-            TransactionMQProducer transactional = new TransactionMQProducer(group);
+            TransactionMQProducer transactional = new TransactionMQProducer(group, signing());
             transactional.setTransactionListener(new Outcomes());
             producer = transactional;
         } else {
-            producer = new DefaultMQProducer(group, options.has("trace"), null);
+            producer = new DefaultMQProducer(group, signing(), options.has("trace"), null);
         }
         producer.setNamesrvAddr(options.text("endpoint", ""));
         producer.setUseTLS(options.has("tls"));
@@ -274,7 +284,8 @@ public final class TcpAgent {
 
     private void push() throws Exception {
         endWithStandardInput();
-        DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(options.text("group", ""), options.has("trace"), null);
+        DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(
+                options.text("group", ""), signing(), new AllocateMessageQueueAveragely(), options.has("trace"), null);
         consumer.setNamesrvAddr(options.text("endpoint", ""));
         consumer.setUseTLS(options.has("tls"));
         consumer.setConsumeThreadMin(4);
@@ -360,7 +371,7 @@ public final class TcpAgent {
 
     private void litePull() throws Exception {
         endWithStandardInput();
-        DefaultLitePullConsumer consumer = new DefaultLitePullConsumer(options.text("group", ""));
+        DefaultLitePullConsumer consumer = new DefaultLitePullConsumer(options.text("group", ""), signing());
         consumer.setNamesrvAddr(options.text("endpoint", ""));
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
         consumer.subscribe(options.text("topic", ""), options.text("filter", "*"));

@@ -22,6 +22,7 @@ import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.rocketmq.client.apis.ClientConfiguration;
 import org.apache.rocketmq.client.apis.ClientException;
 import org.apache.rocketmq.client.apis.ClientServiceProvider;
+import org.apache.rocketmq.client.apis.StaticSessionCredentialsProvider;
 import org.apache.rocketmq.client.apis.consumer.ConsumeResult;
 import org.apache.rocketmq.client.apis.consumer.FilterExpression;
 import org.apache.rocketmq.client.apis.consumer.FilterExpressionType;
@@ -48,8 +49,12 @@ public final class Agent {
         this.options = options;
         this.events = events;
         this.deadlineNanos = System.nanoTime() + TimeUnit.SECONDS.toNanos(options.deadlineSecs());
-        this.configuration = ClientConfiguration.newBuilder()
-                .setEndpoints(options.endpoint()).enableSsl(options.tls()).setNamespace(options.instance()).build();
+        var builder = ClientConfiguration.newBuilder()
+                .setEndpoints(options.endpoint()).enableSsl(options.tls()).setNamespace(options.instance());
+        if (!options.accessKey().isEmpty()) {
+            builder.setCredentialProvider(new StaticSessionCredentialsProvider(options.accessKey(), options.secretKey()));
+        }
+        this.configuration = builder.build();
     }
 
     public static void main(String[] args) throws Exception {

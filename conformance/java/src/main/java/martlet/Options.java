@@ -8,12 +8,14 @@ import java.util.Set;
 record Options(
         String command, String endpoint, String topic, String group, String filter, boolean tls, boolean stdin,
         int count, int deadlineSecs, int invisibleSecs, int changeInvisibleSecs, int batch, int cache,
-        int failFirst, int failEvery, boolean failAll, boolean transactional, String liteTopics, String instance) {
+        int failFirst, int failEvery, boolean failAll, boolean transactional, String liteTopics, String instance,
+        String accessKey, String secretKey) {
 
     private static final Set<String> SWITCHES = Set.of("tls", "stdin", "fail-all", "transactional");
     private static final Set<String> VALUES = Set.of(
             "endpoint", "topic", "group", "filter", "count", "deadline-secs", "invisible-secs",
-            "change-invisible", "batch", "cache", "fail-first", "fail-every", "lite-topics", "instance");
+            "change-invisible", "batch", "cache", "fail-first", "fail-every", "lite-topics", "instance",
+            "access-key", "secret-key");
 
     static Options parse(String[] args) {
         if (args.length == 0) {
@@ -36,7 +38,8 @@ record Options(
                 number(given, "count", 0), number(given, "deadline-secs", 60), number(given, "invisible-secs", 30),
                 number(given, "change-invisible", 0), number(given, "batch", 16), number(given, "cache", 64),
                 number(given, "fail-first", 0), number(given, "fail-every", 0), given.containsKey("fail-all"),
-                given.containsKey("transactional"), given.getOrDefault("lite-topics", ""), given.getOrDefault("instance", ""));
+                given.containsKey("transactional"), given.getOrDefault("lite-topics", ""), given.getOrDefault("instance", ""),
+                given.getOrDefault("access-key", ""), given.getOrDefault("secret-key", ""));
     }
 
     private static int number(Map<String, String> given, String name, int otherwise) {
