@@ -26,7 +26,7 @@ contract() { # store, environment
     local store=$1
     shift
     echo "== $store"
-    env "$@" MARTLET_TEST_STORE="$store" cargo test --workspace --locked --test s3 -- --ignored
+    env "$@" MARTLET_TEST_STORE="$store" cargo test --workspace --locked --test s3 -- the_contract_is_kept a_second_owner_takes_over
 }
 
 for name in "${stores[@]}"; do

@@ -2,7 +2,8 @@
 //!
 //! The database refuses writes when its clock has gone back since the last one, another process's included, and its
 //! timers do not bear it. So a machine whose clock is an hour slow goes on from the last owner's time: what that was is
-//! read off the names of tables and compactions, which hold it, and the end of the log, before the database is opened.
+//! read off the names of tables and compactions, which hold it, and the end of the log, before the database is opened. It is
+//! read again once the last owner is fenced; if it wrote meanwhile, and later than our clock shows, the database is opened anew.
 
 use chrono::{DateTime, Utc};
 use object_store::ObjectStore;

@@ -36,12 +36,13 @@ pub use read::BucketReader;
 use crate::{Batch, OpenError, Progress, RecoveryReport, Room, Shortage, Store, Ticket, Usage};
 use clock::SteadyClock;
 use martlet_bucket::{Bucket, Scheme, with_causes};
+use object_store::path::Path;
 use shared::Shared;
 use slatedb::compactor::CompactorBuilder;
 use slatedb::config::{CloseOptions, FlushType};
 use slatedb::{CloseReason, Db, Error, ErrorKind, SstBlockSize};
 use state::State;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -73,33 +74,28 @@ impl BucketStore {
             let place = format!("{} in {}", options.name, bucket.location());
             move |error: Error| OpenError::Bucket { operation, place, cause: told(&error) }
         };
-        let dead = Arc::<Mutex<_>>::default();
+        let dead = space::Dead::default();
         let path = bucket.path(&options.name);
-        if let Some(shown) = clock::last_shown(&path, bucket.store()).await.map_err(failed("reading the clock"))? {
-            clock.not_before(shown);
-        }
-        let compactor = CompactorBuilder::new(path.clone(), bucket.compaction_store().clone())
-            .with_options(options.compactor())
-            .with_scheduler_supplier(Arc::new(space::Scheduling { dead: Arc::clone(&dead) }))
-            .with_merge_operator(Arc::new(merge::Pieces))
-            .with_sst_block_size(SstBlockSize::Block16Kib)
-            .with_system_clock(clock.clone());
-        let db = Db::builder(path.clone(), bucket.store().clone())
-            .with_settings(options.settings(bucket.location().scheme == Scheme::File))
-            .with_compactor_builder(compactor)
-            .with_merge_operator(Arc::new(merge::Pieces))
-            .with_segment_extractor(Arc::new(keys::Trees))
-            .with_sst_block_size(SstBlockSize::Block16Kib)
-            .with_db_cache(options.cache(), 0)
-            .with_system_clock(clock.clone())
-            .build()
-            .await
-            .map_err(failed("opening the database"))?;
-        let fenced = Instant::now();
-        // The owner before may have written while we looked; from now on it cannot.
-        if let Some(shown) = clock::last_shown(&path, bucket.store()).await.map_err(failed("reading the clock"))? {
-            clock.not_before(shown);
-        }
+        let mut looked_again = false;
+        let (db, fenced) = loop {
+            let shown = clock::last_shown(&path, bucket.store()).await.map_err(failed("reading the clock"))?;
+            shown.inspect(|shown| clock.not_before(*shown));
+            let began = clock.millis();
+            let built = build(&options, &path, &clock, &dead).await;
+            let fenced = Instant::now();
+            // The owner before may have written while we looked; from now on it cannot.
+            let shown = clock::last_shown(&path, bucket.store()).await.map_err(failed("reading the clock"))?;
+            shown.inspect(|shown| clock.not_before(*shown));
+            if looked_again || shown.is_none_or(|shown| shown <= began) {
+                break (built.map_err(failed("opening the database"))?, fenced);
+            }
+            // What this database named by our clock may be older than what the owner before wrote last: it would be refused, and
+            // end the database. One that was opened since then names nothing too early.
+            looked_again = true;
+            if let Ok(db) = built {
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, db.close()).await;
+            }
+        };
         let found = db.get(keys::state()).await.map_err(failed("reading the state"))?;
         let state = match &found {
             None => State::default(),
@@ -159,6 +155,32 @@ impl BucketStore {
             shared.progress()
         })
     }
+}
+
+/// Opens or makes the database, and fences who had it.
+async fn build(
+    options: &BucketOptions,
+    path: &Path,
+    clock: &Arc<SteadyClock>,
+    dead: &space::Dead,
+) -> Result<Db, Error> {
+    let bucket = &options.bucket;
+    let compactor = CompactorBuilder::new(path.clone(), bucket.compaction_store().clone())
+        .with_options(options.compactor())
+        .with_scheduler_supplier(Arc::new(space::Scheduling { dead: Arc::clone(dead) }))
+        .with_merge_operator(Arc::new(merge::Pieces))
+        .with_sst_block_size(SstBlockSize::Block16Kib)
+        .with_system_clock(clock.clone());
+    Db::builder(path.clone(), bucket.store().clone())
+        .with_settings(options.settings(bucket.location().scheme == Scheme::File))
+        .with_compactor_builder(compactor)
+        .with_merge_operator(Arc::new(merge::Pieces))
+        .with_segment_extractor(Arc::new(keys::Trees))
+        .with_sst_block_size(SstBlockSize::Block16Kib)
+        .with_db_cache(options.cache(), 0)
+        .with_system_clock(clock.clone())
+        .build()
+        .await
 }
 
 impl Drop for BucketStore {

@@ -1,8 +1,11 @@
+mod held;
+
 use super::*;
 use crate::conformance::{self, Bell, Subject, block_on};
 use crate::local::tests::Folder;
 use crate::{Op, Reader, StoredMessage};
 use bytes::Bytes;
+use held::Held;
 use martlet_bucket::Location;
 use martlet_model::{QueueId, QueueOffset, UnixMillis};
 use object_store::ObjectStore;
@@ -172,6 +175,48 @@ fn a_clock_an_hour_behind_that_of_the_last_owner_breaks_nothing() {
         assert_eq!(count(&store), round + 1);
         place.close(store);
     }
+}
+
+#[test]
+fn an_owner_whose_clock_is_ahead_and_who_writes_while_somebody_opens_breaks_nothing() {
+    let now = SteadyClock::start().millis();
+    let at = |place: &Place, wall: i64, table_bytes: usize| {
+        let options = BucketOptions { wall: Some(UnixMillis(wall)), table_bytes, ..place.options() };
+        BucketStore::open(options).unwrap().0
+    };
+    let objects = Arc::new(InMemory::new());
+    let mut owner = Place::of(objects.clone());
+    let mut store = at(&owner, now, 1 << 20);
+    let ticket = store.commit(message(0));
+    owner.wait(&mut store, ticket);
+    owner.close(store);
+
+    let held = Arc::new(Held::new(objects));
+    let mut opener = Place::of(held.clone());
+    let hold = held.hold();
+    let (mut opened, overtaken) = std::thread::scope(|scope| {
+        // Every row makes a table, those of the log that it finds too.
+        let opening = scope.spawn(|| at(&opener, now + 10_000, 1));
+        let overtaken = hold.before_it(|| {
+            // Leaves a table of a time to come.
+            let mut store = at(&owner, now + HOUR, 1 << 20);
+            let ticket = store.commit(message(1));
+            owner.wait(&mut store, ticket);
+            owner.close(store);
+            // And another that is in the log alone.
+            let mut store = at(&owner, now + HOUR, 1 << 20);
+            let ticket = store.commit(message(2));
+            owner.wait(&mut store, ticket);
+            store
+        });
+        (opening.join().unwrap(), overtaken)
+    });
+    assert_eq!(count(&opened), 3);
+    let ticket = opened.commit(message(3));
+    opener.wait(&mut opened, ticket);
+    assert_eq!(count(&opened), 4);
+    opener.close(opened);
+    drop(overtaken);
 }
 
 #[test]
