@@ -155,16 +155,17 @@ fn connect(location: &Location) -> Result<Arc<dyn ObjectStore>, BucketError> {
     Ok(match location.scheme {
         Scheme::S3 => {
             let builder = AmazonS3Builder::from_env().with_bucket_name(&location.bucket).with_retry(retry);
-            // The environment may allow plain HTTP for a store in the same network.
-            let plain = std::env::var("AWS_ALLOW_HTTP").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
-            Arc::new(builder.with_client_options(client.with_allow_http(plain)).build().map_err(settings)?)
+            let client = client.with_allow_http(allows_plain("AWS_ALLOW_HTTP"));
+            Arc::new(builder.with_client_options(client).build().map_err(settings)?)
         }
         Scheme::Gcs => {
             let builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(&location.bucket).with_retry(retry);
+            let client = client.with_allow_http(allows_plain("GOOGLE_ALLOW_HTTP"));
             Arc::new(builder.with_client_options(client).build().map_err(settings)?)
         }
         Scheme::Azure => {
             let builder = MicrosoftAzureBuilder::from_env().with_container_name(&location.bucket).with_retry(retry);
+            let client = client.with_allow_http(allows_plain("AZURE_ALLOW_HTTP"));
             Arc::new(builder.with_client_options(client).build().map_err(settings)?)
         }
         Scheme::File => {
@@ -179,4 +180,9 @@ fn connect(location: &Location) -> Result<Arc<dyn ObjectStore>, BucketError> {
         }
         Scheme::Memory => Arc::new(InMemory::new()),
     })
+}
+
+/// Whether the environment allows plain HTTP, for a store in the same network.
+fn allows_plain(variable: &str) -> bool {
+    std::env::var(variable).is_ok_and(|value| value.eq_ignore_ascii_case("true"))
 }

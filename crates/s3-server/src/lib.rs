@@ -1,5 +1,7 @@
-//! A server of the S3 protocol on a folder, that can be slow and can be told to fail: for tests, demonstrations and
-//! benchmarks. Nobody's data belongs into it.
+//! A server of the S3 protocol on a folder, or of Google's, that can be slow and can be told to fail: for tests,
+//! demonstrations and benchmarks. Nobody's data belongs into it.
+
+mod google;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -22,6 +24,16 @@ pub const SECRET: &str = "and its secret";
 /// The bucket there is.
 pub const BUCKET: &str = "orders";
 
+/// What it speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// S3, with signed requests.
+    #[default]
+    S3,
+    /// The XML protocol of Google Cloud Storage, with whatever token.
+    Google,
+}
+
 /// What it does with requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mood {
@@ -40,6 +52,8 @@ pub enum Mood {
 /// Settings of a server.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// What it speaks.
+    pub protocol: Protocol,
     /// Where it listens; port 0: one of the system's choice.
     pub listen: SocketAddr,
     /// Where its buckets are, a folder each; [`BUCKET`] is made.
@@ -50,6 +64,7 @@ pub struct Options {
 
 /// A server in this process; gone with this value.
 pub struct Server {
+    protocol: Protocol,
     address: SocketAddr,
     folder: PathBuf,
     mood: watch::Sender<Mood>,
@@ -64,10 +79,18 @@ impl Server {
     /// # Errors
     /// When there is no folder or no port to be had.
     pub fn start() -> io::Result<Self> {
+        Self::start_speaking(Protocol::S3)
+    }
+
+    /// The same, of this protocol.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_speaking(protocol: Protocol) -> io::Result<Self> {
         let own = tempfile::tempdir()?;
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let folder = own.path().to_owned();
-        let server = Self::start_with(Options { listen, folder, put_delay: Duration::ZERO })?;
+        let server = Self::start_with(Options { protocol, listen, folder, put_delay: Duration::ZERO })?;
         Ok(Self { _own: Some(own), ..server })
     }
 
@@ -76,19 +99,21 @@ impl Server {
     /// # Errors
     /// When the folder cannot be used, or the address.
     pub fn start_with(options: Options) -> io::Result<Self> {
-        let Options { listen, folder, put_delay } = options;
+        let Options { protocol, listen, folder, put_delay } = options;
         std::fs::create_dir_all(folder.join(BUCKET))?;
         let files = s3s_fs::FileSystem::new(&folder).map_err(|error| io::Error::other(format!("{error:?}")))?;
         let mut service = S3ServiceBuilder::new(files);
-        service.set_auth(SimpleAuth::from_single(KEY, SECRET));
+        if protocol == Protocol::S3 {
+            service.set_auth(SimpleAuth::from_single(KEY, SECRET));
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind(listen))?;
         let address = listener.local_addr()?;
         let mood = watch::Sender::new(Mood::Serving);
         let (service, listing) = (service.build(), Arc::default());
-        let serving = Serving { service, listing, mood: mood.subscribe(), folder: folder.clone(), put_delay };
+        let serving = Serving { protocol, service, listing, mood: mood.subscribe(), folder: folder.clone(), put_delay };
         runtime.spawn(serving.run(listener));
-        Ok(Self { address, folder, mood, _runtime: runtime, _own: None })
+        Ok(Self { protocol, address, folder, mood, _runtime: runtime, _own: None })
     }
 
     /// Where it listens.
@@ -112,19 +137,27 @@ impl Server {
     }
 
     /// What a process needs in its environment to be its client.
-    pub fn environment(&self) -> [(&'static str, String); 5] {
-        [
-            ("AWS_ENDPOINT", self.endpoint()),
-            ("AWS_ALLOW_HTTP", "true".to_owned()),
-            ("AWS_REGION", "us-east-1".to_owned()),
-            ("AWS_ACCESS_KEY_ID", KEY.to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", SECRET.to_owned()),
-        ]
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        match self.protocol {
+            Protocol::S3 => vec![
+                ("AWS_ENDPOINT", self.endpoint()),
+                ("AWS_ALLOW_HTTP", "true".to_owned()),
+                ("AWS_REGION", "us-east-1".to_owned()),
+                ("AWS_ACCESS_KEY_ID", KEY.to_owned()),
+                ("AWS_SECRET_ACCESS_KEY", SECRET.to_owned()),
+            ],
+            Protocol::Google => vec![
+                ("GOOGLE_BASE_URL", self.endpoint()),
+                ("GOOGLE_ALLOW_HTTP", "true".to_owned()),
+                ("GOOGLE_BEARER_TOKEN", SECRET.to_owned()),
+            ],
+        }
     }
 }
 
 #[derive(Clone)]
 struct Serving {
+    protocol: Protocol,
     service: S3Service,
     /// Held alone by who lists: a listing fails when a file goes between its name and its size.
     listing: Arc<RwLock<()>>,
@@ -150,7 +183,7 @@ impl Serving {
         }
     }
 
-    async fn answer(mut self, request: http::Request<hyper::body::Incoming>) -> io::Result<http::Response<Body>> {
+    async fn answer(mut self, mut request: http::Request<hyper::body::Incoming>) -> io::Result<http::Response<Body>> {
         let mut path = request.uri().path().trim_start_matches('/').splitn(2, '/');
         let (bucket, key) = (path.next().unwrap_or_default(), path.next().unwrap_or_default());
         let lists = request.method() == http::Method::GET && key.is_empty();
@@ -158,6 +191,10 @@ impl Serving {
         match mood {
             Mood::Serving if !self.folder.join(bucket).is_dir() => refusal(404, "NoSuchBucket"),
             Mood::Serving => {
+                let is_googles = self.protocol == Protocol::Google;
+                if is_googles {
+                    google::into_s3(request.headers_mut());
+                }
                 let is_put = request.method() == http::Method::PUT;
                 let late = if is_put { self.put_delay } else { Duration::ZERO };
                 // To its end, also if the client goes meanwhile: half a PUT, an object without its metadata, is nothing that a bucket
@@ -175,7 +212,11 @@ impl Serving {
                 if !late.is_zero() {
                     tokio::time::sleep(late).await;
                 }
-                answer.map_err(io::Error::other)
+                let mut answer = answer.map_err(io::Error::other)?;
+                if is_googles {
+                    google::out_of_s3(answer.headers_mut());
+                }
+                Ok(answer)
             }
             Mood::Unavailable => refusal(503, "SlowDown"),
             Mood::Expired => refusal(400, "ExpiredToken"),

@@ -1,7 +1,7 @@
 //! `martlet-s3-server`: a bucket on this machine, until it is killed.
 
 use clap::Parser;
-use martlet_s3_server::{BUCKET, KEY, Options, SECRET, Server};
+use martlet_s3_server::{BUCKET, KEY, Options, Protocol, SECRET, Server};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,7 +22,8 @@ struct Arguments {
 
 fn main() -> std::io::Result<()> {
     let Arguments { listen, folder, put_delay_ms } = Arguments::parse();
-    let server = Server::start_with(Options { listen, folder, put_delay: Duration::from_millis(put_delay_ms) })?;
+    let put_delay = Duration::from_millis(put_delay_ms);
+    let server = Server::start_with(Options { protocol: Protocol::S3, listen, folder, put_delay })?;
     println!("Bucket {BUCKET} at {}, access key id {KEY:?}, secret {SECRET:?}", server.endpoint());
     loop {
         std::thread::park();

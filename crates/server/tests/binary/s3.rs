@@ -1,7 +1,7 @@
-//! The broker on a bucket that speaks S3, as a process of its own, and the bucket's bad days.
+//! The broker on a bucket that speaks S3 or Google's protocol, as a process of its own, and the bucket's bad days.
 
 use crate::process::{Broker, martlet, refused_start};
-use martlet_s3_server::{Mood, SECRET, Server};
+use martlet_s3_server::{Mood, Protocol, SECRET, Server};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -104,4 +104,23 @@ fn a_bucket_that_cannot_be_used_keeps_the_broker_from_starting_and_is_named_with
         assert!(error.contains(&format!("cannot open the store {store}")), "{error}");
         assert!(said.iter().all(|part| error.contains(part)), "{error}");
     }
+}
+
+#[test]
+fn a_broker_on_a_bucket_of_googles_starts_elsewhere_with_all_it_had() {
+    let server = Server::start_speaking(Protocol::Google).unwrap();
+    let start = |data: &std::path::Path| {
+        Broker::start_as(data, &["--store", "gs://orders/broker"], |command| {
+            command.envs(server.environment());
+        })
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path());
+    broker.ok(&["send", "orders", "kept"]);
+    broker.kill();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let broker = start(elsewhere.path());
+    let received = broker.ok(&["receive", "orders", "--group", "billing", "--json"]);
+    assert!(received.contains("kept"), "{received}");
+    assert!(broker.terminate().0);
 }

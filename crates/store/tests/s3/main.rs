@@ -1,14 +1,15 @@
-//! The object engine over the real S3 protocol: signed requests through a socket to a server in this process, or to a
-//! store of somebody else's.
+//! The object engine over the real S3 protocol, and Google's: requests through a socket to a server in this process, or to
+//! a store of somebody else's.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use martlet_bucket::{Bucket, BucketError, Location};
 use martlet_model::{QueueId, QueueOffset, UnixMillis};
-use martlet_s3_server::{KEY, SECRET, Server};
+use martlet_s3_server::{BUCKET, KEY, Protocol, SECRET, Server};
 use martlet_store::conformance::{self, Bell, Subject, block_on};
 use martlet_store::object::{BucketOptions, BucketStore};
 use martlet_store::{Batch, Op, Reader, Store, Ticket};
 use object_store::aws::AmazonS3Builder;
+use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +33,7 @@ fn open(server: &Server, bucket: &str, secret: &str) -> Result<Bucket, BucketErr
 }
 
 /// Where it is set, the contract is tried on the store that it names, `s3://bucket/prefix`, `gs://…` or `az://…`, with
-/// the credentials in the environment, instead of on a server in this process.
+/// the credentials in the environment, instead of on a server in this process that speaks S3.
 const STORE: &str = "MARTLET_TEST_STORE";
 
 struct Place {
@@ -44,15 +45,27 @@ struct Place {
 impl Place {
     /// A place that nobody has used yet.
     fn new(name: &str) -> Self {
-        let (bucket, server) = if let Ok(store) = std::env::var(STORE) {
+        if let Ok(store) = std::env::var(STORE) {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
             let location: Location = format!("{store}/{name}-{}", now.as_millis()).parse().unwrap();
-            (Bucket::open(location, "test").unwrap(), None)
-        } else {
-            let server = Server::start().unwrap();
-            (open(&server, "orders", SECRET).unwrap(), Some(server))
-        };
-        Self { bucket, bell: Arc::default(), _server: server }
+            return Self { bucket: Bucket::open(location, "test").unwrap(), bell: Arc::default(), _server: None };
+        }
+        let server = Server::start().unwrap();
+        let bucket = open(&server, BUCKET, SECRET).unwrap();
+        Self { bucket, bell: Arc::default(), _server: Some(server) }
+    }
+
+    /// One on a server that speaks Google's protocol.
+    fn of_googles() -> Self {
+        let server = Server::start_speaking(Protocol::Google).unwrap();
+        let builder = GoogleCloudStorageBuilder::new()
+            .with_base_url(&server.endpoint())
+            .with_bearer_token(SECRET)
+            .with_bucket_name(BUCKET)
+            .with_client_options(ClientOptions::new().with_allow_http(true));
+        let location = format!("gs://{BUCKET}/broker").parse().unwrap();
+        let bucket = Bucket::of_store(location, Arc::new(builder.build().unwrap()), "test").unwrap();
+        Self { bucket, bell: Arc::default(), _server: Some(server) }
     }
 }
 
@@ -78,18 +91,35 @@ impl Subject for Place {
     }
 }
 
+fn keeps_the_contract(place: impl Fn(&str) -> Place) {
+    conformance::a_batch_is_readable_at_once_and_after_opening_again(&mut place("batches"));
+    conformance::keys_hold_an_image_and_the_deltas_since(&mut place("keys"));
+    conformance::bounds_outlive_the_messages_and_end_with_forget(&mut place("bounds"));
+    conformance::a_message_may_be_larger_than_a_segment(&mut place("large"));
+    conformance::random_batches_read_like_the_model(&mut place("random"), 1);
+}
+
 #[test]
 fn the_contract_is_kept() {
-    conformance::a_batch_is_readable_at_once_and_after_opening_again(&mut Place::new("batches"));
-    conformance::keys_hold_an_image_and_the_deltas_since(&mut Place::new("keys"));
-    conformance::bounds_outlive_the_messages_and_end_with_forget(&mut Place::new("bounds"));
-    conformance::a_message_may_be_larger_than_a_segment(&mut Place::new("large"));
-    conformance::random_batches_read_like_the_model(&mut Place::new("random"), 1);
+    keeps_the_contract(Place::new);
+}
+
+#[test]
+fn the_contract_is_kept_over_googles_protocol() {
+    keeps_the_contract(|_| Place::of_googles());
 }
 
 #[test]
 fn a_second_owner_takes_over() {
-    let mut place = Place::new("owners");
+    takes_over(Place::new("owners"));
+}
+
+#[test]
+fn a_second_owner_takes_over_through_googles_protocol() {
+    takes_over(Place::of_googles());
+}
+
+fn takes_over(mut place: Place) {
     let message = |offset: u64| {
         let op = Op::Append {
             queue: QueueId(1),
