@@ -12,15 +12,14 @@ use crate::mqadmin::Tool;
 const ROOT: (&str, &str) = ("root", "rootsecret");
 
 /// A broker with access control, the tool of its super user, and the file of accounts.
-fn start(what: &str, authorization: &str) -> Result<Option<(Broker, Tool, tempfile::NamedTempFile)>> {
+fn start(what: &str, flags: &[&str]) -> Result<Option<(Broker, Tool, tempfile::NamedTempFile)>> {
     let Some(mqadmin) = Language::Mqadmin.program()? else { return Ok(None) };
     let io = |source| HarnessError::Io { what: "writing accounts".into(), source };
     let accounts = tempfile::NamedTempFile::new().map_err(io)?;
     std::fs::write(accounts.path(), "root rootsecret\n").map_err(io)?;
     let path = accounts.path().display().to_string();
-    let Some(broker) = Broker::start_own_with(what, &["--accounts", &path, "--authorization", authorization])? else {
-        return Ok(None);
-    };
+    let flags = [&["--accounts", &path, "--authorization", "true"][..], flags].concat();
+    let Some(broker) = Broker::start_own_with(what, &flags)? else { return Ok(None) };
     let tool = Tool::start(&mqadmin, &broker, Some(ROOT));
     Ok(Some((broker, tool, accounts)))
 }
@@ -35,7 +34,7 @@ fn refused(agent: &mut Agent) -> Result<String> {
 }
 
 fn with_each(check: impl Fn(Language, &Broker, &mut Tool) -> Result<()>, languages: &[Language]) -> Result<()> {
-    let Some((broker, mut tool, _accounts)) = start("access control", "true")? else { return Ok(()) };
+    let Some((broker, mut tool, _accounts)) = start("access control", &[])? else { return Ok(()) };
     tool.done("createUser -c DefaultCluster -u ann -p annsecret -t Normal").has("create user to");
     languages.iter().try_for_each(|language| check(*language, &broker, &mut tool))
 }
@@ -86,7 +85,7 @@ fn tcp_clients_are_refused_until_they_may() -> Result<()> {
 
 #[test]
 fn users_and_policies_are_administered_with_the_references_tool_and_survive_a_crash() -> Result<()> {
-    let Some((mut broker, mut tool, _accounts)) = start("users and policies", "true")? else { return Ok(()) };
+    let Some((mut broker, mut tool, _accounts)) = start("users and policies", &[])? else { return Ok(()) };
     tool.done("createUser -c DefaultCluster -u ann -p annsecret -t Normal").has("create user to").has("success.");
     tool.run("createUser -c DefaultCluster -u ann -p other").has("user ann exists already");
     let row = ["ann", "annsecret", "Normal", "enable"];
@@ -120,5 +119,22 @@ fn users_and_policies_are_administered_with_the_references_tool_and_survive_a_cr
     let policies = tool.done("listAcl -c DefaultCluster");
     assert_eq!(policies.row(&["User:ann"]), row);
     policies.has_not("Group:bill*");
+    Ok(())
+}
+
+#[test]
+fn users_and_policies_in_a_bucket_survive_a_crash() -> Result<()> {
+    let bucket = tempfile::tempdir().map_err(|source| HarnessError::Io { what: "making a bucket".into(), source })?;
+    let store = format!("file://{}", bucket.path().display());
+    let Some((mut broker, mut tool, _accounts)) = start("users in a bucket", &["--store", &store])? else {
+        return Ok(());
+    };
+    tool.done("createUser -c DefaultCluster -u ann -p annsecret -t Normal").has("create user to");
+    tool.done("createAcl -c DefaultCluster -s User:ann -r Topic:orders -a Pub -d Allow").has("create acl to");
+    broker.kill9()?;
+    broker.restart()?;
+    assert_eq!(tool.done("listUser -c DefaultCluster").row(&["ann"]), ["ann", "annsecret", "Normal", "enable"]);
+    let row = ["User:ann", "Custom", "Topic:orders", "[Pub]", "null", "Allow"];
+    assert_eq!(tool.done("listAcl -c DefaultCluster").row(&["User:ann"]), row);
     Ok(())
 }
