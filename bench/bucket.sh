@@ -41,12 +41,12 @@ cpu() { awk '{ print $14 + $15 }' "/proc/$1/stat"; }
 requests() { curl -s "$admin/metrics" | awk '/^martlet_bucket_requests_total/ { sum += $NF } END { print sum + 0 }'; }
 memory() { awk '/^Vm(HWM|RSS)/ { printf "%s %d MB  ", $1, $2 / 1000 } END { print "" }' "/proc/$broker/status"; }
 
-sends() { # what, senders
+sends() { # what, senders, messages per second if not as many as they can
     local before=0 after=0
     [ -z "${bucket:-}" ] || before=$(cpu "$bucket")
-    "$programs/bench" send --endpoint "$endpoint" --senders "$2" --seconds 8 --pid "$broker" --json >figures.json
+    "$programs/bench" send --endpoint "$endpoint" --senders "$2" ${3:+--rate "$3"} --seconds 8 --pid "$broker" --json >figures.json
     [ -z "${bucket:-}" ] || after=$(cpu "$bucket")
-    python3 - "$1" "$2" $((after - before)) <<'P'
+    python3 - "$1${3:+ at $3/s}" "$2" $((after - before)) <<'P'
 import json, sys
 figures = {one["name"]: one["value"] for one in json.load(open("figures.json"))["figures"]}
 what, senders, ticks = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -78,6 +78,7 @@ put)
     for delay in "$@"; do
         bucket "$delay"
         broker data "${on_bucket[@]}"
+        sends "PUT + $delay ms, flush $flush ms" 256 1000
         sends "PUT + $delay ms, flush $flush ms" 256
         sends "PUT + $delay ms, flush $flush ms" 8192
         kill -9 $broker $bucket
