@@ -219,6 +219,7 @@ impl Broker {
                 exclusive: lite.exclusive,
                 wildcard: lite.wildcard,
                 subscriptions_max: lite.quota(),
+                resets: lite.resets,
             }),
             since: group.start.since().map(martlet_model::UnixMillis),
         };

@@ -178,6 +178,14 @@ fn lite_settings_are_taken_where_they_mean_something_and_within_their_ranges() {
     }
     catalog.create_group("g", &GroupSettings::default(), NOW, false).unwrap();
     assert!(text(catalog.update_group("g", &most(5))).contains("lite-selective"));
+    let resets = |unsubscribe| GroupSettings { lite_reset_unsubscribe: Some(unsubscribe), ..GroupSettings::default() };
+    assert!(text(catalog.update_group("g", &resets(false))).contains("lite-selective"));
+    for unsubscribe in [true, false] {
+        let group = catalog.update_group("web", &resets(unsubscribe)).unwrap();
+        let found = group.lite.as_ref().map(|lite| (lite.resets.exclusive, lite.resets.unsubscribe));
+        assert_eq!(found, Some((false, unsubscribe)));
+        assert!(resets(unsubscribe).agree_with(&group) && !resets(!unsubscribe).agree_with(&group));
+    }
     let exclusive = GroupSettings { lite_exclusive: Some(true), ..GroupSettings::default() };
     assert!(text(catalog.update_group("web", &exclusive)).contains("cannot be changed"));
     assert_eq!(Catalog::decode(0, &catalog.encode().unwrap()).unwrap(), Catalog { version: 0, ..catalog });

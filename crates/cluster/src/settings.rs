@@ -2,7 +2,7 @@
 //! Source: product.md A2, B4, B10; semantics.md section 2.11.
 
 use crate::ChangeError;
-use martlet_model::group::{ConsumptionPattern, DeliveryOrder, LiteConsumers, RequestMode, StartFrom};
+use martlet_model::group::{ConsumptionPattern, DeliveryOrder, LiteConsumers, LiteResets, RequestMode, StartFrom};
 use martlet_model::names::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX};
 use martlet_model::{
     DeadLetterPolicy, GroupConfig, Permission, RetryBackoff, RetryPolicy, TopicConfig, TopicType, limits,
@@ -77,6 +77,10 @@ pub struct GroupSettings {
     pub lite_wildcard: Option<bool>,
     /// Lite topics one client may subscribe to, 1 to `limits::LITE_SUBSCRIPTIONS_MAX`; -1: as many as that.
     pub lite_subscriptions_max: Option<i32>,
+    /// Whether a client that takes a lite topic over from another begins at its first message.
+    pub lite_reset_exclusive: Option<bool>,
+    /// Whether the group begins at the first message again once a client has unsubscribed.
+    pub lite_reset_unsubscribe: Option<bool>,
     /// Where it begins in queues it has not received from yet; times from 0 to [`START_MILLIS_MAX`].
     pub start: Option<StartFrom>,
     /// How its TCP clients get the messages of a topic; in at most [`POP_TOPICS_MAX`] topics by popping.
@@ -192,6 +196,12 @@ impl GroupSettings {
             && self.lite_subscriptions_max.is_none_or(|max| {
                 quota(max).is_some_and(|max| group.lite.as_ref().is_some_and(|lite| lite.quota() == max))
             })
+            && self
+                .lite_reset_exclusive
+                .is_none_or(|told| group.lite.as_ref().is_some_and(|lite| lite.resets.exclusive == told))
+            && self
+                .lite_reset_unsubscribe
+                .is_none_or(|told| group.lite.as_ref().is_some_and(|lite| lite.resets.unsubscribe == told))
             && self.start.is_none_or(|start| is_same_start(start, group.start))
             && self.request_mode.as_ref().is_none_or(|(topic, mode)| group.request_mode(topic) == *mode)
     }
@@ -283,6 +293,9 @@ impl GroupSettings {
             if let Some(told) = self.lite_wildcard {
                 return refuse("wildcard lite subscription", told, ELSE);
             }
+            if let Some(told) = self.lite_reset_exclusive.or(self.lite_reset_unsubscribe) {
+                return refuse("reset of lite topics", told, ELSE);
+            }
             return self
                 .lite_subscriptions_max
                 .map_or(Ok(()), |max| refuse("lite subscriptions of a client", max, ELSE));
@@ -302,6 +315,8 @@ impl GroupSettings {
             };
             lite.subscriptions_max = Some(quota).filter(|quota| *quota != limits::LITE_SUBSCRIPTIONS_DEFAULT);
         }
+        lite.resets.exclusive = self.lite_reset_exclusive.unwrap_or(lite.resets.exclusive);
+        lite.resets.unsubscribe = self.lite_reset_unsubscribe.unwrap_or(lite.resets.unsubscribe);
         Ok(())
     }
 
@@ -329,7 +344,8 @@ impl GroupSettings {
         if exclusive && wildcard {
             return refuse("wildcard lite subscription", wildcard, "does not go together with an exclusive one");
         }
-        Ok(Some(LiteConsumers { parent: parent.clone(), exclusive, wildcard, subscriptions_max: None }))
+        let (parent, resets) = (parent.clone(), LiteResets::default());
+        Ok(Some(LiteConsumers { parent, exclusive, wildcard, subscriptions_max: None, resets }))
     }
 }
 

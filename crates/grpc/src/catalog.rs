@@ -223,6 +223,8 @@ fn group_settings(settings: Option<v1::GroupSettings>) -> Result<GroupSettings, 
     }
     let (lite_parent, lite_exclusive) = (settings.lite_parent, settings.lite_exclusive);
     let (lite_wildcard, lite_subscriptions_max) = (settings.lite_wildcard, settings.lite_subscriptions_max);
+    let (lite_reset_exclusive, lite_reset_unsubscribe) =
+        (settings.lite_reset_exclusive, settings.lite_reset_unsubscribe);
     Ok(GroupSettings {
         order,
         pattern,
@@ -234,6 +236,8 @@ fn group_settings(settings: Option<v1::GroupSettings>) -> Result<GroupSettings, 
         lite_exclusive,
         lite_wildcard,
         lite_subscriptions_max,
+        lite_reset_exclusive,
+        lite_reset_unsubscribe,
         request_mode: None,
     })
 }
@@ -326,6 +330,8 @@ fn group_out(group: &GroupConfig) -> v1::Group {
             exclusive: lite.exclusive,
             wildcard: lite.wildcard,
             subscriptions_max: lite.quota(),
+            reset_exclusive: lite.resets.exclusive,
+            reset_unsubscribe: lite.resets.unsubscribe,
         }),
     }
 }

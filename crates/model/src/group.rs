@@ -141,6 +141,25 @@ pub enum RequestMode {
     Pop,
 }
 
+/// What moves a group back to the first message of a lite topic. Either can be changed at any time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LiteResets {
+    /// In an exclusive group, another client takes it over, unless that says itself where it begins.
+    #[serde(default)]
+    pub exclusive: bool,
+    /// A client says that it does not want it any more. (Not the end of its lease, nor a full set without it.)
+    #[serde(default)]
+    pub unsubscribe: bool,
+}
+
+impl LiteResets {
+    /// Whether nothing does.
+    pub fn is_never(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What holds for a group whose consumers have sets of lite topics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -156,6 +175,9 @@ pub struct LiteConsumers {
     /// Lite topics one client may subscribe to, 1 to [`limits::LITE_SUBSCRIPTIONS_MAX`]; `None`: the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscriptions_max: Option<u32>,
+    /// What moves it back.
+    #[serde(default, skip_serializing_if = "LiteResets::is_never")]
+    pub resets: LiteResets,
 }
 
 impl LiteConsumers {

@@ -26,7 +26,7 @@ mod texts;
 pub mod topic;
 
 pub use filter::{Filter, FilterError, TagFilter};
-pub use group::{DeadLetterPolicy, GroupConfig, LiteConsumers, RetryBackoff, RetryPolicy};
+pub use group::{DeadLetterPolicy, GroupConfig, LiteConsumers, LiteResets, RetryBackoff, RetryPolicy};
 pub use histogram::{Histogram, HistogramFigures};
 pub use ids::{GroupId, PhysicalOffset, QueueId, QueueOffset, TopicId, UnixMillis};
 pub use producer_handle::{ProducerHandle, ProducerHandleError, ProducerHandleKind};

@@ -215,13 +215,15 @@ async fn lite_topics_are_shown_by_parent_topic_group_and_client() {
     let fields = topic_fields("parent", "1", "6", "+message.type=LITE,+lite.topic.expiration=60");
     let answer = client.ask(request::UPDATE_AND_CREATE_TOPIC, &fields, b"").await;
     assert_eq!(denied(&answer), (response::SUCCESS, ""));
-    let group = br#"{"groupName":"lites","attributes":{"+lite.bind.topic":"parent","+lite.sub.model":"Exclusive"}}"#;
+    let group = br#"{"groupName":"lites","attributes":{"+lite.bind.topic":"parent","+lite.sub.model":"Exclusive","+lite.sub.reset.offset.unsubscribe":"true"}}"#;
     let answer = client.ask(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, &[], group).await;
     assert_eq!(denied(&answer), (response::SUCCESS, ""));
     let config = told(&mut client, request::GET_SUBSCRIPTIONGROUP_CONFIG, &[("group", "lites")]).await;
     let attributes = config.get("attributes").unwrap();
     assert_eq!(attributes.text("lite.bind.topic"), Some("parent"));
     assert_eq!(attributes.text("lite.sub.model"), Some("Exclusive"));
+    assert_eq!(attributes.text("lite.sub.reset.offset.exclusive"), Some("false"));
+    assert_eq!(attributes.text("lite.sub.reset.offset.unsubscribe"), Some("true"));
     for (lite, count) in [("a", 1), ("b", 2)] {
         for _ in 0..count {
             let sent = client.produce("parent", "0", &[("__LITE_TOPIC", lite)], b"body").await;

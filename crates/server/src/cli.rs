@@ -547,6 +547,12 @@ pub struct GroupSettingsArgs {
     /// Pattern lite-selective: lite topics one client may subscribe to, 1 to 50000; -1 for as many as that [default: 2000]
     #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
     pub lite_subscriptions: Option<i32>,
+    /// Pattern lite-selective: a client that takes a lite topic over begins at its first message [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub lite_reset_exclusive: Option<bool>,
+    /// Pattern lite-selective: once a client has unsubscribed from a lite topic the group begins there again [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub lite_reset_unsubscribe: Option<bool>,
     /// Where it begins in queues it has not received from yet: `earliest`, `latest` (behind what is there now), a time such
     /// as 2026-01-31T23:59:59Z, or how long ago, such as 10m [default: earliest]
     #[arg(long, value_name = "PLACE", value_parser = parse_start)]

@@ -5,7 +5,7 @@ use crate::command::{DeadLetters, GroupFacts, LiteGroup, LiteParent, TopicFacts}
 use crate::progress::SlotChange;
 use martlet_model::handle::{DeliveryNumber, HandleKey};
 use martlet_model::record::{put_varint, take_varint};
-use martlet_model::{Filter, GroupId, QueueId, QueueOffset, RetryBackoff, TopicId, UnixMillis};
+use martlet_model::{Filter, GroupId, LiteResets, QueueId, QueueOffset, RetryBackoff, TopicId, UnixMillis};
 use martlet_store::KeyState;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -188,7 +188,8 @@ pub fn decode_topic(id: TopicId, bytes: &[u8]) -> Result<(TopicFacts, Vec<QueueI
 /// Key 3: format, name, attempts, dead letters (0 discard, else topic + 1), back-off (0 and a list, or 1 and its
 /// parameters), whether it is ordered (0 or 1; absent: 0), time it begins at + 1 (0 or absent: none),
 /// sections as of a topic. Kind 1, of a group of lite topics: parent,
-/// whether they are exclusive (0 or 1), most subscriptions of a client, whether it consumes all (0 or 1; absent: 0).
+/// whether they are exclusive (0 or 1), most subscriptions of a client, whether it consumes all (0 or 1; absent: 0), what moves it
+/// back (1: a takeover, 2: unsubscribing, or both; absent: 0).
 pub fn encode_group(facts: &GroupFacts) -> Vec<u8> {
     let mut bytes = vec![FORMAT];
     put_text(&mut bytes, &facts.name);
@@ -223,6 +224,7 @@ pub fn encode_group(facts: &GroupFacts) -> Vec<u8> {
         section.push(u8::from(lite.exclusive));
         put_varint(&mut section, u64::from(lite.subscriptions_max));
         section.push(u8::from(lite.wildcard));
+        section.push(u8::from(lite.resets.exclusive) | u8::from(lite.resets.unsubscribe) << 1);
         put_section(&mut bytes, SECTION_LITE, &section);
     }
     bytes
@@ -258,6 +260,10 @@ pub fn decode_group(id: GroupId, bytes: &[u8]) -> Result<GroupFacts, CodecError>
             exclusive: section.bytes(1)? == [1],
             subscriptions_max: section.u32()?,
             wildcard: !section.done() && section.bytes(1)? == [1],
+            resets: match if section.done() { &[0] } else { section.bytes(1)? } {
+                &[bits @ 0..=3] => LiteResets { exclusive: bits & 1 != 0, unsubscribe: bits & 2 != 0 },
+                _ => return Err(CodecError { what }),
+            },
         }),
         None => None,
     };

@@ -6,7 +6,7 @@ use crate::answer::{HalfTaken, Output};
 use crate::load::{LoadId, Loaded};
 use bytes::Bytes;
 use martlet_model::handle::ReceiptHandle;
-use martlet_model::{Filter, GroupId, QueueId, QueueOffset, RetryBackoff, TopicId, UnixMillis};
+use martlet_model::{Filter, GroupId, LiteResets, QueueId, QueueOffset, RetryBackoff, TopicId, UnixMillis};
 use martlet_store::Term;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -63,6 +63,8 @@ pub struct LiteGroup {
     pub subscriptions_max: u32,
     /// Whether all clients consume every lite topic, and none has a set of its own.
     pub wildcard: bool,
+    /// What moves it back to the first message of a lite topic.
+    pub resets: LiteResets,
 }
 
 /// Where a group's messages go after their last attempt.

@@ -14,6 +14,8 @@
 //! - A lease ends [`limits::LITE_LEASE_MILLIS`] after the last synchronisation or poll, or with its client. After an opening each
 //!   counts as just renewed.
 //! - What a new subscription finds is looked up once, by name; from then on events say what there is for it.
+//! - Where the group says so ([`LiteResets`](martlet_model::LiteResets)), it begins at a lite topic's first message again when a
+//!   client takes that over, unless it says where it begins, or has unsubscribed from it.
 
 use crate::answer::*;
 use crate::codec;
@@ -41,17 +43,28 @@ const DELTA_SLACK_BYTES: usize = 2_048;
 /// Most bytes of one delta, below the store's limit.
 const DELTA_BYTES_MAX: usize = 60 << 10;
 
+/// What a synchronisation came to.
+#[derive(Debug, Default)]
+struct Applied {
+    /// Whether it was carried out: what it said is not older than what was known.
+    is_news: bool,
+    /// Lite topics in which the group begins again.
+    again: Vec<Arc<str>>,
+}
+
 impl<T> Shard<T> {
     /// A client brings its set up to date. The group's sets are in memory.
     pub(crate) fn sync_lite(&mut self, sync: LiteSync, token: T) {
         if let Some(refused) = self.refuses_sync(&sync) {
             return self.reply(token, Output::Refused(refused));
         }
+        let resets = self.lite_group(sync.group).map(|facts| facts.resets).unwrap_or_default();
         let at = match sync.action {
-            LiteAction::Add(LiteStart::Last) => None,
+            LiteAction::Add(LiteStart::Last) => resets.exclusive.then_some(None),
             LiteAction::Add(LiteStart::Time(time)) => Some(Some(time)),
             LiteAction::Add(_) => Some(None),
-            _ => None,
+            LiteAction::Remove => resets.unsubscribe.then_some(None),
+            LiteAction::Set | LiteAction::Clear => None,
         };
         // Before anything is handed out: where it begins.
         if let Some(at) = at {
@@ -94,9 +107,13 @@ impl<T> Shard<T> {
             None => self.apply_sync(sync),
         };
         let output = applied.map_or_else(Output::Refused, |applied| {
-            if let (true, LiteAction::Add(start)) = (applied, sync.action) {
-                for found in found {
-                    self.start_lite(sync.group, start, found);
+            for (name, found) in sync.names.iter().zip(found) {
+                match sync.action {
+                    LiteAction::Add(LiteStart::Last) | LiteAction::Remove if applied.again.contains(name) => {
+                        self.start_lite(sync.group, LiteStart::Min, found);
+                    }
+                    LiteAction::Add(start) if applied.is_news => self.start_lite(sync.group, start, found),
+                    _ => {}
                 }
             }
             Output::Done
@@ -141,25 +158,26 @@ impl<T> Shard<T> {
         number
     }
 
-    /// Changes a client's set. False: what it said is older than what is known.
-    fn apply_sync(&mut self, sync: &LiteSync) -> Result<bool, Refused> {
+    /// Changes a client's set.
+    fn apply_sync(&mut self, sync: &LiteSync) -> Result<Applied, Refused> {
+        let (stale, done) = (Applied::default(), Applied { is_news: true, ..Applied::default() });
         let Some(facts) = self.lite_group(sync.group) else { return Err(Refused::GroupGone) };
         let number = self.lite_member(sync.group, sync.client, &sync.client_id);
         let registry = &self.lite.registry;
-        let Some(member) = registry.get(number) else { return Ok(false) };
+        let Some(member) = registry.get(number) else { return Ok(stale) };
         if sync.version.zip(member.version).is_some_and(|(version, known)| version < known) {
             self.store_lease(number, false);
-            return Ok(false);
+            return Ok(stale);
         }
         // Its clients have no sets: a full one, empty as a rule, is a sign of life.
         if facts.wildcard && sync.action == LiteAction::Set {
-            return Ok(true);
+            return Ok(done);
         }
         let same = member.len() == sync.names.len() && member.sum == sum_of(&sync.names);
         let (added, removed): (Vec<Arc<str>>, Vec<Arc<str>>) = match sync.action {
             LiteAction::Clear => {
                 self.drop_lite_member(number);
-                return Ok(true);
+                return Ok(done);
             }
             LiteAction::Set if same => Default::default(),
             LiteAction::Set => {
@@ -189,21 +207,25 @@ impl<T> Shard<T> {
             newer = member.version != Some(version);
             member.version = Some(version);
         }
-        let added = match facts.exclusive {
+        let (added, taken) = match facts.exclusive {
             true => self.take_over(number, sync, added),
-            false => added,
+            false => (added, Vec::new()),
         };
         self.change_set(number, sync.topic, &added, &removed);
         self.store_lease(number, newer);
         self.check_lite(number);
-        Ok(true)
+        let mut again = if facts.resets.exclusive { taken } else { Vec::new() };
+        if facts.resets.unsubscribe && sync.action == LiteAction::Remove {
+            again.extend(removed);
+        }
+        Ok(Applied { again, ..done })
     }
 
     /// In an exclusive group, what others have: taken from them by an add, left to them by a full set. Gives back what this
-    /// client gets.
-    fn take_over(&mut self, number: MemberNo, sync: &LiteSync, added: Vec<Arc<str>>) -> Vec<Arc<str>> {
+    /// client gets, and what of that others had.
+    fn take_over(&mut self, number: MemberNo, sync: &LiteSync, added: Vec<Arc<str>>) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
         let (group, parent) = (sync.group, sync.topic);
-        let mut gets = Vec::with_capacity(added.len());
+        let (mut gets, mut taken) = (Vec::with_capacity(added.len()), Vec::new());
         for name in added {
             let others = self.lite.registry.subscribers_of(parent, &name, group);
             let takes = matches!(sync.action, LiteAction::Add(_));
@@ -220,11 +242,14 @@ impl<T> Shard<T> {
                     self.change_set(loser, parent, &[], std::slice::from_ref(&name));
                 }
             }
+            if takes && !losers.is_empty() {
+                taken.push(name.clone());
+            }
             if takes || losers.is_empty() {
                 gets.push(name);
             }
         }
-        gets
+        (gets, taken)
     }
 
     /// Changes a set in memory and in the batch.

@@ -16,12 +16,14 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What clients know as the version of 5.0.0: of clients whose version has no such number.
 const OTHER_CLIENTS_VERSION: i32 = 413;
 
-/// Attributes of groups of lite topics: the parent, how clients share a lite topic, whether they have all of them, and how many one
-/// client may subscribe to.
+/// Attributes of groups of lite topics: the parent, how clients share a lite topic, whether they have all of them, how many one
+/// client may subscribe to, and what moves the group back to a lite topic's first message.
 const LITE_PARENT: &str = "lite.bind.topic";
 const LITE_MODEL: &str = "lite.sub.model";
 const LITE_WILDCARD: &str = "lite.sub.wildcard";
 const LITE_QUOTA: &str = "lite.sub.client.quota";
+const LITE_RESET_EXCLUSIVE: &str = "lite.sub.reset.offset.exclusive";
+const LITE_RESET_UNSUBSCRIBE: &str = "lite.sub.reset.offset.unsubscribe";
 
 fn group_json(group: &GroupConfig) -> Json {
     let policy = match &group.retry.backoff {
@@ -48,6 +50,8 @@ fn group_json(group: &GroupConfig) -> Json {
             (LITE_MODEL, model.to_owned()),
             (LITE_WILDCARD, lite.wildcard.to_string()),
             (LITE_QUOTA, lite.quota().to_string()),
+            (LITE_RESET_EXCLUSIVE, lite.resets.exclusive.to_string()),
+            (LITE_RESET_UNSUBSCRIBE, lite.resets.unsubscribe.to_string()),
         ]
     });
     let attributes = lite.map(|(name, value)| (Json::from(name), Json::from(value))).collect();
@@ -260,6 +264,8 @@ fn attributes(said: &Json, mut settings: GroupSettings) -> Result<GroupSettings,
             }
             (LITE_MODEL, "Shared" | "Exclusive") => settings.lite_exclusive = Some(value == "Exclusive"),
             (LITE_WILDCARD, "true" | "false") => settings.lite_wildcard = Some(value == "true"),
+            (LITE_RESET_EXCLUSIVE, "true" | "false") => settings.lite_reset_exclusive = Some(value == "true"),
+            (LITE_RESET_UNSUBSCRIBE, "true" | "false") => settings.lite_reset_unsubscribe = Some(value == "true"),
             (LITE_QUOTA, most) => settings.lite_subscriptions_max = Some(most.parse().map_err(|_| unknown())?),
             _ => return Err(unknown()),
         }

@@ -184,6 +184,11 @@ fn describe(answer: &v1::DescribeGroupResponse, as_json: bool) {
                 println!("lite topics   of {}{exclusive}; at most {} per client", lite.parent, lite.subscriptions_max)
             }
         }
+        let resets = [(lite.reset_exclusive, "is taken over"), (lite.reset_unsubscribe, "is unsubscribed from")];
+        let resets: Vec<&str> = resets.into_iter().filter_map(|(does, when)| does.then_some(when)).collect();
+        if !resets.is_empty() {
+            println!("              begun again when one {}", resets.join(" or "));
+        }
     }
     println!("attempts      {}", max_attempts(&group));
     println!("back-off      {}", backoff(&group));
@@ -328,6 +333,8 @@ fn wire(settings: &GroupSettingsArgs, order: Option<OrderArg>, pattern: Option<P
         lite_exclusive: settings.lite_exclusive,
         lite_wildcard: settings.lite_wildcard,
         lite_subscriptions_max: settings.lite_subscriptions,
+        lite_reset_exclusive: settings.lite_reset_exclusive,
+        lite_reset_unsubscribe: settings.lite_reset_unsubscribe,
         start: place.map(|place| v1::StartFrom { place: Some(place) }),
     }
 }
@@ -433,6 +440,8 @@ fn to_json(group: &v1::Group) -> Value {
             "exclusive": lite.exclusive,
             "wildcard": lite.wildcard,
             "subscriptions_max": lite.subscriptions_max,
+            "reset_exclusive": lite.reset_exclusive,
+            "reset_unsubscribe": lite.reset_unsubscribe,
         })),
         "from": start_name(group),
         "from_millis": start_millis(group),

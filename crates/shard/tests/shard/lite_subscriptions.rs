@@ -2,7 +2,7 @@
 
 use crate::world::lite::LASTING;
 use crate::world::{Receive, World, invisible_secs};
-use martlet_model::QueueOffset;
+use martlet_model::{LiteResets, QueueOffset};
 use martlet_shard::{LiteAction, LiteStart, Output, Refused};
 
 fn world(exclusive: bool) -> World {
@@ -204,4 +204,35 @@ fn a_group_of_another_parent_or_of_none_is_refused() {
     let poll = world.poll("web", other);
     world.settle();
     assert_eq!(world.refused(poll), Some(Refused::NotLite));
+}
+
+#[test]
+fn a_takeover_and_an_unsubscription_have_the_group_begin_again_where_it_says_so() {
+    let resets = [(false, false), (true, false), (false, true), (true, true)];
+    for (exclusive, unsubscribe) in resets {
+        let resets = LiteResets { exclusive, unsubscribe };
+        let mut world = World::new(1).lite_parent("chat", LASTING).resetting_group("web", "chat", resets);
+        let received = |world: &mut World, number| {
+            let received = world.receive("web", client(world, number));
+            received.0.iter().for_each(|delivery| world.ack(&delivery.handle).unwrap());
+            received.in_order().iter().map(|body| body.to_string()).collect::<Vec<_>>()
+        };
+        let all = |again: bool| if again { vec!["a1", "a2"] } else { vec![] };
+        world.subscribe_lite("web", 1, &["a", "b"]);
+        world.send_lite("chat", "a", &["a1", "a2"]);
+        assert_eq!(received(&mut world, 1), ["a1", "a2"]);
+        world.crash();
+        world.subscribe_lite("web", 2, &["a"]);
+        assert_eq!(received(&mut world, 2), all(exclusive), "{resets:?}: taken over");
+        world.subscribe_lite("web", 2, &["a"]);
+        assert!(received(&mut world, 2).is_empty(), "{resets:?}: it has it already");
+        world.sync_lite("web", 1, LiteAction::Add(LiteStart::Max), &["a"]);
+        assert!(received(&mut world, 1).is_empty(), "{resets:?}: a client says where it begins");
+        world.sync_lite("web", 1, LiteAction::Remove, &["a"]);
+        world.subscribe_lite("web", 1, &["a"]);
+        assert_eq!(received(&mut world, 1), all(unsubscribe), "{resets:?}: unsubscribed");
+        world.sync_lite("web", 1, LiteAction::Set, &["b"]);
+        world.subscribe_lite("web", 1, &["a"]);
+        assert!(received(&mut world, 1).is_empty(), "{resets:?}: a full set without it is no unsubscription");
+    }
 }

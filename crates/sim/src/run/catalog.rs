@@ -88,6 +88,7 @@ impl<G: Ground> Run<G> {
                 exclusive: self.random.one_in(2),
                 subscriptions_max: 100,
                 wildcard: false,
+                resets: Default::default(),
             }),
         };
         let member = |filter, tags| MemberFilter { filter: Arc::new(filter), tags };

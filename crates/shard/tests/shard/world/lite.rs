@@ -1,6 +1,7 @@
 //! Lite topics: parents, groups, and clients that subscribe.
 
 use super::*;
+use martlet_model::LiteResets;
 use martlet_shard::{LiteAction, LiteGroup, LiteParent, LiteStart, LiteSync};
 
 /// A parent that keeps its lite topics for ever.
@@ -35,13 +36,24 @@ impl World {
     /// A group of consumers of its lite topics; five attempts.
     pub fn lite_group(self, name: &str, parent: &str, exclusive: bool, subscriptions_max: u32) -> Self {
         let parent = self.topics[parent].id;
-        self.group_of_lite(name, LiteGroup { parent, exclusive, subscriptions_max, wildcard: false })
+        let resets = LiteResets::default();
+        self.group_of_lite(name, LiteGroup { parent, exclusive, subscriptions_max, wildcard: false, resets })
+    }
+
+    /// A group in which something moves it back; a lite topic is one client's at a time.
+    pub fn resetting_group(self, name: &str, parent: &str, resets: LiteResets) -> Self {
+        let parent = self.topics[parent].id;
+        let (exclusive, wildcard, subscriptions_max) = (true, false, 100);
+        self.group_of_lite(name, LiteGroup { parent, exclusive, subscriptions_max, wildcard, resets })
     }
 
     /// A group all of whose clients consume all of its lite topics; five attempts.
     pub fn wildcard_group(self, name: &str, parent: &str) -> Self {
         let parent = self.topics[parent].id;
-        self.group_of_lite(name, LiteGroup { parent, exclusive: false, subscriptions_max: 1, wildcard: true })
+        self.group_of_lite(
+            name,
+            LiteGroup { parent, exclusive: false, subscriptions_max: 1, wildcard: true, resets: LiteResets::default() },
+        )
     }
 
     fn group_of_lite(mut self, name: &str, lite: LiteGroup) -> Self {
