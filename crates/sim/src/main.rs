@@ -85,7 +85,8 @@ fn main() -> ExitCode {
         let show = |report: &BucketReport, begun: Instant| {
             println!("{report} in {:.1} s", begun.elapsed().as_secs_f64());
         };
-        return play(seeds, threads, arguments.keep_going, " --bucket", |seed| bucket::run(seed, plan), add, show);
+        let more = if arguments.without_fencing { " --bucket --without-fencing" } else { " --bucket" };
+        return play(seeds, threads, arguments.keep_going, more, |seed| bucket::run(seed, plan), add, show);
     }
     let plan = Plan { steps: arguments.steps, broken: arguments.broken, trace: arguments.trace, ..Plan::default() };
     let add = |all: &mut Report, one: &Report| {

@@ -3,6 +3,7 @@
 
 use super::{Changes, Index, IndexError, IndexResult, Segments};
 use bytes::Bytes;
+use fjall::compaction::Leveled;
 use fjall::compaction::filter::{CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict};
 use fjall::config::PartitioningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
@@ -12,6 +13,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 const KEYSPACE: &str = "index";
 /// Blocks read from disk that stay in memory, bytes.
 const CACHE: u64 = 8 << 20;
+/// Tables of one ingestion each, with keys from everywhere, that are gathered before they are merged with what is there: by hash,
+/// nearly all of that is in their way. The library's own settings gather 4, and have them rewrite up to 256 MiB.
+const GATHERED: u8 = 8;
+const TABLE_BYTES: u64 = 4 << 20;
+/// Each level has so many times the bytes of the one before.
+const LEVEL_RATIO: f32 = 4.0;
 
 pub(crate) struct FjallIndex {
     path: PathBuf,
@@ -62,6 +69,12 @@ impl FjallIndex {
             KeyspaceCreateOptions::default()
                 .max_memtable_size(4 << 20)
                 .manual_journal_persist(true)
+                .compaction_strategy(Arc::new(
+                    Leveled::default()
+                        .with_l0_threshold(GATHERED)
+                        .with_table_target_size(TABLE_BYTES)
+                        .with_level_ratio_policy(vec![LEVEL_RATIO]),
+                ))
                 .filter_block_partitioning_policy(PartitioningPolicy::all(true))
                 .index_block_partitioning_policy(PartitioningPolicy::all(true))
         };
