@@ -20,7 +20,7 @@ pub enum Language {
     Python,
     /// npm `rocketmq-client-nodejs`.
     Nodejs,
-    /// crates.io `rocketmq`.
+    /// Crate `rocketmq`.
     Rust,
     /// Maven `rocketmq-client` 5.5.0, which speaks the remoting protocol.
     JavaTcp,
