@@ -14,8 +14,6 @@ use martlet_conformance::language::{Language, programs};
 const KILLS: usize = 10;
 /// Messages a push consumer may hold; with it, what can be in flight at a kill is bounded.
 const CACHE: usize = 64;
-/// After a send or a delivery has been reported, the broker lives on for so many microseconds, so that kills find it at different work.
-const MOMENTS_US: [u64; 5] = [0, 300, 900, 2_000, 5_000];
 /// Commits given to the producer ahead of its answers, so that a kill finds it at work.
 const FED_AHEAD: usize = 8;
 
@@ -51,11 +49,15 @@ fn every_commit_arrives_through_ten_kills() -> Result<()> {
         arrivals.take(&mut readers, Duration::ZERO)?;
         if kills < KILLS && sent >= (kills + 1) * drafts.len() / (KILLS + 1) {
             kills += 1;
-            // In turn: with a send under way, with an acknowledgement under way.
-            if kills % 2 == 0 {
+            // In turn: just after an answer, with the next send under way; as a send sets out; with an acknowledgement under way; and
+            // with both.
+            if kills & 2 != 0 {
                 arrivals.take_one(&mut readers)?;
             }
-            std::thread::sleep(Duration::from_micros(MOMENTS_US[kills % MOMENTS_US.len()]));
+            if kills & 1 != 0 && fed < drafts.len() {
+                producer.feed(&drafts[fed])?;
+                fed += 1;
+            }
             broker.kill9()?;
             broker.restart()?;
         }
