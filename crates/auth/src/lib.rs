@@ -41,7 +41,7 @@ impl Invalid {
     }
 }
 
-/// What is shown of a text from outside.
-fn cut(text: &str) -> String {
+/// What is shown of a text from outside: its first 64 characters.
+pub fn cut(text: &str) -> String {
     text.chars().take(64).collect()
 }

@@ -1,7 +1,7 @@
 //! Users that were made at run time, and what they may do.
 
 use crate::{Catalog, ChangeError};
-use martlet_auth::{Entry, Pattern, Policies, PolicyKind, Secret, User, UserKind, check_name, check_secret};
+use martlet_auth::{Entry, Pattern, Policies, PolicyKind, Secret, User, UserKind, check_name, check_secret, cut};
 use std::collections::BTreeMap;
 
 /// Most users.
@@ -21,7 +21,7 @@ pub struct UserChange {
 }
 
 fn not_found(name: &str) -> ChangeError {
-    ChangeError::UserNotFound { user: name.chars().take(64).collect() }
+    ChangeError::UserNotFound { user: cut(name) }
 }
 
 impl Catalog {
@@ -97,7 +97,7 @@ impl Catalog {
             return Err(not_found(name));
         }
         let missing = |about: Option<&Pattern>| ChangeError::PolicyNotFound {
-            user: name.chars().take(64).collect(),
+            user: cut(name),
             about: about.map(ToString::to_string),
         };
         let own = self.policies.get_mut(name).ok_or_else(|| missing(None))?;

@@ -9,7 +9,9 @@ use crate::codec::header::Header;
 use crate::codec::json::Json;
 use crate::codec::shown;
 use crate::front::Front;
-use martlet_broker::auth::{Action, Decision, Entry, Invalid, Pattern, Policies, PolicyKind, Secret, User, UserKind};
+use martlet_broker::auth::{
+    Action, Decision, Entry, Invalid, Pattern, Policies, PolicyKind, Secret, User, UserKind, cut,
+};
 use martlet_broker::{AccessNow, Refusal, UserChange};
 
 /// What comes before the name of a user where policies are about it.
@@ -195,7 +197,7 @@ impl Front {
     pub(crate) fn policies(&self, fields: &Fields<'_>) -> Result<Answer, Denied> {
         let (name, access) = (subject(fields)?, self.access_now()?);
         if !access.users().contains_key(name) {
-            return Err(Refusal::UserNotFound { user: name.chars().take(64).collect() }.into());
+            return Err(Refusal::UserNotFound { user: cut(name) }.into());
         }
         let found = access.policies().get(name).and_then(|policies| policies_json(name, policies, |_| true));
         Ok(found.map_or_else(Answer::done, |policies| Answer::json(&policies)))
