@@ -227,14 +227,20 @@ fn of_queues_that_lie_between_each_other_each_is_read_whole_and_alone() {
     }
 }
 
-#[test]
-fn the_tail_is_answered_at_the_first_poll_and_shares_its_bytes() {
+/// A store with so many durable messages of so many bytes each.
+fn filled(messages: u64, bytes: usize) -> (Folder, LocalStore) {
     let mut folder = Folder::new();
     let mut store = folder.open();
-    for offset in 0..100 {
-        let ticket = store.commit(message(offset, &[offset as u8; 4096]));
+    for offset in 0..messages {
+        let ticket = store.commit(message(offset, &vec![offset as u8; bytes]));
         folder.wait(&mut store, ticket);
     }
+    (folder, store)
+}
+
+#[test]
+fn the_tail_is_answered_at_the_first_poll_and_shares_its_bytes() {
+    let (_folder, store) = filled(100, 4096);
     let reader = store.reader();
     let read = |from: u64| {
         let mut future = Box::pin(reader.messages(QueueId(1), QueueOffset(from)..QueueOffset(from + 1), 1, usize::MAX));
@@ -248,12 +254,7 @@ fn the_tail_is_answered_at_the_first_poll_and_shares_its_bytes() {
 
 #[test]
 fn who_reads_on_finds_the_next_ones_in_memory_and_nothing_that_was_trimmed() {
-    let mut folder = Folder::new();
-    let mut store = folder.open();
-    for offset in 0..400 {
-        let ticket = store.commit(message(offset, &[offset as u8; 1000]));
-        folder.wait(&mut store, ticket);
-    }
+    let (_folder, mut store) = filled(400, 1000);
     let reader = store.reader();
     let read = |from: u64, to: u64| {
         // Both threads of the pool are held, so that what is answered at once comes from memory.
