@@ -35,6 +35,7 @@ mod payload;
 mod report;
 mod scan;
 pub mod sim;
+mod terms;
 
 pub use batch::{Batch, KeyState, Op, StoredMessage, Term, WholeMessage};
 pub use report::{Durability, Notice, OpenError, RecoveryReport, TornTail};

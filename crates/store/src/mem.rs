@@ -321,7 +321,7 @@ impl MemSegment {
     }
 
     /// All terms, in no order.
-    pub(crate) fn terms(&self) -> impl Iterator<Item = (Term, Found)> {
+    pub(crate) fn terms(&self) -> impl ExactSizeIterator<Item = (Term, Found)> {
         self.terms.iter().map(|entry| (Term(entry.term), self.found(entry)))
     }
 

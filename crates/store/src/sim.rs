@@ -172,6 +172,11 @@ impl SimStore {
         self.core.carried_bytes()
     }
 
+    /// Times that files of terms were merged since the opening.
+    pub fn terms_merged(&self) -> u64 {
+        self.core.terms_merged()
+    }
+
     /// The power goes. What was not synced is lost or torn.
     pub fn crash(self, random: &mut Random) -> SimPlace {
         self.place.disk.crash(random);

@@ -4,10 +4,12 @@
 //! Every step has the same order, so that a crash between any two of its parts is harmless: the new manifest is made
 //! durable in the log; then the index takes the changes in, atomically, with the number of the step; then files that
 //! the manifest does not list any more are removed. Opening finds the log at most one step ahead and does that one again.
+//! Merging files of terms is no step: it concerns the index alone.
 
 use super::manifest::{Manifest, Part};
-use super::merge::{Tally, merge, term_entries};
+use super::merge::{Tally, merge};
 use super::{Engine, lock};
+use crate::Room;
 use crate::codec::put_varint;
 use crate::disk::{Disk, DiskErrorKind};
 use crate::frame::{HEADER, LogId, segment_name};
@@ -15,6 +17,7 @@ use crate::index::entries::COVERS;
 use crate::index::{Changes, Index, IndexResult, Overlay, Segments};
 use crate::mem::MemSegment;
 use crate::report::Notice;
+use crate::terms::{Replaced, TermFiles};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -49,18 +52,17 @@ pub(crate) fn covers_value(log: &LogId, step: u64) -> Vec<u8> {
     value
 }
 
-/// One ingestion of changes and terms.
-pub(crate) fn ingest<I: Index>(index: &I, changes: &Changes, mems: &[Arc<MemSegment>]) -> IndexResult<()> {
-    match mems {
-        [] => index.ingest(changes, &mut std::iter::empty()),
-        [one] => index.ingest(changes, &mut term_entries(one)),
-        many => {
-            let mut terms: Vec<_> = many.iter().flat_map(|mem| term_entries(mem)).collect();
-            terms.sort();
-            terms.dedup_by(|a, b| a.0 == b.0);
-            index.ingest(changes, &mut terms.into_iter())
-        }
-    }
+/// Takes in changes, and the terms of `mems`, which it writes first.
+pub(crate) fn ingest<D: Disk, I: Index>(
+    (disk, index, terms): (&D, &I, &TermFiles),
+    mut changes: Changes,
+    mems: &[Arc<MemSegment>],
+) -> IndexResult<()> {
+    let written = terms.write(disk, mems)?;
+    written.say(&mut changes);
+    index.ingest(&changes)?;
+    terms.replace(disk, written);
+    Ok(())
 }
 
 impl<D: Disk, I: Index> Engine<D, I> {
@@ -95,7 +97,14 @@ impl<D: Disk, I: Index> Engine<D, I> {
         let oldest = self.tables().sealed.front().cloned();
         let result = match oldest {
             Some(sealed) => self.start_ingest(&sealed).map(Some),
-            None => self.start_reclaim(&mut maintenance),
+            None => match self.merge_terms() {
+                Ok(true) => {
+                    maintenance.terms_merged += 1;
+                    return Step::Worked;
+                }
+                Ok(false) => self.start_reclaim(&mut maintenance),
+                Err(error) => Err(error),
+            },
         };
         match result {
             Ok(Some(pending)) => {
@@ -148,9 +157,29 @@ impl<D: Disk, I: Index> Engine<D, I> {
         (self.append_manifest(&mut commit, false), changes)
     }
 
+    /// Merges files of terms, if any are to be. While the disk is full that waits.
+    fn merge_terms(&self) -> IndexResult<bool> {
+        let segments = Segments::new(self.existing());
+        let Some(files) = self.terms.due(&segments).filter(|_| self.room() == Room::Open) else { return Ok(false) };
+        self.replace_terms(self.terms.merge(&self.disk, files, &segments)?)?;
+        Ok(true)
+    }
+
+    /// Has the index say which files of terms there are now.
+    pub(crate) fn replace_terms(&self, replaced: Replaced) -> IndexResult<()> {
+        let mut changes = Changes::new();
+        replaced.say(&mut changes);
+        self.index.ingest(&changes)?;
+        for error in self.terms.replace(&self.disk, replaced) {
+            // Nobody names it any more: the next opening removes it.
+            self.notice(Notice::LeftBehind { file: error.file, cause: error.cause });
+        }
+        Ok(())
+    }
+
     fn finish(&self, pending: &PendingStep) -> IndexResult<()> {
         if let Some(changes) = &pending.changes {
-            ingest(&self.index, changes, &pending.mems)?;
+            ingest((&self.disk, &self.index, &self.terms), changes.clone(), &pending.mems)?;
             self.indexed.store(true, Ordering::Release);
         }
         if let Some(segment) = pending.ingested {
@@ -158,7 +187,6 @@ impl<D: Disk, I: Index> Engine<D, I> {
             self.tables_mut().sealed.retain(|sealed| sealed.number != segment);
         }
         if !pending.dropped.is_empty() {
-            self.index.keep_terms_of(Segments::new(self.existing()));
             pending.dropped.iter().for_each(|segment| self.remove_segment(*segment));
         }
         Ok(())

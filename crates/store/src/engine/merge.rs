@@ -5,9 +5,7 @@
 
 use super::manifest::{Live, Manifest};
 use crate::codec::Malformed;
-use crate::index::entries::{
-    BLOCK_MAX, Block, QueueMeta, block_entry, block_place, encode_term, key_entry, queue_entry, term_entry,
-};
+use crate::index::entries::{BLOCK_MAX, Block, QueueMeta, block_entry, block_place, key_entry, queue_entry};
 use crate::index::{Index, IndexError, IndexResult, Overlay};
 use crate::key::{KeyEntry, Reset};
 use crate::mem::{MemQueue, MemSegment, Place};
@@ -141,15 +139,6 @@ pub(crate) fn merge<I: Index>(
         overlay.changes.insert(at, Some(value));
     }
     Ok(())
-}
-
-/// Entries of the terms of a segment, in key order.
-pub(crate) fn term_entries(mem: &MemSegment) -> impl Iterator<Item = ([u8; 15], Vec<u8>)> {
-    let mut terms: Vec<_> = mem.terms().map(|(term, found)| (term_entry(term, found.sequence), found)).collect();
-    terms.sort_unstable_by_key(|(key, _)| *key);
-    terms.dedup_by_key(|(key, _)| *key);
-    let segment = mem.number;
-    terms.into_iter().map(move |(key, found)| (key, encode_term(segment, &found)))
 }
 
 pub(crate) fn queue_meta<I: Index>(overlay: &Overlay<'_, I>, queue: QueueId) -> IndexResult<Option<QueueMeta>> {

@@ -27,6 +27,7 @@ use crate::index::Index;
 use crate::mem::MemSegment;
 use crate::payload::Encoder;
 use crate::report::Notice;
+use crate::terms::TermFiles;
 use crate::{Batch, Durability, Op, Progress, Shortage, StoreFailure, StoredMessage, Ticket, UnixMillis, Usage};
 use bytes::Bytes;
 use files::Files;
@@ -118,6 +119,8 @@ pub(crate) struct Maintenance {
     /// Segments found damaged: left alone until repaired.
     damaged: BTreeSet<u32>,
     carried_bytes: u64,
+    /// Times that files of terms were merged.
+    terms_merged: u64,
     /// Where the scrub goes on.
     scrub: (u32, u32),
     /// The index is to be compared with the account.
@@ -130,6 +133,7 @@ const NOTICES_MAX: usize = 64;
 pub(crate) struct Engine<D: Disk, I> {
     disk: D,
     index: I,
+    terms: TermFiles,
     log: LogId,
     settings: Settings,
     files: Files<D::File>,
@@ -189,7 +193,7 @@ impl<D: Disk, I: Index> Engine<D, I> {
                 + u64::from(self.settings.segment_bytes),
             live_bytes: Some(rows.values().map(|row| row.live.bytes()).sum::<u64>() + u64::from(commit.position)),
             segments: rows.len() as u64 + 1,
-            index_bytes: self.index.disk_bytes(),
+            index_bytes: self.index.disk_bytes() + self.terms.disk_bytes(),
             disk_total: space.total,
             disk_free: space.free,
             written_bytes: self.disk.written_bytes(),
@@ -298,6 +302,10 @@ impl<D: Disk, I: Index> Engine<D, I> {
 
     pub(crate) fn carried_bytes(&self) -> u64 {
         lock(&self.maintenance).carried_bytes
+    }
+
+    pub(crate) fn terms_merged(&self) -> u64 {
+        lock(&self.maintenance).terms_merged
     }
 
     /// What was noticed since the last call.

@@ -17,6 +17,7 @@ use crate::index::{Index, IndexError};
 use crate::mem::MemSegment;
 use crate::report::{OpenError, RecoveryReport, TornTail};
 use crate::scan::{Frames, Scanned, find_header, last_nonzero};
+use crate::terms::TermFiles;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
@@ -75,7 +76,9 @@ impl<D: Disk, I: Index> Engine<D, I> {
         let open = tail.as_ref().map(|tail| tail.mem.number);
         remove_leftovers(&disk, &log, &mut segments, &manifest, open, &mut report)?;
         let (mut index, lost) = open_index().map_err(|error| OpenError::Index(error.0))?;
-        let (rebuilt, audit) = bring_up_to_date(&disk, &log, &mut index, lost, &mut manifest, open, progress)?;
+        let (terms, missing) = TermFiles::open(&disk, &index).map_err(|error| OpenError::Index(error.0))?;
+        let lost = lost.map(|cause| format!("it could not be opened: {cause}")).or(missing);
+        let (rebuilt, audit) = bring_up_to_date((&disk, &mut index, &terms), &log, lost, &mut manifest, progress)?;
         report.index_rebuilt = rebuilt;
         let sealed = replay_sealed(&disk, &log, &segments, &manifest, &mut report)?;
         report.segments = manifest.rows.len() as u64 + u64::from(open.is_some());
@@ -105,6 +108,7 @@ impl<D: Disk, I: Index> Engine<D, I> {
         let engine = Self {
             disk,
             index,
+            terms,
             log,
             settings,
             files,

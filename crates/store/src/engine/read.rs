@@ -8,9 +8,7 @@ use crate::codec::crc32c;
 use crate::copy::Queues;
 use crate::disk::{Disk, DiskError, DiskFile};
 use crate::frame::segment_name;
-use crate::index::entries::{
-    Block, QueueMeta, block_entry, block_place, decode_term, key_entry, queue_entry, queue_of, term_entry,
-};
+use crate::index::entries::{Block, QueueMeta, block_entry, block_place, key_entry, queue_entry, queue_of};
 use crate::index::{Index, IndexError};
 use crate::key::{KeyEntry, Piece, Reset, Value};
 use crate::mem::{Found, MemSegment, Place};
@@ -19,6 +17,7 @@ use crate::{KeyState, QueueId, QueueOffset, ReadError, StoredMessage, Term, Whol
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Range};
 use std::sync::RwLockReadGuard;
@@ -468,10 +467,10 @@ impl<D: Disk, I: Index> Engine<D, I> {
         if reach == Reach::Warm && self.is_indexed() {
             return Ok(None);
         }
-        let mut candidates: Vec<Found> = {
-            let tables = self.tables();
-            layers(&tables).flat_map(|layer| layer.find(term)).collect()
-        };
+        self.settled(|| self.find_once(term, limit).map(Some))
+    }
+
+    fn find_once(&self, term: Term, limit: usize) -> Result<Vec<(QueueId, QueueOffset)>, ReadError> {
         let mut bounds: HashMap<QueueId, Option<Range<QueueOffset>>> = HashMap::new();
         let mut readable = |found: &Found| -> Result<bool, ReadError> {
             if !bounds.contains_key(&found.queue) {
@@ -480,38 +479,34 @@ impl<D: Disk, I: Index> Engine<D, I> {
             let bounds = bounds.get(&found.queue).cloned().flatten();
             Ok(bounds.is_some_and(|bounds| bounds.contains(&found.offset)))
         };
-        if self.is_indexed() {
-            // Entries of trimmed messages go away in their own time: more than asked for has to be looked at.
-            let (mut count, mut bad) = (0, None);
-            let (start, end) = (term_entry(term, u64::MAX), next_term(term));
-            self.index.range(&start, &end, &mut |key, value| {
-                let kept = decode_term(key, &value).map_err(|error| ReadError::from(malformed(error)));
-                match kept.and_then(|(_, found)| Ok(readable(&found)?.then_some(found))) {
-                    Ok(Some(found)) => {
-                        candidates.push(found);
-                        count += 1;
-                    }
-                    Ok(None) => {}
-                    Err(error) => bad = Some(error),
-                }
-                count < limit && bad.is_none()
-            })?;
-            if let Some(error) = bad {
-                return Err(error);
+        let in_memory: Vec<Found> = {
+            let tables = self.tables();
+            layers(&tables).flat_map(|layer| layer.find(term)).collect()
+        };
+        // Newest first. The same one may be in several places for a while.
+        let mut places: BTreeSet<Reverse<Found>> = BTreeSet::new();
+        for found in in_memory {
+            if readable(&found)? {
+                places.insert(Reverse(found));
             }
         }
-        candidates.sort_unstable_by(|a, b| b.cmp(a));
-        candidates.dedup();
-        let mut places = Vec::new();
-        for found in candidates {
-            if places.len() == limit {
+        // The memory was looked at before: what is taken out of it in between is in one of the files.
+        for file in self.terms.files().iter() {
+            let newer = places.iter().take(limit).filter(|place| place.0.sequence > file.newest);
+            if newer.count() == limit {
                 break;
             }
-            if readable(&found)? {
-                places.push((found.queue, found.offset));
-            }
+            let mut count = 0;
+            file.find(&self.disk, term, &mut |found| {
+                // Entries of trimmed messages go away in their own time: more than asked for has to be looked at.
+                if readable(&found)? {
+                    places.insert(Reverse(found));
+                    count += 1;
+                }
+                Ok(count < limit)
+            })?;
         }
-        Ok(Some(places))
+        Ok(places.into_iter().take(limit).map(|place| (place.0.queue, place.0.offset)).collect())
     }
 }
 
@@ -549,13 +544,6 @@ fn message_of<'a>(whole: &'a [u8], queue: QueueId, place: &Place) -> Result<Appe
     }
 }
 
-/// The first key after all entries of a term.
-fn next_term(term: Term) -> Vec<u8> {
-    let mut end = term_entry(term, 0).to_vec();
-    end.push(0);
-    end
-}
-
 /// What still may be taken.
 #[derive(Clone, Copy)]
 struct Limits {
@@ -587,6 +575,12 @@ impl Limits {
 impl From<IndexError> for ReadError {
     fn from(error: IndexError) -> Self {
         Self::Io { file: "index".to_owned(), position: 0, cause: error.0 }
+    }
+}
+
+impl From<ReadError> for IndexError {
+    fn from(error: ReadError) -> Self {
+        Self(error.to_string())
     }
 }
 

@@ -9,9 +9,10 @@ use crate::codec::Input;
 use crate::disk::Disk;
 use crate::frame::{HEADER, LogId, segment_name};
 use crate::index::entries::COVERS;
-use crate::index::{Changes, Index, IndexError, IndexResult, Overlay, Segments};
+use crate::index::{Changes, Index, IndexError, IndexResult, Overlay};
 use crate::mem::MemSegment;
 use crate::report::{Notice, OpenError};
+use crate::terms::{Replaced, TermFiles};
 use std::sync::Arc;
 
 /// Told now and then how far a rebuild has come: bytes of the log done, and all in all.
@@ -20,21 +21,18 @@ pub(crate) type RebuildProgress<'a> = &'a mut dyn FnMut(u64, u64);
 /// Entries up to which the index is compared with the account while opening; beyond, maintenance does it.
 const AUDIT_AT_OPEN_MAX: u64 = 200_000;
 
-/// Makes the index include all steps of the manifest; `open` is the segment that commits go on filling, if there is one.
-/// Gives back why it had to be rebuilt, if it had, and whether it still is to be compared with the account.
+/// Makes the index include all steps of the manifest, unless it is `lost`. Gives back why it had to be rebuilt, if it had,
+/// and whether it still is to be compared with the account.
 pub(crate) fn bring_up_to_date<D: Disk, I: Index>(
-    disk: &D,
+    (disk, index, terms): (&D, &mut I, &TermFiles),
     log: &LogId,
-    index: &mut I,
     lost: Option<String>,
     manifest: &mut Manifest,
-    open: Option<u32>,
     progress: RebuildProgress<'_>,
 ) -> Result<(Option<String>, bool), OpenError> {
-    index.keep_terms_of(Segments::new(manifest.rows.keys().copied().chain(open)));
     let reason = match lost {
-        Some(cause) => Some(format!("it could not be opened: {cause}")),
-        None => match catch_up(disk, log, index, manifest) {
+        Some(cause) => Some(cause),
+        None => match catch_up((disk, index, terms), log, manifest) {
             Ok(reason) => reason,
             Err(error) => Some(error.0),
         },
@@ -50,13 +48,17 @@ pub(crate) fn bring_up_to_date<D: Disk, I: Index>(
         Err(error) => Some(error.0),
     });
     if reason.is_some() {
-        rebuild(disk, log, index, manifest, progress)?;
+        rebuild((disk, index, terms), log, manifest, progress)?;
     }
     Ok((reason, false))
 }
 
 /// Repeats the last step if the index misses it. Gives back why that is not enough.
-fn catch_up<D: Disk, I: Index>(disk: &D, log: &LogId, index: &I, manifest: &Manifest) -> IndexResult<Option<String>> {
+fn catch_up<D: Disk, I: Index>(
+    (disk, index, terms): (&D, &I, &TermFiles),
+    log: &LogId,
+    manifest: &Manifest,
+) -> IndexResult<Option<String>> {
     let Some(covers) = index.get(COVERS)? else {
         return Ok((manifest.step > 0).then(|| "it is empty".to_owned()));
     };
@@ -80,7 +82,7 @@ fn catch_up<D: Disk, I: Index>(disk: &D, log: &LogId, index: &I, manifest: &Mani
     }
     let mut changes = overlay.changes;
     changes.insert(COVERS.to_vec(), Some(covers_value(log, manifest.step)));
-    ingest(index, &changes, &mems)?;
+    ingest((disk, index, terms), changes, &mems)?;
     Ok(None)
 }
 
@@ -110,23 +112,22 @@ fn load<D: Disk>(disk: &D, log: &LogId, segment: u32, from: u32, to: u32) -> Res
 
 /// Empties the index and takes in all segments it should cover. The account is counted anew.
 fn rebuild<D: Disk, I: Index>(
-    disk: &D,
+    (disk, index, terms): (&D, &mut I, &TermFiles),
     log: &LogId,
-    index: &mut I,
     manifest: &mut Manifest,
     progress: RebuildProgress<'_>,
 ) -> Result<(), OpenError> {
     let failed = |error: IndexError| OpenError::Index(error.0);
     index.wipe().map_err(failed)?;
-    take_in_all(disk, log, index, manifest, progress)?;
+    terms.wipe(disk).map_err(failed)?;
+    take_in_all((disk, index, terms), log, manifest, progress)?;
     let covers = Changes::from([(COVERS.to_vec(), Some(covers_value(log, manifest.step)))]);
-    ingest(index, &covers, &[]).map_err(failed)
+    index.ingest(&covers).map_err(failed)
 }
 
 fn take_in_all<D: Disk, I: Index>(
-    disk: &D,
+    (disk, index, terms): (&D, &I, &TermFiles),
     log: &LogId,
-    index: &I,
     manifest: &mut Manifest,
     progress: RebuildProgress<'_>,
 ) -> Result<(), OpenError> {
@@ -141,7 +142,7 @@ fn take_in_all<D: Disk, I: Index>(
         let mem = Arc::new(load(disk, log, segment, HEADER as u32, row.end)?);
         let mut overlay = Overlay { index, changes: Changes::new() };
         merge(&mut overlay, &mem, true, &mut Tally::default()).map_err(failed)?;
-        ingest(index, &overlay.changes, &[mem]).map_err(failed)?;
+        ingest((disk, index, terms), overlay.changes, &[mem]).map_err(failed)?;
         done += u64::from(row.end);
     }
     progress(done, total);
@@ -169,8 +170,11 @@ impl<D: Disk, I: Index> Engine<D, I> {
     pub(crate) fn repair_index(&self) -> IndexResult<()> {
         let why = lock(&self.suspected).clone().unwrap_or_default();
         let mut manifest = lock(&self.commit).manifest.clone();
-        take_in_all(&self.disk, &self.log, &self.index, &mut manifest, &mut |_, _| {})
+        let before = Replaced { removed: self.terms.files().to_vec(), ..Replaced::default() };
+        take_in_all((&self.disk, &self.index, &self.terms), &self.log, &mut manifest, &mut |_, _| {})
             .map_err(|error| IndexError(error.to_string()))?;
+        // What they had is there anew.
+        self.replace_terms(before)?;
         let mut commit = lock(&self.commit);
         for (segment, row) in &mut commit.manifest.rows {
             row.live = manifest.rows.get(segment).map(|row| row.live).unwrap_or_default();

@@ -1,11 +1,12 @@
 //! Keys and values of the index.
 
 use crate::codec::{Input, Malformed, array, put_signed, put_varint};
-use crate::mem::{Found, Place};
-use crate::{QueueId, QueueOffset, Term, UnixMillis};
+use crate::mem::Place;
+use crate::{QueueId, QueueOffset, UnixMillis};
 
-/// Key of the entry that says which log and how much of it the index covers.
-pub(crate) const COVERS: &[u8] = &[0];
+/// Key of the entry that says which log and how much of it the index covers. An index of a build that kept terms in it has
+/// another one, so that it is made anew.
+pub(crate) const COVERS: &[u8] = &[1];
 /// Messages in one block.
 pub(crate) const BLOCK_MAX: usize = 128;
 
@@ -37,31 +38,16 @@ pub(crate) fn block_place(key: &[u8]) -> (QueueId, QueueOffset) {
     (QueueId(number(1)), QueueOffset(number(9)))
 }
 
-/// Key of a message's term. The newest sorts first.
-pub(crate) fn term_entry(term: Term, sequence: u64) -> [u8; 15] {
-    let mut out = [b't'; 15];
-    out[1..9].copy_from_slice(&term.0.to_be_bytes());
-    out[9..].copy_from_slice(&(!sequence).to_be_bytes()[2..]);
+/// Key of a file with terms.
+pub(crate) fn file_entry(number: u64) -> [u8; 9] {
+    let mut out = [b't'; 9];
+    out[1..].copy_from_slice(&number.to_be_bytes());
     out
 }
 
-/// Where a term's message is: the value of its entry.
-pub(crate) fn encode_term(segment: u32, found: &Found) -> Vec<u8> {
-    let mut out = Vec::with_capacity(12);
-    put_varint(&mut out, u64::from(segment));
-    put_varint(&mut out, found.queue.0);
-    put_varint(&mut out, found.offset.0);
-    out
-}
-
-/// Segment and message of a term's entry.
-pub(crate) fn decode_term(key: &[u8], value: &[u8]) -> Result<(u32, Found), Malformed> {
-    let mut input = Input::new(value);
-    let segment = input.varint32("segment")?;
-    let (queue, offset) = (QueueId(input.varint("queue")?), QueueOffset(input.varint("offset")?));
-    let mut complement = [0xff; 8];
-    complement[2..].copy_from_slice(&array::<6>(key.get(9..15).unwrap_or_default()));
-    Ok((segment, Found { sequence: !u64::from_be_bytes(complement), queue, offset }))
+/// The number of such a key's file.
+pub(crate) fn file_number(key: &[u8]) -> u64 {
+    u64::from_be_bytes(array(key.get(1..9).unwrap_or_default()))
 }
 
 /// Messages that follow each other, in one segment.
@@ -197,10 +183,7 @@ mod tests {
             forgotten: false,
         };
         assert_eq!(QueueMeta::decode(&meta.encode()), Ok(meta));
-        let found = Found { sequence: 123_456_789, queue: QueueId(5), offset: QueueOffset(6) };
-        let key = term_entry(Term(77), found.sequence);
-        assert_eq!(decode_term(&key, &encode_term(9, &found)), Ok((9, found)));
-        assert!(term_entry(Term(77), 2) < term_entry(Term(77), 1));
+        assert_eq!(file_number(&file_entry(77)), 77);
         assert_eq!(block_place(&block_entry(QueueId(1), QueueOffset(2))), (QueueId(1), QueueOffset(2)));
     }
 }

@@ -1,20 +1,19 @@
 //! The index in a folder, by fjall: one keyspace, loaded in bulk only, so its journal and memtables stay empty. The folder
 //! is made by the first ingestion: making it costs some twenty syncs, which a new broker need not wait for.
 
-use super::{Changes, Index, IndexError, IndexResult, Segments};
+use super::{Changes, Index, IndexError, IndexResult};
 use bytes::Bytes;
 use fjall::compaction::Leveled;
-use fjall::compaction::filter::{CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict};
 use fjall::config::PartitioningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 const KEYSPACE: &str = "index";
 /// Blocks read from disk that stay in memory, bytes.
 const CACHE: u64 = 8 << 20;
-/// Tables of one ingestion each, with keys from everywhere, that are gathered before they are merged with what is there: by hash,
-/// nearly all of that is in their way. The library's own settings gather 4, and have them rewrite up to 256 MiB.
+/// Tables of one ingestion each that are gathered before they are merged with what is there: names of lite topics come in any
+/// order, and have most of that in their way. The library's own settings gather 4, and have them rewrite up to 256 MiB.
 const GATHERED: u8 = 8;
 const TABLE_BYTES: u64 = 4 << 20;
 /// Each level has so many times the bytes of the one before.
@@ -22,7 +21,6 @@ const LEVEL_RATIO: f32 = 4.0;
 
 pub(crate) struct FjallIndex {
     path: PathBuf,
-    segments: Arc<RwLock<Segments>>,
     /// Nothing: there is no folder, and no entry.
     open: OnceLock<(Database, Keyspace)>,
     /// Held while the folder is made.
@@ -36,8 +34,7 @@ fn failed(error: impl std::fmt::Display) -> IndexError {
 impl FjallIndex {
     /// Opens the index in `path`, if there is one. One that cannot be opened is thrown away: the second value says why.
     pub(crate) fn open(path: &Path) -> IndexResult<(Self, Option<String>)> {
-        let mut index =
-            Self { path: path.to_owned(), segments: Arc::default(), open: OnceLock::new(), making: Mutex::default() };
+        let mut index = Self { path: path.to_owned(), open: OnceLock::new(), making: Mutex::default() };
         let lost = match path.try_exists().map_err(failed)? {
             true => index.started().err().map(|error| error.0),
             false => None,
@@ -54,13 +51,11 @@ impl FjallIndex {
         if let Some((_, keyspace)) = self.open.get() {
             return Ok(keyspace);
         }
-        let segments = self.segments.clone();
         let database = Database::builder(&self.path)
             .cache_size(CACHE)
             .worker_threads(1)
             .max_cached_files(Some(64))
             .max_journaling_size(64 << 20)
-            .with_compaction_filter_factories(Arc::new(move |_| Some(Arc::new(DropDeadTerms(segments.clone())))))
             .open()
             .map_err(failed)?;
         // In small parts on every level: a look-up reads the part it needs. Whole ones are up to a megabyte per table,
@@ -111,16 +106,13 @@ impl Index for FjallIndex {
         Ok(Some((key.to_vec(), Bytes::copy_from_slice(&value))))
     }
 
-    fn ingest(&self, changes: &Changes, terms: &mut dyn Iterator<Item = ([u8; 15], Vec<u8>)>) -> IndexResult<()> {
+    fn ingest(&self, changes: &Changes) -> IndexResult<()> {
         let mut ingestion = self.started()?.start_ingestion().map_err(failed)?;
         for (key, value) in changes {
             match value {
                 Some(value) => ingestion.write(&key[..], &value[..]).map_err(failed)?,
                 None => ingestion.write_tombstone(&key[..]).map_err(failed)?,
             }
-        }
-        for (key, value) in terms {
-            ingestion.write(&key[..], &value[..]).map_err(failed)?;
         }
         ingestion.finish().map_err(failed)
     }
@@ -133,37 +125,8 @@ impl Index for FjallIndex {
         }
     }
 
-    fn keep_terms_of(&self, segments: Segments) {
-        *self.segments.write().unwrap_or_else(PoisonError::into_inner) = segments;
-    }
-
     fn disk_bytes(&self) -> u64 {
         self.keyspace().map_or(0, Keyspace::disk_space)
-    }
-}
-
-/// Lets entries of terms vanish during compaction once their segment is gone: no tombstone is ever written for them.
-struct DropDeadTerms(Arc<RwLock<Segments>>);
-
-impl Factory for DropDeadTerms {
-    fn name(&self) -> &str {
-        "terms of segments that are gone"
-    }
-
-    fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
-        Box::new(Filter(self.0.read().unwrap_or_else(PoisonError::into_inner).clone()))
-    }
-}
-
-struct Filter(Segments);
-
-impl CompactionFilter for Filter {
-    fn filter_item(&mut self, item: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
-        if item.key().first() != Some(&b't') {
-            return Ok(Verdict::Keep);
-        }
-        // An older version that comes to light again is as dead as this one.
-        Ok(if self.0.lack_that_of(item.key(), &item.value()?) { Verdict::Destroy } else { Verdict::Keep })
     }
 }
 
@@ -183,10 +146,10 @@ mod tests {
         for number in 0..1000u32 {
             changes.insert(number.to_be_bytes().to_vec(), Some(vec![number as u8; 10]));
         }
-        index.ingest(&changes, &mut std::iter::once(([b't'; 15], vec![1]))).unwrap();
+        index.ingest(&changes).unwrap();
         changes.retain(|key, _| key[3] % 2 == 0);
         changes.values_mut().for_each(|value| *value = None);
-        index.ingest(&changes, &mut std::iter::empty()).unwrap();
+        index.ingest(&changes).unwrap();
         drop(index);
         let (mut index, _) = FjallIndex::open(&path).unwrap();
         assert_eq!(index.get(&7u32.to_be_bytes()).unwrap(), Some(Bytes::from(vec![7; 10])));

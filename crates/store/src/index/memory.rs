@@ -1,6 +1,7 @@
 //! An index in memory, for the simulation: it can be told to lose what it holds.
 
-use super::{Changes, Index, IndexResult, Segments};
+use super::entries::COVERS;
+use super::{Changes, Index, IndexResult};
 use crate::conformance::Random;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -13,7 +14,6 @@ type Map = BTreeMap<Vec<u8>, Bytes>;
 #[derive(Clone, Default)]
 pub(crate) struct MemoryIndex {
     map: Arc<RwLock<Map>>,
-    segments: Arc<RwLock<Segments>>,
 }
 
 impl MemoryIndex {
@@ -30,10 +30,10 @@ impl MemoryIndex {
         self.change(Map::clear);
     }
 
-    /// Loses about one in `n` entries, but not the one that says what the index covers, nor terms: these are not in the
-    /// account, a lost one hides a message from `find` only.
+    /// Loses about one in `n` entries, but not the one that says what the index covers, nor names of files of terms: these are not
+    /// in the account, a lost one hides messages from `find` only.
     pub(crate) fn lose_one_in(&self, n: u64, random: &mut Random) {
-        self.change(|map| map.retain(|key, _| key[0] == 0 || key[0] == b't' || !random.one_in(n)));
+        self.change(|map| map.retain(|key, _| key == COVERS || key[0] == b't' || !random.one_in(n)));
     }
 }
 
@@ -62,7 +62,7 @@ impl Index for MemoryIndex {
         Ok(last.map(|(key, value)| (key.clone(), value.clone())))
     }
 
-    fn ingest(&self, changes: &Changes, terms: &mut dyn Iterator<Item = ([u8; 15], Vec<u8>)>) -> IndexResult<()> {
+    fn ingest(&self, changes: &Changes) -> IndexResult<()> {
         self.change(|map| {
             for (key, value) in changes {
                 match value {
@@ -70,11 +70,6 @@ impl Index for MemoryIndex {
                     None => map.remove(key),
                 };
             }
-            // What may go is gone at once.
-            let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-            map.extend(
-                terms.filter(|(key, value)| !segments.lack_that_of(key, value)).map(|(k, v)| (k.to_vec(), v.into())),
-            );
         });
         Ok(())
     }
@@ -82,11 +77,6 @@ impl Index for MemoryIndex {
     fn wipe(&mut self) -> IndexResult<()> {
         self.delete();
         Ok(())
-    }
-
-    fn keep_terms_of(&self, segments: Segments) {
-        self.change(|map| map.retain(|key, value| !segments.lack_that_of(key, value)));
-        *self.segments.write().unwrap_or_else(PoisonError::into_inner) = segments;
     }
 
     fn disk_bytes(&self) -> u64 {

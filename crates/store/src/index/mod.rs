@@ -4,11 +4,11 @@
 //!
 //! | key | value |
 //! | --- | --- |
-//! | 0 | log id (16 bytes), number of index steps included (varint) |
+//! | 1 | log id (16 bytes), number of index steps included (varint) |
 //! | `k` key | [`crate::key::KeyEntry`] |
 //! | `m` queue, first offset (8 bytes each, big-endian) | [`entries::Block`]: up to 128 messages that follow each other in one segment |
 //! | `q` queue (8 bytes, big-endian) | [`entries::QueueMeta`] |
-//! | `t` term (8 bytes), complement of the sequence number (6 bytes, big-endian) | segment, queue, offset (varints) |
+//! | `t` number (8 bytes, big-endian) | [`crate::terms::file::TermFile`]: a file with terms of messages |
 
 pub(crate) mod entries;
 pub(crate) mod fjall;
@@ -39,11 +39,8 @@ impl Segments {
         Self(segments)
     }
 
-    /// Whether the segment that a term's entry points to is gone.
-    pub(crate) fn lack_that_of(&self, key: &[u8], value: &[u8]) -> bool {
-        key.first() == Some(&b't')
-            && entries::decode_term(key, value)
-                .is_ok_and(|(segment, _)| self.0.last() > Some(&segment) && self.0.binary_search(&segment).is_err())
+    pub(crate) fn have(&self, segment: u32) -> bool {
+        self.0.last() <= Some(&segment) || self.0.binary_search(&segment).is_ok()
     }
 }
 
@@ -57,14 +54,11 @@ pub(crate) trait Index: Send + Sync + 'static {
     /// The entry with the greatest key in [from, to).
     fn last(&self, from: &[u8], to: &[u8]) -> IndexResult<Option<(Vec<u8>, Bytes)>>;
 
-    /// Applies all changes at once or none of them. `terms` come in key order too and sort after all keys of `changes`.
-    fn ingest(&self, changes: &Changes, terms: &mut dyn Iterator<Item = ([u8; 15], Vec<u8>)>) -> IndexResult<()>;
+    /// Applies all changes at once or none of them.
+    fn ingest(&self, changes: &Changes) -> IndexResult<()>;
 
     /// Removes everything. Only when nobody reads.
     fn wipe(&mut self) -> IndexResult<()>;
-
-    /// Entries of terms that point to segments that are gone may go, whenever it suits, also ones ingested later.
-    fn keep_terms_of(&self, segments: Segments);
 
     /// Bytes on disk.
     fn disk_bytes(&self) -> u64;

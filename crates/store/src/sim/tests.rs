@@ -47,6 +47,7 @@ struct Seen {
     rebuilt: u64,
     dropped_batches: u64,
     carried: u64,
+    merged: u64,
 }
 
 /// Random batches, steps and crashes; after each crash the store holds what was durable, and of the rest a beginning.
@@ -81,6 +82,7 @@ fn live_through(seed: u64, options: SimOptions, seen: &mut Seen) -> Result<(), S
             11 if random.one_in(2) => {
                 let durable = store.progress().durable;
                 seen.carried += store.carried_bytes();
+                seen.merged += store.terms_merged();
                 seen.crashes += 1;
                 place = store.crash(&mut random);
                 match random.below(6) {
@@ -132,7 +134,7 @@ fn whatever_was_durable_survives_thousands_of_crashes() {
     println!("{seen:?}");
     if first.is_none() {
         assert!(seen.crashes > 5000 && seen.torn > 100 && seen.rebuilt > 500, "{seen:?}");
-        assert!(seen.dropped_batches > 500 && seen.carried > 0, "{seen:?}");
+        assert!(seen.dropped_batches > 500 && seen.carried > 0 && seen.merged > 100, "{seen:?}");
     }
 }
 
