@@ -53,6 +53,7 @@ mod pull;
 mod queue;
 mod queue_based;
 mod receive;
+mod recent;
 mod reset;
 mod resident;
 mod retention;

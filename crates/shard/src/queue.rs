@@ -1,6 +1,7 @@
 //! One queue: its bounds, what of it is durable, and marks that say how old its messages are.
 
 use crate::codec::{LiteImage, QueueImage};
+use crate::recent::RecentGroups;
 use martlet_model::{GroupId, QueueId, QueueOffset, TopicId, UnixMillis};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -37,6 +38,8 @@ pub struct Queue {
     pub record_bytes: usize,
     /// Bytes of records since the last mark, as far as this opening saw them.
     bytes_since_mark: u64,
+    /// Message groups of its newest messages.
+    pub recent: RecentGroups,
     /// If it is a lite topic's.
     pub lite: Option<Box<LiteTopic>>,
 }
@@ -69,6 +72,7 @@ impl Queue {
             last_time: None,
             record_bytes: 0,
             bytes_since_mark: 0,
+            recent: RecentGroups::default(),
             lite: None,
         }
     }

@@ -18,6 +18,8 @@ use std::ops::Range;
 
 /// Most messages lent to the reader stage at a time, per group and queue.
 const LEND: u64 = 1024;
+/// The same of those of which memory knows the message group: they cost this turn.
+const RECENT: u64 = 128;
 
 impl<T> Shard<T> {
     /// A poll arrives: it is answered at once, or waits.
@@ -220,6 +222,12 @@ impl<T> Shard<T> {
         }
         self.hand_out_visible(receive, bit, queues, left, until, false, out);
         if ordered || self.is_filtered(topic, group) {
+            for &queue in queues {
+                let left = end - out.len() as u64;
+                if ordered && left > 0 && self.enter_recent(topic, group, queue, RECENT) {
+                    self.hand_out_visible(receive, bit, &[queue], left, until, false, out);
+                }
+            }
             if (out.len() as u64) < end || limit == 0 {
                 for &queue in queues {
                     self.lend(topic, group, queue);
@@ -378,16 +386,8 @@ impl<T> Shard<T> {
 
     /// Lends the next untouched messages of a queue to the reader stage.
     fn lend(&mut self, topic: TopicId, group: GroupId, queue: QueueId) {
-        let (Some(entry), Some(progress)) = (self.queues.get(&queue), self.progress.get(&(group, queue))) else {
-            return;
-        };
-        let room = self.options.open_slots_max.saturating_sub(progress.open_slots()) as u64;
-        let (from, there) = (progress.next(), entry.durable.0.saturating_sub(progress.next().0));
-        let until = QueueOffset(from.0 + there.min(room).min(LEND));
-        if until <= from || progress.lent.is_some() {
-            return;
-        }
-        let (range, filters) = (from..until, self.live_filters(topic, group));
+        let Some(range) = self.untouched(group, queue, LEND) else { return };
+        let (from, until, filters) = (range.start, range.end, self.live_filters(topic, group));
         let id = match self.is_ordered(group) {
             true => self.want(Load::Keyed { queue, range, filters }, Purpose::Keyed { group, queue, from, until }),
             false => self.want(Load::Filter { queue, range, filters }, Purpose::Filter { group, queue, from, until }),
@@ -395,6 +395,16 @@ impl<T> Shard<T> {
         if let Some(progress) = self.progress.get_mut(&(group, queue)) {
             progress.lent = Some(id);
         }
+    }
+
+    /// The next messages of a queue that a group was never handed and may have slots for, at most so many; `None`: there are
+    /// none, or they are lent.
+    pub(crate) fn untouched(&self, group: GroupId, queue: QueueId, most: u64) -> Option<Range<QueueOffset>> {
+        let (entry, progress) = (self.queues.get(&queue)?, self.progress.get(&(group, queue))?);
+        let room = self.options.open_slots_max.saturating_sub(progress.open_slots()) as u64;
+        let (from, there) = (progress.next(), entry.durable.0.saturating_sub(progress.next().0));
+        let until = QueueOffset(from.0 + there.min(room).min(most));
+        (until > from && progress.lent.is_none()).then_some(from..until)
     }
 
     /// Has the reader stage find out what matches the visible slots of which that is not known: handed out before there

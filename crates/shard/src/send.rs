@@ -82,6 +82,9 @@ impl<T> Shard<T> {
         // Decays, so that one large message does not make replies small for ever.
         queue.record_bytes = message.record.len().max(queue.record_bytes - queue.record_bytes / 16);
         let index = queue.index;
+        if let Some(group) = message.message_group {
+            self.note_message_group(id, offset, group);
+        }
         self.counters.messages_in += 1;
         self.counters.bytes_in += message.record.len() as u64;
         self.ops.push(Op::Append {

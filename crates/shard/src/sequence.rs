@@ -1,8 +1,8 @@
 //! Handing out in order: what an ordered group is given of each message group, and what waits.
 //!
 //! Rules
-//! - The reader stage says of lent messages which message group they are of. What may become a slot does; the rest is
-//!   parked, and the frontier goes past both.
+//! - Memory knows of the newest messages which message group they are of ([`crate::recent`]), the reader stage says it of those
+//!   lent to it. What may become a slot does; the rest is parked, and the frontier goes past both.
 //! - A poll is given a prefix of the visible messages of each key that is not locked (see [`crate::ordered`]), and until
 //!   these are settled or visible again nobody is given more of that key.
 //! - Unparking costs its own messages only: keys that are free and have parked messages are a list, and are opened as polls
@@ -16,7 +16,7 @@ use crate::ordered::WINDOW;
 use crate::progress::SlotChange;
 use crate::resident::Purpose;
 use crate::shard::Shard;
-use martlet_model::{GroupId, QueueId, QueueOffset};
+use martlet_model::{GroupId, QueueId, QueueOffset, TopicId};
 use std::ops::Range;
 
 /// Most chunks of parked messages one poll has read at a time, per queue.
@@ -50,6 +50,30 @@ impl<T> Shard<T> {
         self.stirred.extend(topic.map(|topic| (topic, group)));
         // A failed read settles nothing; the next poll tries again. So does a range that retention went past meanwhile.
         let Some(found) = found.filter(|_| progress.next() == range.start) else { return };
+        self.enter_in_order(group, queue, range, found);
+    }
+
+    /// The next untouched messages of a queue become slots or are parked, if memory knows of which message groups they are.
+    pub(crate) fn enter_recent(&mut self, topic: TopicId, group: GroupId, queue: QueueId, most: u64) -> bool {
+        if self.is_filtered(topic, group) || !self.live_filters(topic, group).iter().any(|filter| filter.is_all()) {
+            return false;
+        }
+        let Some(range) = self.untouched(group, queue, most) else { return false };
+        let known = self.queues.get(&queue).and_then(|queue| Some(queue.recent.of(&range)?.collect::<Vec<_>>()));
+        let Some(known) = known else { return false };
+        let found = known.into_iter().map(|(offset, key)| (offset, u64::MAX, key)).collect();
+        self.enter_in_order(group, queue, range, found);
+        true
+    }
+
+    fn enter_in_order(
+        &mut self,
+        group: GroupId,
+        queue: QueueId,
+        range: Range<QueueOffset>,
+        found: Vec<(QueueOffset, u64, u64)>,
+    ) {
+        let topic = self.queues.get(&queue).map(|queue| queue.topic);
         let filtered = topic.is_some_and(|topic| self.is_filtered(topic, group));
         let slots_max = self.options.open_slots_max;
         self.counters.filtered += range.end.0 - range.start.0 - found.len() as u64;

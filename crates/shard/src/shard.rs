@@ -60,6 +60,8 @@ pub struct ShardOptions {
     pub known_ids_max: usize,
     /// Bytes of messages read back for them at the opening; a read that was begun is finished.
     pub known_ids_read_bytes_max: u64,
+    /// Messages of which the message group stays in memory, the newest: 16 bytes each.
+    pub recent_groups_max: usize,
 }
 
 impl Default for ShardOptions {
@@ -78,6 +80,7 @@ impl Default for ShardOptions {
             transaction_checks_max: limits::TRANSACTION_CHECKS_MAX,
             known_ids_max: limits::DEDUPLICATION_IDS_MAX,
             known_ids_read_bytes_max: limits::DEDUPLICATION_READ_BYTES_MAX,
+            recent_groups_max: 262_144,
         }
     }
 }
@@ -227,6 +230,8 @@ pub struct Shard<T> {
     overdue: BTreeMap<PollId, Vec<LoadId>>,
     /// Groups and topics whose polls may be served now.
     pub(crate) stirred: BTreeSet<(TopicId, GroupId)>,
+    /// The queue of each message of which the message group is in memory, oldest first; see [`crate::recent`].
+    pub(crate) recent_order: VecDeque<QueueId>,
 
     pub(crate) awaiting: BTreeMap<Entity, Vec<Work<T>>>,
     pub(crate) loads: BTreeMap<LoadId, Purpose<T>>,
@@ -356,6 +361,7 @@ impl<T> Shard<T> {
             owners: Owners::default(),
             handing_back: HandingBack::default(),
             overdue: BTreeMap::new(),
+            recent_order: VecDeque::new(),
             stirred: BTreeSet::new(),
             awaiting: BTreeMap::new(),
             loads: BTreeMap::new(),

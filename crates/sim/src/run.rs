@@ -133,6 +133,7 @@ struct Run<G: Ground> {
 
     ground: G,
     resident_max: usize,
+    recent_groups_max: usize,
     shard: Option<ShardLoop<G::Store, u64>>,
     /// While another process has taken the store over from the shard: the first question asked since.
     overtaken: Option<u64>,
@@ -178,6 +179,7 @@ impl<G: Ground> Run<G> {
         let mut random = Random::new(seed);
         let ground = G::new(seed, &plan, &mut random);
         let resident_max = if random.one_in(8) { 8 } else { 1_000 };
+        let recent_groups_max = [0, 20, 10_000][random.below(3) as usize];
         Self {
             plan,
             random,
@@ -186,6 +188,7 @@ impl<G: Ground> Run<G> {
             step: 0,
             ground,
             resident_max,
+            recent_groups_max,
             shard: None,
             overtaken: None,
             clock: ShardClock::start(START, UnixMillis(0), 0),

@@ -261,3 +261,48 @@ fn a_poll_for_retries_alone_brings_nothing_of_a_message_group_that_was_never_del
     world.advance_secs(30);
     assert_eq!(world.receive("billing", invisible_secs(30).retries_only()).in_order(), ["a1"]);
 }
+
+#[test]
+fn what_came_last_is_handed_out_in_order_without_being_read_for_its_message_group() {
+    let mut world = world(2);
+    let bodies: Vec<String> = (0..500).map(|n| format!("{}.{n}", n % 100)).collect();
+    let grouped = |bodies: &[String]| -> Vec<(String, String)> {
+        bodies.iter().map(|body| (body.split('.').next().unwrap().to_owned(), body.clone())).collect()
+    };
+    let send = |world: &mut World, bodies: &[String]| {
+        let messages = grouped(bodies);
+        world.send_grouped("orders", &messages.iter().map(|(g, b)| (g.as_str(), b.as_str())).collect::<Vec<_>>());
+    };
+    // Where the group is has been read before.
+    assert_eq!(world.receive("billing", invisible_secs(30).without_waiting()).len(), 0);
+    send(&mut world, &bodies[..300]);
+    world.holds_loads = true;
+    let mut last = [None; 100];
+    let mut count = 0;
+    let mut take = |world: &mut World, most: usize| {
+        let mut taken = 0;
+        while taken < most {
+            let received = world.receive("billing", invisible_secs(30));
+            assert!(received.len() > 0, "{taken} of {most}");
+            for delivery in &received.0 {
+                let (group, number) = delivery.body.split_once('.').unwrap();
+                let (group, number) = (group.parse::<usize>().unwrap(), number.parse::<u32>().unwrap());
+                assert!(last[group] < Some(number), "{group}: {number} after {:?}", last[group]);
+                last[group] = Some(number);
+                taken += 1;
+            }
+            ack_all(world, &received);
+        }
+        count += taken;
+    };
+    take(&mut world, 300);
+    // What was sent before a restart is read; what comes after it, again not.
+    world.holds_loads = false;
+    send(&mut world, &bodies[300..400]);
+    world.crash();
+    take(&mut world, 100);
+    send(&mut world, &bodies[400..]);
+    world.holds_loads = true;
+    take(&mut world, 100);
+    assert_eq!(count, 500);
+}

@@ -1,6 +1,7 @@
 //! Ordered groups through crashes, eviction, retention and deletion; and what a stuck message group costs.
 
 use crate::world::*;
+use martlet_shard::ShardOptions;
 use std::collections::{BTreeMap, BTreeSet};
 
 struct Choices(u64);
@@ -56,6 +57,7 @@ fn play(seed: u64) {
     let mut choices = Choices(seed);
     let mut options = World::new(seed).options;
     options.open_slots_max = [12, 100_000][seed as usize % 2];
+    options.recent_groups_max = [0, 5, 100_000][seed as usize / 2 % 3];
     let queues = 1 + seed as u32 % 3;
     // A poll that is repeated brings what it brought, not what was sent back of it meanwhile: those come after.
     let repeats = seed % 4 == 3;
@@ -198,7 +200,8 @@ fn deleted_groups_and_topics_leave_no_parked_messages() {
 
 #[test]
 fn a_store_that_cannot_be_read_delays_a_group_and_loses_nothing_of_it() {
-    let mut world = World::new(1).topic("orders", 1).group("billing", max_attempts(99).in_order());
+    let options = ShardOptions { recent_groups_max: 0, ..World::new(1).options };
+    let mut world = World::with(options).topic("orders", 1).group("billing", max_attempts(99).in_order());
     let bodies: Vec<String> = (0..900).map(|n| n.to_string()).collect();
     world.send_grouped("orders", &bodies.iter().map(|body| ("a", body.as_str())).collect::<Vec<_>>());
     let (mut expected, mut failures) = (1, 0);

@@ -57,6 +57,7 @@ impl<G: Ground> Run<G> {
             transaction_check_interval_millis: transactions::INTERVAL_MILLIS,
             transaction_checks_max: transactions::CHECKS_MAX,
             hand_outs_wait: G::SHARED,
+            recent_groups_max: self.recent_groups_max,
             ..ShardOptions::default()
         };
         let shard = G::read(ShardLoop::open(store, options, now))?;
