@@ -327,6 +327,16 @@ pub struct ProgressFigures {
     pub ready: u64,
 }
 
+impl ProgressFigures {
+    /// In place of a queue: all lite topics of a group together, of which no place can be said.
+    pub(crate) const LITE_TOPICS: QueueId = QueueId(u64::MAX);
+
+    /// Whether this is a group's progress in all its lite topics together.
+    pub fn is_of_lite_topics(&self) -> bool {
+        self.queue == Self::LITE_TOPICS
+    }
+}
+
 /// A live subscription of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscriptionFigures {
@@ -377,6 +387,9 @@ pub enum Output {
     Resent(Result<(TopicId, u32, QueueOffset), ResendError>),
     /// Per queue by number: where the group's committed offset was, and where it is.
     Reset(Vec<(u32, QueueOffset, QueueOffset)>),
+    /// Of lite topics by their queues: where the group's committed offset was, and where it is. Without those that have ended
+    /// or stayed.
+    LiteReset(Vec<(QueueId, QueueOffset, QueueOffset)>),
     /// The queue, and how far it may be read; not past the awaited place if the time was over before.
     Reached {
         /// The queue.

@@ -245,6 +245,7 @@ impl<T> Shard<T> {
         let groups = self.lite.groups_of.get(&parent).cloned().unwrap_or_default();
         for &group in &groups {
             self.lite.backlogs.forget(group);
+            self.begin_sweep(keys::lite_since_of(group));
             if self.lite.wild.remove(&group).is_some() {
                 self.begin_sweep(keys::lite_backlog_of(group));
             }
@@ -322,7 +323,7 @@ impl<T> Shard<T> {
         let Some(progress) = self.progress.get_mut(&(group, id)) else { return };
         let (parked, unsure) = progress.skip_to(below);
         let after = self.unsettled_in_lite(group, id);
-        self.lite.backlogs.change(group, before, after);
+        self.backlog_changed(group, id, before, after);
         self.counters.dropped_unconsumed += parked;
         self.note_changed(group, id);
         unsure.into_iter().for_each(|key| self.load_parked(group, id, key));

@@ -586,6 +586,20 @@ pub enum Command<T> {
         /// For the reply.
         token: T,
     },
+    /// Moves a group of lite topics in some of them, all in one batch; answered by [`Output::LiteReset`].
+    ResetLite {
+        /// Where to.
+        reset: LiteReset,
+        /// For the reply.
+        token: T,
+    },
+    /// What a look at lite topics found: how old what a group has not settled there is. Not answered.
+    CorrectLiteAges {
+        /// The group.
+        group: GroupId,
+        /// The lite topics; all are in memory while the command is carried out.
+        found: Vec<LiteAge>,
+    },
     /// Waits until a message at this place of a queue or behind it may be read; answered by [`Output::Reached`].
     AwaitOffset {
         /// Names the wait for [`Command::CancelPoll`].
@@ -740,4 +754,31 @@ pub enum ResetTarget {
     /// Everything below this place is settled, which must not be behind the next one the queue will take. From there on
     /// all is as it was, unless the group is ordered or its committed offset is ahead of the place: then it is a reset.
     Commit(QueueOffset),
+}
+
+/// A group of lite topics is moved in some of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiteReset {
+    /// The group.
+    pub group: GroupId,
+    /// Parent of the lite topics, which the group is bound to.
+    pub parent: TopicId,
+    /// Queues of lite topics, and where to go. Those that have ended are passed over. All are in memory while the command is
+    /// carried out: a few dozen at a time.
+    pub targets: Vec<(QueueId, ResetTarget)>,
+    /// Nothing between where the group is and where it would be is settled: what would go forward stays.
+    pub only_back: bool,
+}
+
+/// How old what a group has not settled of a lite topic is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiteAge {
+    /// Queue of the lite topic.
+    pub queue: QueueId,
+    /// What was noted: none of it was stored earlier.
+    pub since: UnixMillis,
+    /// Where the group is.
+    pub committed: QueueOffset,
+    /// When the message there was stored; if there is none, what was noted.
+    pub oldest: UnixMillis,
 }

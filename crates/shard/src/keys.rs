@@ -8,7 +8,7 @@
 //! | 4 | queue | topic, index, time marks | at creation, then one mark per 1/64 of the retention |
 //! | 5 | group, queue | frontier: next offset never handed out | when a progress page ends |
 //! | 6 | group, queue, page | progress page: open slots of 1024 offsets | deltas, now and then an image |
-//! | 7 | queue, group | nothing: says that key 5 exists | with key 5's creation |
+//! | 7 | queue, group | says that key 5 exists; of lite topics: the time in key 21, 3 that was put last | with key 5's creation; with key 21, 3 |
 //! | 8 | prefix | nothing: keys below that prefix are being deleted | until none is left |
 //! | 9 | due time, bucket, offset | timer: what is to happen then, and the topic it is for | until it has happened |
 //! | 10 | 0, hour | bucket of the messages due in that hour: queue number | until the hour is over and all are out |
@@ -26,6 +26,7 @@
 //! | 21 | 0, parent topic | how many lite topics it has | when that changes |
 //! | 21 | 1, group, queue | nothing: a group that consumes every lite topic may not have settled all of this one | with a message, until it has |
 //! | 21 | 2, group | how many messages it has not settled, in lite topics where it has been | when that changes |
+//! | 21 | 3, group, time, queue | nothing: the group has not settled all of this lite topic, and what it has not was stored at this time or later | from the first such message until there is none |
 //! | 22 | due time, queue, 0 | timer of a lite topic: its parent | until it has been looked at |
 //!
 //! Numbers are written as one length byte and that many big-endian bytes without leading zeros: short, and in order.
@@ -194,10 +195,28 @@ pub fn lite_backlog_of(group: GroupId) -> Bytes {
     key(LITE_STATE, &[1, u64::from(group.0)])
 }
 
+/// A group has not settled all of a lite topic since this time.
+pub fn lite_since(group: GroupId, since: UnixMillis, queue: QueueId) -> Bytes {
+    key(LITE_STATE, &[3, u64::from(group.0), since.0.max(0) as u64, queue.0])
+}
+
+/// The same of all lite topics of a group, as a prefix: in the order of the times.
+pub fn lite_since_of(group: GroupId) -> Bytes {
+    key(LITE_STATE, &[3, u64::from(group.0)])
+}
+
+/// Reads such a key back: since when, and the queue.
+pub fn since_of(key: &[u8]) -> Option<(UnixMillis, QueueId)> {
+    match (key.first(), numbers(key)?.as_slice()) {
+        (Some(&LITE_STATE), &[3, _, since, queue]) => Some((UnixMillis(i64::try_from(since).ok()?), QueueId(queue))),
+        _ => None,
+    }
+}
+
 /// Everything a deleted group leaves behind, as prefixes.
-pub fn leftovers_of_group(group: GroupId) -> [Bytes; 6] {
+pub fn leftovers_of_group(group: GroupId) -> [Bytes; 7] {
     let of = |kind| key(kind, &[u64::from(group.0)]);
-    [of(FRONTIER), of(PAGE), of(PARKED), of(LITE_SET), of(LITE_LEASE), lite_backlog_of(group)]
+    [of(FRONTIER), of(PAGE), of(PARKED), of(LITE_SET), of(LITE_LEASE), lite_backlog_of(group), lite_since_of(group)]
 }
 
 /// The marks of who consumed a queue, as a prefix.
@@ -331,6 +350,11 @@ mod tests {
             assert!(!timers_from(of, Some(timers[2])).contains(&key(timers[1])));
         }
         assert!(!timers_from(TimersOf::Messages, None).contains(&timer(TimersOf::LiteTopics, timers[0])));
+        let since = [(5, 9), (300, 1), (300, 256), (70_000, 1)].map(|(time, queue)| (UnixMillis(time), QueueId(queue)));
+        let keys = since.map(|(time, queue)| lite_since(GroupId(4), time, queue));
+        assert!(keys.is_sorted() && keys.iter().map(|key| since_of(key)).eq(since.map(Some)));
+        assert!(keys.iter().all(|key| prefixed(&lite_since_of(GroupId(4))).contains(key)));
+        assert_eq!(since_of(&lite_backlog(GroupId(4), QueueId(1))), None);
         assert_eq!(text_of(&lite_topic(TopicId(300), "s-1")), Some((300, "s-1")));
         assert!(prefixed(&lite_topics_of(TopicId(300))).contains(&lite_topic(TopicId(300), "s-1")));
         assert!(!prefixed(&lite_topics_of(TopicId(3))).contains(&lite_topic(TopicId(300), "s-1")));

@@ -76,16 +76,20 @@ pub use answer::{
 };
 pub use clock::{ClockNotice, ShardClock};
 pub use command::{
-    ClientNumber, Command, DeadLetterPlace, DeadLetters, GroupFacts, Half, HalfPlace, Incoming, LiteAction, LiteGroup,
-    LiteParent, LiteStart, LiteSync, MarkedPlace, PollId, PullCommand, ReceiveCommand, ResetTarget, Scheduled,
-    SendBackCommand, SendBackDelay, TimerAt, TopicFacts,
+    ClientNumber, Command, DeadLetterPlace, DeadLetters, GroupFacts, Half, HalfPlace, Incoming, LiteAction, LiteAge,
+    LiteGroup, LiteParent, LiteReset, LiteStart, LiteSync, MarkedPlace, PollId, PullCommand, ReceiveCommand,
+    ResetTarget, Scheduled, SendBackCommand, SendBackDelay, TimerAt, TopicFacts,
 };
 pub use halves::{HalfFound, halves};
 pub use lite::lite_topic_of;
-pub use lite_look::{LiteLook, LiteProgress, lite_progress, lite_subscriptions, lite_topic, lite_topics};
+pub use lite_look::{
+    LiteLook, LiteOldest, LiteProgress, lite_oldest, lite_progress, lite_subscriptions, lite_topic, lite_topics,
+    lite_topics_of_group,
+};
 pub use load::{LiteFound, Load, LoadId, Loaded, StoredLite, execute, offset_at};
 pub use ordered::{message_group, message_group_of};
 pub use parked::StoredChunk;
+pub use queue::LiteConsumer;
 pub use shard::{OpenError, Shard, ShardOptions};
 pub use timers::Timer;
 pub use turn::{ShardLoop, Turn};

@@ -267,7 +267,7 @@ impl<T> Shard<T> {
         self.disarm_lite(id);
         for group in self.groups_in(id) {
             let unsettled = self.unsettled_in_lite(group, id);
-            self.lite.backlogs.change(group, unsettled, 0);
+            self.backlog_changed(group, id, unsettled, 0);
             if let Some(progress) = self.progress.get_mut(&(group, id)) {
                 let keys = progress.leave();
                 self.ops.extend(keys.into_iter().map(|key| Op::Remove { key }));
@@ -277,6 +277,7 @@ impl<T> Shard<T> {
                 self.lite.registry.get_mut(member).into_iter().for_each(|member| member.ready.remove(id));
             }
         }
+        self.forget_since(id);
         self.unmark_all(parent, id);
         self.ops.push(Op::Remove { key: keys::lite_topic(parent, &name) });
         self.ops.push(Op::Remove { key: keys::lite_queue(id) });

@@ -2,6 +2,7 @@
 
 use crate::answer::Output;
 use crate::codec::{self, LiteImage};
+use crate::command::LiteAge;
 use crate::keys;
 use crate::load::scan_all;
 use crate::progress::Progress;
@@ -36,6 +37,21 @@ pub struct LiteProgress {
     pub open: u64,
     /// Never handed out.
     pub ready: u64,
+    /// When the oldest message that is not settled was stored, if there is one.
+    pub oldest: Option<UnixMillis>,
+    /// The same of those that were never handed out.
+    pub oldest_ready: Option<UnixMillis>,
+}
+
+/// The oldest messages of all lite topics of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LiteOldest {
+    /// When the oldest that is not settled was stored, if there is one.
+    pub oldest: Option<UnixMillis>,
+    /// The same of those that were never handed out.
+    pub oldest_ready: Option<UnixMillis>,
+    /// Lite topics whose messages turned out to be younger than was noted: for [`Command::CorrectLiteAges`](crate::Command).
+    pub younger: Vec<LiteAge>,
 }
 
 /// Lite topics of a parent in the order of their names, behind this name, at most so many; and whether there may be more.
@@ -58,30 +74,116 @@ pub async fn lite_topics<R: Reader>(
     Ok((looks, more))
 }
 
+/// Lite topics of a parent in which a group has been, in the order of their queues, behind this one; of at most so many queues
+/// that are looked at. And the last of these, if there may be more.
+pub async fn lite_topics_of_group<R: Reader>(
+    reader: &R,
+    parent: TopicId,
+    group: GroupId,
+    behind: Option<QueueId>,
+    limit: usize,
+) -> Result<(Vec<LiteLook>, Option<QueueId>), ReadError> {
+    let mut range = keys::frontiers_of(group);
+    if let Some(behind) = behind {
+        range.start = keys::frontier(group, QueueId(behind.0.saturating_add(1)));
+    }
+    let found = reader.scan(range, limit).await?;
+    let queues = found.iter().filter_map(|(key, _)| keys::numbers(key)?.get(1).copied().map(QueueId));
+    let mut looks = Vec::with_capacity(found.len());
+    let mut last = None;
+    for queue in queues {
+        last = Some(queue);
+        // Its dead letters are in no lite topic, and what the parent before it had is being swept.
+        if let Some((_, look)) = look_at(reader, queue).await?.filter(|(of, _)| *of == parent) {
+            looks.push(look);
+        }
+    }
+    Ok((looks, last.filter(|_| found.len() == limit)))
+}
+
 /// One lite topic, if it exists.
 pub async fn lite_topic<R: Reader>(reader: &R, parent: TopicId, name: &str) -> Result<Option<LiteLook>, ReadError> {
     let number = reader.get(&keys::lite_topic(parent, name)).await?.and_then(|state| state.image);
     let Some(queue) = number.and_then(|image| codec::decode_number(&image, "lite topic").ok()).map(QueueId) else {
         return Ok(None);
     };
+    // Otherwise it has gone between the two reads, or its queue has not been written yet.
+    Ok(look_at(reader, queue).await?.map(|(_, look)| look))
+}
+
+/// The lite topic that a queue is, if it is one, and its parent.
+async fn look_at<R: Reader>(reader: &R, queue: QueueId) -> Result<Option<(TopicId, LiteLook)>, ReadError> {
     let image = reader.get(&keys::lite_queue(queue)).await?.and_then(|state| state.image);
-    // Gone between the two reads, or its queue has not been written yet.
     let Some(image) = image.and_then(|image| LiteImage::decode(&image).ok()) else { return Ok(None) };
     let bounds = reader.bounds(queue).await?.unwrap_or_default();
-    Ok(Some(LiteLook { name: image.name, queue, min: bounds.start, max: bounds.end, last: image.last }))
+    let look = LiteLook { name: image.name, queue, min: bounds.start, max: bounds.end, last: image.last };
+    Ok(Some((image.parent, look)))
 }
 
 /// How far a group is in a lite topic; one that was never there is at its beginning.
 pub async fn lite_progress<R: Reader>(reader: &R, group: GroupId, look: &LiteLook) -> Result<LiteProgress, ReadError> {
-    let frontier = reader.get(&keys::frontier(group, look.queue)).await?.and_then(|state| state.image);
-    let pages = scan_all(reader, keys::pages(group, look.queue)).await?;
-    let next = frontier.and_then(|image| codec::decode_frontier(&image).ok()).unwrap_or(look.min);
-    let progress = Progress::load(group, look.queue, next, &pages).ok();
-    let (committed, next, open) = progress.map_or((look.min, look.min, 0), |progress| {
+    progress_in(reader, group, look.queue, look.min..look.max).await
+}
+
+async fn progress_in<R: Reader>(
+    reader: &R,
+    group: GroupId,
+    queue: QueueId,
+    bounds: Range<QueueOffset>,
+) -> Result<LiteProgress, ReadError> {
+    let frontier = reader.get(&keys::frontier(group, queue)).await?.and_then(|state| state.image);
+    let pages = scan_all(reader, keys::pages(group, queue)).await?;
+    let next = frontier.and_then(|image| codec::decode_frontier(&image).ok()).unwrap_or(bounds.start);
+    let progress = Progress::load(group, queue, next, &pages).ok();
+    let (committed, next, open) = progress.map_or((bounds.start, bounds.start, 0), |progress| {
         (progress.committed(), progress.next(), progress.open_slots() as u64)
     });
-    let ready = look.max.0.saturating_sub(next.max(look.min).0);
-    Ok(LiteProgress { committed: committed.max(look.min), open, ready })
+    let (committed, next) = (committed.max(bounds.start), next.max(bounds.start));
+    let oldest = stored_at(reader, queue, committed..bounds.end).await?;
+    let oldest_ready = match next == committed {
+        true => oldest,
+        false => stored_at(reader, queue, next..bounds.end).await?,
+    };
+    Ok(LiteProgress { committed, open, ready: bounds.end.0.saturating_sub(next.0), oldest, oldest_ready })
+}
+
+/// When the first message of a range was stored, if there is one.
+async fn stored_at<R: Reader>(
+    reader: &R,
+    queue: QueueId,
+    range: Range<QueueOffset>,
+) -> Result<Option<UnixMillis>, ReadError> {
+    if range.start >= range.end {
+        return Ok(None);
+    }
+    Ok(reader.messages(queue, range, 1, 1).await?.first().map(|message| message.store_time))
+}
+
+/// How old what a group has not settled in its lite topics is, and what it was never handed out if that is asked. Looks at those of which
+/// it was noted that they may have the oldest, as a rule one or two, at most so many; of more than that, it is the oldest in these.
+pub async fn lite_oldest<R: Reader>(
+    reader: &R,
+    group: GroupId,
+    with_ready: bool,
+    most: usize,
+) -> Result<LiteOldest, ReadError> {
+    let found = reader.scan(keys::prefixed(&keys::lite_since_of(group)), most).await?;
+    let mut all = LiteOldest::default();
+    for (since, queue) in found.iter().filter_map(|(key, _)| keys::since_of(key)) {
+        // Nothing of this one or of those behind it is older than that.
+        let is_found = |known: Option<UnixMillis>| known.is_some_and(|known| known <= since);
+        if is_found(all.oldest) && (!with_ready || is_found(all.oldest_ready)) {
+            break;
+        }
+        let bounds = reader.bounds(queue).await?.unwrap_or_default();
+        let LiteProgress { committed, oldest, oldest_ready, .. } = progress_in(reader, group, queue, bounds).await?;
+        let older = |known: Option<UnixMillis>, other| known.into_iter().chain(other).min();
+        (all.oldest, all.oldest_ready) = (older(all.oldest, oldest), older(all.oldest_ready, oldest_ready));
+        if oldest.is_none_or(|oldest| oldest > since) {
+            all.younger.push(LiteAge { queue, since, committed, oldest: oldest.unwrap_or(since) });
+        }
+    }
+    Ok(all)
 }
 
 /// Names of the lite topics that a client of a group subscribes to, in their order, and when it was last heard of, as stored.

@@ -133,14 +133,7 @@ impl<T> Shard<T> {
             LiteStart::Tail(count) => QueueOffset(max.0.saturating_sub(count)),
             LiteStart::Time(_) => found.at.unwrap_or(max),
         };
-        let before = self.unsettled_in_lite(group, id);
-        if let Some(progress) = self.progress.get_mut(&(group, id)) {
-            progress.reset(to.clamp(min, max));
-            self.note_changed(group, id);
-            let after = self.unsettled_in_lite(group, id);
-            self.lite.backlogs.change(group, before, after);
-            self.stir_lite(group, id);
-        }
+        self.move_in_lite(group, id, to.clamp(min, max));
     }
 
     /// The member a client is, made if there is none, and seen just now.

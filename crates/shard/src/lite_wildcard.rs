@@ -77,12 +77,23 @@ impl<T> Shard<T> {
     /// A message has been appended to a lite topic in memory: these groups have not settled all of it.
     pub(crate) fn mark_wild(&mut self, parent: TopicId, queue: QueueId) {
         for group in self.wild_groups(parent) {
-            let lite = self.queues.get_mut(&queue).and_then(|queue| queue.lite.as_mut());
-            let Some(lite) = lite.filter(|lite| !lite.marked.contains(&group)) else { continue };
-            lite.marked.push(group);
-            let key = keys::lite_backlog(group, queue);
-            self.ops.push(Op::Put { key, image: Bytes::new(), keep_until: None });
+            self.mark(group, queue);
         }
+    }
+
+    /// If it is one of these groups, it has something to settle in a lite topic again.
+    pub(crate) fn mark_if_wild(&mut self, group: GroupId, queue: QueueId) {
+        if self.lite_group(group).is_some_and(|facts| facts.wildcard) {
+            self.mark(group, queue);
+        }
+    }
+
+    fn mark(&mut self, group: GroupId, queue: QueueId) {
+        let lite = self.queues.get_mut(&queue).and_then(|queue| queue.lite.as_mut());
+        let Some(lite) = lite.filter(|lite| !lite.marked.contains(&group)) else { return };
+        lite.marked.push(group);
+        let key = keys::lite_backlog(group, queue);
+        self.ops.push(Op::Put { key, image: Bytes::new(), keep_until: None });
     }
 
     fn unmark(&mut self, group: GroupId, queue: QueueId) {

@@ -8,6 +8,7 @@ use crate::keys;
 use crate::ordered::message_group_of;
 use crate::parked::{self, StoredChunk};
 use crate::progress::Progress;
+use crate::queue::LiteConsumer;
 use crate::schedule::{self, TimersOf};
 use crate::timers::Timer;
 use bytes::Bytes;
@@ -201,7 +202,7 @@ pub struct StoredLite {
     /// First readable and next offset.
     pub bounds: Range<QueueOffset>,
     /// Groups that have progress in it.
-    pub consumers: Vec<GroupId>,
+    pub consumers: Vec<LiteConsumer>,
 }
 
 /// Bytes of messages that one [`Load::Due`] brings, or one message.
@@ -334,14 +335,29 @@ fn lite_queue_of(state: &KeyState) -> Option<QueueId> {
 async fn stored_lite<R: Reader>(reader: &R, queue: QueueId) -> Result<Option<StoredLite>, ReadError> {
     let Some(image) = reader.get(&keys::lite_queue(queue)).await? else { return Ok(None) };
     let bounds = reader.bounds(queue).await?.unwrap_or_default();
-    let consumers = consumers(reader, queue).await?;
+    let found = scan_all(reader, keys::prefixed(&keys::consumers_of(queue))).await?;
+    let mut consumers = Vec::with_capacity(found.len());
+    for (key, state) in &found {
+        let Some(group) = consumer_of(key) else { continue };
+        let put_last = state.image.as_ref().and_then(|image| codec::decode_number(image, "time").ok());
+        let mut since = put_last.and_then(|time| i64::try_from(time).ok()).map(UnixMillis);
+        if let Some(time) = since {
+            let stands = reader.get(&keys::lite_since(group, time, queue)).await?.is_some_and(|it| it.image.is_some());
+            since = since.filter(|_| stands);
+        }
+        consumers.push(LiteConsumer { group, since });
+    }
     Ok(Some(StoredLite { queue, image, bounds, consumers }))
+}
+
+/// The group that a key 7 names.
+fn consumer_of(key: &Bytes) -> Option<GroupId> {
+    Some(GroupId(u32::try_from(*keys::numbers(key)?.get(1)?).ok()?))
 }
 
 async fn consumers<R: Reader>(reader: &R, queue: QueueId) -> Result<Vec<GroupId>, ReadError> {
     let found = scan_all(reader, keys::prefixed(&keys::consumers_of(queue))).await?;
-    let group = |key: &Bytes| Some(GroupId(u32::try_from(*keys::numbers(key)?.get(1)?).ok()?));
-    Ok(found.iter().filter_map(|(key, _)| group(key)).collect())
+    Ok(found.iter().filter_map(|(key, _)| consumer_of(key)).collect())
 }
 
 async fn lite_members<R: Reader>(reader: &R, group: GroupId, from: Option<Bytes>) -> Result<Loaded, ReadError> {

@@ -55,7 +55,16 @@ pub struct LiteTopic {
     /// Groups that consume every lite topic and of which the store knows that they may not have settled this one.
     pub marked: Vec<GroupId>,
     /// Groups that have been there.
-    pub consumers: Vec<GroupId>,
+    pub consumers: Vec<LiteConsumer>,
+}
+
+/// A group that has been in a lite topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiteConsumer {
+    /// The group.
+    pub group: GroupId,
+    /// What it has not settled was stored then or later; `None`: it has settled everything.
+    pub since: Option<UnixMillis>,
 }
 
 impl Queue {
@@ -96,7 +105,7 @@ impl Queue {
     }
 
     /// What the store kept of a lite topic.
-    pub fn load_lite(id: QueueId, image: LiteImage, bounds: Range<QueueOffset>, consumers: Vec<GroupId>) -> Self {
+    pub fn load_lite(id: QueueId, image: LiteImage, bounds: Range<QueueOffset>, consumers: Vec<LiteConsumer>) -> Self {
         let LiteImage { parent, name, last, timer, marks } = image;
         let kept = QueueImage { topic: parent, index: lite_index(id), marks };
         let lite = Some(Box::new(LiteTopic { name, last, timer, marked: Vec::new(), consumers }));
@@ -122,6 +131,12 @@ impl Queue {
         self.marks.push_back((now, self.next));
         self.bytes_since_mark = bytes as u64;
         true
+    }
+
+    /// What is stored at this offset and behind it is not older than this.
+    pub fn stored_since(&self, offset: QueueOffset) -> UnixMillis {
+        let mark = self.marks.iter().rev().find(|(_, first)| *first <= offset);
+        mark.map_or(UnixMillis(0), |&(time, _)| time)
     }
 
     /// Everything below this offset is older than the retention. Messages between two marks count as old as the later.

@@ -13,9 +13,14 @@
 //! A *commit* is what a consumer that keeps its own place says of it. It settles everything below the place the same way and
 //! leaves the rest as it is: in flight, acked or waiting. If the committed offset is ahead of the place, the consumer went
 //! back, and it is a reset; so it is in an ordered group, whose locks and parked messages begin anew.
+//!
+//! Lite topics are many: they are reset a few per command, each where it is when its command is carried out, and all of a command
+//! in one batch. Whoever wants more goes through them by the numbers of their queues
+//! ([`crate::lite_look::lite_topics_of_group`]).
 
 use crate::answer::{Output, Refused};
-use crate::command::ResetTarget;
+use crate::command::{LiteReset, ResetTarget};
+use crate::queue::Queue;
 use crate::shard::Shard;
 use martlet_model::{GroupId, QueueId, QueueOffset, TopicId};
 
@@ -40,23 +45,10 @@ impl<T> Shard<T> {
             let Some(queue) = self.queues.get(&id) else {
                 return self.reply(token, Output::Refused(Refused::TopicGone));
             };
-            let (min, max) = (queue.min, queue.next);
-            let to = match target {
-                ResetTarget::Earliest => min,
-                ResetTarget::Latest => max,
-                ResetTarget::Near(offset) => offset.clamp(min, max),
-                ResetTarget::Offset(offset) if offset < min || offset > max => {
-                    let refused = Refused::OffsetOutOfRange { index, offset, min, max };
-                    return self.reply(token, Output::Refused(refused));
-                }
-                ResetTarget::Commit(offset) if offset > max => {
-                    let refused = Refused::OffsetOutOfRange { index, offset, min, max };
-                    return self.reply(token, Output::Refused(refused));
-                }
-                ResetTarget::Commit(offset) => offset.max(min),
-                ResetTarget::Offset(offset) => offset,
-            };
-            places.push((id, index, to, matches!(target, ResetTarget::Commit(_))));
+            match place_of(queue, index, target) {
+                Ok(to) => places.push((id, index, to, matches!(target, ResetTarget::Commit(_)))),
+                Err(refused) => return self.reply(token, Output::Refused(refused)),
+            }
         }
         let mut moved: Vec<(u32, QueueOffset, QueueOffset)> = Vec::with_capacity(places.len());
         for (id, index, to, is_commit) in places {
@@ -76,5 +68,61 @@ impl<T> Shard<T> {
         }
         self.stirred.insert((topic, group));
         self.reply(token, Output::Reset(moved));
+    }
+
+    /// Resets a group of lite topics in all of these that there still are, in one batch, or refuses.
+    pub(crate) fn reset_lite(&mut self, reset: &LiteReset, token: T) {
+        let LiteReset { group, parent, ref targets, only_back } = *reset;
+        if !self.groups.contains_key(&group) {
+            return self.reply(token, Output::Refused(Refused::GroupGone));
+        }
+        if self.lite_group(group).is_none_or(|facts| facts.parent != parent) {
+            return self.reply(token, Output::Refused(Refused::NotLite));
+        }
+        let mut places = Vec::with_capacity(targets.len());
+        for &(id, target) in targets {
+            // It may have ended since.
+            let Some(queue) = self.queues.get(&id).filter(|queue| queue.topic == parent) else { continue };
+            let Some(progress) = self.progress.get(&(group, id)) else { continue };
+            match place_of(queue, queue.index, target) {
+                Ok(to) if only_back && progress.committed() <= to => {}
+                Ok(to) => places.push((id, progress.committed(), to)),
+                Err(refused) => return self.reply(token, Output::Refused(refused)),
+            }
+        }
+        for &(id, _, to) in &places {
+            self.move_in_lite(group, id, to);
+        }
+        self.reply(token, Output::LiteReset(places));
+    }
+
+    /// A group is at this place of a lite topic from now on; both are in memory.
+    pub(crate) fn move_in_lite(&mut self, group: GroupId, id: QueueId, to: QueueOffset) {
+        let before = self.unsettled_in_lite(group, id);
+        let Some(progress) = self.progress.get_mut(&(group, id)) else { return };
+        progress.reset(to);
+        self.note_changed(group, id);
+        let after = self.unsettled_in_lite(group, id);
+        self.backlog_changed(group, id, before, after);
+        self.note_went_back(group, id);
+        if after > 0 {
+            self.mark_if_wild(group, id);
+        }
+        self.stir_lite(group, id);
+    }
+}
+
+/// The place of a queue that is meant, if it has it.
+fn place_of(queue: &Queue, index: u32, target: ResetTarget) -> Result<QueueOffset, Refused> {
+    let (min, max) = (queue.min, queue.next);
+    match target {
+        ResetTarget::Earliest => Ok(min),
+        ResetTarget::Latest => Ok(max),
+        ResetTarget::Near(offset) => Ok(offset.clamp(min, max)),
+        ResetTarget::Offset(offset) if offset >= min && offset <= max => Ok(offset),
+        ResetTarget::Commit(offset) if offset <= max => Ok(offset.max(min)),
+        ResetTarget::Offset(offset) | ResetTarget::Commit(offset) => {
+            Err(Refused::OffsetOutOfRange { index, offset, min, max })
+        }
     }
 }

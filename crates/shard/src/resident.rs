@@ -227,6 +227,16 @@ impl<T> Shard<T> {
                 let queues = self.reset_queues(*topic, targets);
                 touched.extend(queues.iter().flat_map(|&id| [Entity::Queue(id), Entity::Progress(*group, id)]));
             }
+            Work::Command(Command::CorrectLiteAges { group, found }) => {
+                let queues = found.iter().map(|found| found.queue);
+                touched.extend(queues.flat_map(|id| [Entity::Queue(id), Entity::Progress(*group, id)]));
+            }
+            Work::Command(Command::ResetLite { reset, .. }) => {
+                // Who subscribes is to be told of what waits again.
+                touched.push(Entity::LiteGroup(reset.group));
+                let queues = reset.targets.iter().map(|target| target.0);
+                touched.extend(queues.flat_map(|id| [Entity::Queue(id), Entity::Progress(reset.group, id)]));
+            }
             Work::Resend { queue, record, into, .. } => {
                 touched.push(Entity::Queue(*queue));
                 if self.lite_parent(*into).is_some() {
@@ -534,8 +544,10 @@ impl<T> Shard<T> {
                 self.progress.insert((group, queue), progress);
                 if self.is_lite_queue(queue) {
                     self.note_lite_progress(group, queue);
-                    if is_new {
-                        self.note_lite_consumer(group, queue);
+                    match is_new {
+                        true => self.note_lite_consumer(group, queue),
+                        // What an older broker kept says nothing of times.
+                        false => self.backlog_loaded(group, queue),
                     }
                 }
                 self.reindex.insert((group, queue));
@@ -601,7 +613,8 @@ impl<T> Shard<T> {
                 | Command::SendBack { token, .. }
                 | Command::CommitOffset { token, .. }
                 | Command::StoredOffset { token, .. }
-                | Command::Reset { token, .. },
+                | Command::Reset { token, .. }
+                | Command::ResetLite { token, .. },
             )
             | Work::PullAgain { token, .. }
             | Work::SendBack { token, .. }

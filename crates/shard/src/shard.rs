@@ -549,6 +549,8 @@ impl<T> Shard<T> {
             }
             Command::Resend { place, token } => self.resend(place, token),
             Command::Reset { group, topic, targets, token } => self.reset(group, topic, &targets, token),
+            Command::CorrectLiteAges { group, found } => self.correct_since(group, &found),
+            Command::ResetLite { reset, token } => self.reset_lite(&reset, token),
             Command::AwaitOffset { poll, topic, index, from, until, token } => {
                 self.await_offset(poll, (topic, index), from, until, token);
             }
@@ -609,7 +611,7 @@ impl<T> Shard<T> {
         }
         if before > 0 {
             let after = self.unsettled_in_lite(group, queue);
-            self.lite.backlogs.change(group, before, after);
+            self.backlog_changed(group, queue, before, after);
         }
     }
 
