@@ -366,7 +366,8 @@ impl Broker {
                     .collect();
                 let waiting = self.inner.shard.figures().waiting.iter().find(|(id, _)| *id == config.id).copied();
                 let waiting = waiting.map(|(_, waiting)| waiting).unwrap_or_default();
-                Ok(TopicStatus { config: (*config).clone(), queues, waiting })
+                let lite_topics = self.lite_count(config.id);
+                Ok(TopicStatus { config: (*config).clone(), queues, waiting, lite_topics })
             }
             other => Err(self.unexpected(other, name, "")),
         }
@@ -466,7 +467,7 @@ impl Broker {
                 let mut progress = Vec::with_capacity(figures.len());
                 for figures in &figures {
                     let Some(topic) = names.get(&figures.topic) else { continue };
-                    let (lag_millis, queueing_millis) = self.ages(figures).await?;
+                    let (lag_millis, queueing_millis) = self.ages(config.id, figures).await?;
                     progress.push(ProgressStatus {
                         topic: topic.clone(),
                         queue: figures.index,

@@ -10,6 +10,7 @@
 //! - `delayed`: delayed messages and their recall.
 //! - `transactions`: half messages, their ends, and the checks that producers are sent; `polled`: those that producers ask for.
 //! - `find`, `dead_letters`, `progress`: looking at messages without consuming them, resending, moving groups.
+//! - `lite`: what clients subscribe to of lite topics; `lite_progress`: moving their groups, and ages.
 //! - `physical`: physical offsets, by which remoting clients know messages.
 //! - `pull`: consumers that keep their own place.
 //! - `members`: queue-based members of groups, and who listens to changes; `queue_pull` and
@@ -38,6 +39,7 @@ mod handed_out;
 mod inquiry;
 mod kv;
 mod lite;
+mod lite_progress;
 mod mailbox;
 mod marks;
 mod members;
@@ -64,6 +66,7 @@ pub use find::{FOUND_MAX, FindCursor, FindRequest, Found, FoundMessage, PeekFrom
 pub use handed_out::HandedOut;
 pub use inquiry::{Inquiry, InquiryReply, NoReply, PendingReply};
 pub use lite::{LITE_LIST_MAX, LiteSubscriptions, LiteSyncRequest, LiteTopicList, LiteTopicStatus};
+pub use lite_progress::{LITE_RESET_MAX, LiteMoved, LiteWhich, ResetLiteTopic};
 pub use martlet_auth as auth;
 pub use martlet_bucket::{Class, Counts, Location, Scheme};
 pub use martlet_cluster::UserChange;

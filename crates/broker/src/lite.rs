@@ -31,6 +31,10 @@ pub struct LiteTopicStatus {
     pub look: LiteLook,
     /// The group's progress, if one was asked for.
     pub progress: Option<LiteProgress>,
+    /// Milliseconds since the oldest message that the group has not settled was stored; 0 if all are.
+    pub lag_millis: i64,
+    /// The same of those that were never handed out.
+    pub queueing_millis: i64,
 }
 
 /// Some lite topics of a parent.
@@ -68,9 +72,13 @@ impl Broker {
         for look in looks {
             topics.push(self.with_progress(look, group).await?);
         }
+        Ok(LiteTopicList { topics, more, total: self.lite_count(parent) })
+    }
+
+    /// How many lite topics a parent has, as of at most a second ago.
+    pub(crate) fn lite_count(&self, parent: TopicId) -> u64 {
         let counts = self.inner.shard.figures().lite_topics;
-        let total = counts.iter().find(|(id, _)| *id == parent).map_or(0, |(_, count)| *count);
-        Ok(LiteTopicList { topics, more, total })
+        counts.iter().find(|(id, _)| *id == parent).map_or(0, |(_, count)| *count)
     }
 
     /// One lite topic, how far a group is in it, and the group and id of each client that subscribes to it. `None`: there is
@@ -107,7 +115,7 @@ impl Broker {
         found.map_err(read_failed)
     }
 
-    fn lite_names(&self, topic: &str, group: Option<&str>) -> Result<(TopicId, Option<GroupId>), Refusal> {
+    pub(crate) fn lite_names(&self, topic: &str, group: Option<&str>) -> Result<(TopicId, Option<GroupId>), Refusal> {
         let known = self.known_topic(topic).ok_or_else(|| Refusal::TopicNotFound { topic: topic.to_owned() })?;
         let Some(name) = group else { return Ok((known.id, None)) };
         let group = self.known_group(name).ok_or_else(|| Refusal::GroupNotFound { group: name.to_owned() })?;
@@ -126,7 +134,9 @@ impl Broker {
             }
             None => None,
         };
-        Ok(LiteTopicStatus { look, progress })
+        let lag_millis = self.age_of(progress.and_then(|progress| progress.oldest));
+        let queueing_millis = self.age_of(progress.and_then(|progress| progress.oldest_ready));
+        Ok(LiteTopicStatus { look, progress, lag_millis, queueing_millis })
     }
 
     /// Changes what a client subscribes to; returns once that is durable.
@@ -155,14 +165,15 @@ impl Broker {
     }
 }
 
-/// A group is not moved in a topic that is none of its own, nor in lite topics: their parent's own queues hold nothing.
+/// A group is not moved in a topic that is none of its own, nor in the queues of a parent of lite topics, which hold nothing:
+/// [`Broker::reset_lite`] moves it in these.
 pub(crate) fn check_move(topic: &TopicConfig, group: &GroupConfig) -> Result<(), Refusal> {
     check_poll(topic, group)?;
     match topic.kind {
         TopicType::Lite => Err(Refusal::Setting {
             field: "topic",
             value: topic.name.clone(),
-            rule: "is a parent of lite topics, and groups cannot be moved in those",
+            rule: "is a parent of lite topics, whose own queues hold nothing to move a group in",
         }),
         _ => Ok(()),
     }

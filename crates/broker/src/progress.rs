@@ -3,7 +3,7 @@
 use crate::find::read_failed;
 use crate::lite::check_move;
 use crate::{Broker, Refusal};
-use martlet_model::{QueueId, QueueOffset, UnixMillis};
+use martlet_model::{GroupId, QueueId, QueueOffset, UnixMillis};
 use martlet_shard::{Command, Output, ProgressFigures, ResetTarget};
 use martlet_store::Reader;
 
@@ -74,7 +74,12 @@ impl Broker {
 
     /// Milliseconds since the oldest message that a group has not settled was stored, and since the oldest that was
     /// never handed out; 0 where there is none.
-    pub(crate) async fn ages(&self, figures: &ProgressFigures) -> Result<(i64, i64), Refusal> {
+    pub(crate) async fn ages(&self, group: GroupId, figures: &ProgressFigures) -> Result<(i64, i64), Refusal> {
+        if figures.is_of_lite_topics() {
+            let waits = self.lite_waits(group, figures.ready > 0).await?;
+            let oldest_ready = waits.oldest_ready.filter(|_| figures.ready > 0);
+            return Ok((self.age_of(waits.oldest), self.age_of(oldest_ready)));
+        }
         let lag = self.age(figures.queue, figures.committed..figures.max).await?;
         let queueing = if figures.oldest_ready == figures.committed {
             lag
@@ -89,7 +94,12 @@ impl Broker {
             return Ok(0);
         }
         let found = self.inner.reader.messages(queue, range, 1, 1).await.map_err(read_failed)?;
+        Ok(self.age_of(found.first().map(|message| message.store_time)))
+    }
+
+    /// Milliseconds since then; 0 for nothing.
+    pub(crate) fn age_of(&self, stored: Option<UnixMillis>) -> i64 {
         let now = self.inner.shard.now();
-        Ok(found.first().map_or(0, |message| now.since(message.store_time).max(0)))
+        stored.map_or(0, |stored| now.since(stored).max(0))
     }
 }

@@ -229,6 +229,14 @@ pub enum Refusal {
         /// Its parent.
         parent: String,
     },
+    /// There is no such lite topic, or not any more.
+    #[error("lite topic {lite_topic} of topic {topic} does not exist")]
+    LiteTopicNotFound {
+        /// The parent.
+        topic: String,
+        /// The name.
+        lite_topic: String,
+    },
     /// A dead letter stays where it is.
     #[error("the dead letter was not resent: {reason}")]
     NotResent {

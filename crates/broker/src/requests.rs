@@ -167,6 +167,8 @@ pub struct TopicStatus {
     pub queues: Vec<QueueStatus>,
     /// Messages that wait for something other than a consumer, as of at most a second ago.
     pub waiting: Waiting,
+    /// Of a parent: its lite topics, as of then.
+    pub lite_topics: u64,
 }
 
 /// A group's progress in one queue.

@@ -59,6 +59,7 @@ impl Front {
             delayed: status.waiting.delayed,
             half: status.waiting.halves,
             given_up: status.waiting.given_up,
+            lite_topics: status.lite_topics,
         })
     }
 

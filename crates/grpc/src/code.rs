@@ -41,6 +41,7 @@ pub fn code(refusal: &Refusal) -> Code {
         Refusal::Exists { .. } | Refusal::NotResent { .. } | Refusal::TransactionOver { .. } => {
             Code::PreconditionFailed
         }
+        Refusal::LiteTopicNotFound { .. } => Code::NotFound,
         Refusal::OffsetOutOfRange { .. } => Code::IllegalOffset,
         Refusal::Setting { .. } => Code::BadRequest,
         Refusal::NotSupported { .. } => Code::NotImplemented,
@@ -116,6 +117,7 @@ mod tests {
             (Refusal::LiteTopicsFull { topic: text(), limit: 1 }, Code::LiteTopicQuotaExceeded),
             (Refusal::LiteSubscriptionsFull { wanted: 2, limit: 1 }, Code::LiteSubscriptionQuotaExceeded),
             (Refusal::NotLite { group: text() }, Code::IllegalConsumerGroup),
+            (Refusal::LiteTopicNotFound { topic: text(), lite_topic: text() }, Code::NotFound),
             (Refusal::OtherLiteParent { group: text(), topic: text(), parent: text() }, Code::IllegalTopic),
             (Refusal::Filter(FilterError::TooLong { bytes: 1 }), Code::IllegalFilterExpression),
             (Refusal::TopicNotFound { topic: text() }, Code::TopicNotFound),

@@ -11,8 +11,10 @@ use crate::proto::v2::{self, Code, list_message_request::SearchKey};
 use crate::resource::{full_name, group_name};
 use crate::service::Front;
 use crate::time;
-use martlet_broker::{DeadLetterAt, FOUND_MAX, FindCursor, FindRequest, FoundMessage, PeekFrom, ResetTo, Wanted};
-use martlet_model::{QueueOffset, UnixMillis, names};
+use martlet_broker::{
+    DeadLetterAt, FOUND_MAX, FindCursor, FindRequest, FoundMessage, LiteWhich, PeekFrom, ResetTo, Wanted,
+};
+use martlet_model::{QueueId, QueueOffset, TopicType, UnixMillis, names};
 use prost::Message;
 
 const FIND_DEFAULT: u32 = 100;
@@ -138,13 +140,49 @@ impl Front {
             Some(reset::To::Offset(offset)) => ResetTo::Offset(QueueOffset(offset)),
             None => return Err(Denied::new(Code::BadRequest, "it is not set where to reset the group to")),
         };
+        if self.is_parent(&request.topic) || !request.lite_topic.is_empty() {
+            return self.reset_in_lite(request, to).await;
+        }
         let queues = self.broker.reset_offset(&request.group, &request.topic, request.queue, to).await?;
         let queues = queues.iter().map(|queue| v1::ResetQueue {
             queue: queue.queue,
             from_offset: queue.from.0,
             to_offset: queue.to.0,
         });
-        Ok(v1::ResetOffsetResponse { status: Some(code::ok()), queues: queues.collect() })
+        Ok(v1::ResetOffsetResponse { status: Some(code::ok()), queues: queues.collect(), ..Default::default() })
+    }
+
+    fn is_parent(&self, topic: &str) -> bool {
+        self.broker.known_topic(topic).is_some_and(|topic| topic.kind == TopicType::Lite)
+    }
+
+    async fn reset_in_lite(
+        &self,
+        request: v1::ResetOffsetRequest,
+        to: ResetTo,
+    ) -> Result<v1::ResetOffsetResponse, Denied> {
+        if request.queue.is_some() {
+            return Err(Denied::new(Code::BadRequest, "queue is set, and lite topics have names"));
+        }
+        let which = match &*request.lite_topic {
+            "" => LiteWhich::All(request.after.map(QueueId)),
+            name => {
+                names::check_lite_topic(name)?;
+                LiteWhich::Named(name)
+            }
+        };
+        let moved = self.broker.reset_lite(&request.group, &request.topic, which, to, false).await?;
+        let lite_topics = moved.topics.iter().map(|topic| v1::ResetLiteTopic {
+            name: topic.name.to_string(),
+            from_offset: topic.from.0,
+            to_offset: topic.to.0,
+        });
+        Ok(v1::ResetOffsetResponse {
+            status: Some(code::ok()),
+            queues: Vec::new(),
+            lite_topics: lite_topics.collect(),
+            next: moved.next.map(|queue| queue.0),
+        })
     }
 
     /// The same by the call of `apache.rocketmq.v2`, which knows times only.
@@ -157,7 +195,18 @@ impl Front {
         let time = request.reset_timestamp.as_ref().and_then(time::unix_millis);
         let time = time.ok_or_else(|| Denied::new(Code::BadRequest, "reset_timestamp is missing or not a time"))?;
         let topic = full_name("topic", request.topic)?;
-        self.broker.reset_offset(&group, &topic, None, ResetTo::Time(UnixMillis(time))).await?;
+        let to = ResetTo::Time(UnixMillis(time));
+        if !self.is_parent(&topic) {
+            self.broker.reset_offset(&group, &topic, None, to).await?;
+            return Ok(v2::ResetGroupOffsetResponse { status: Some(code::ok()) });
+        }
+        let mut behind = None;
+        loop {
+            behind = self.broker.reset_lite(&group, &topic, LiteWhich::All(behind), to, false).await?.next;
+            if behind.is_none() {
+                break;
+            }
+        }
         Ok(v2::ResetGroupOffsetResponse { status: Some(code::ok()) })
     }
 

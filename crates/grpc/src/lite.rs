@@ -111,6 +111,8 @@ fn lite_topic_out(status: &LiteTopicStatus) -> v1::LiteTopic {
             committed_offset: progress.committed.0,
             ready: progress.ready,
             open: progress.open,
+            lag_millis: status.lag_millis,
+            queueing_millis: status.queueing_millis,
         }),
     }
 }

@@ -211,8 +211,12 @@ async fn a_group_is_reset_to_a_time_and_to_an_offset_and_its_age_is_told() {
     let polled = poll(&mut client, from("consumer", receive("billing", "orders"))).await;
     let handles: Vec<String> = polled.messages.iter().map(handle).collect();
     ack(&mut client, "billing", "orders", &handles).await;
-    let reset =
-        |to| v1::ResetOffsetRequest { group: "billing".into(), topic: "orders".into(), queue: None, to: Some(to) };
+    let reset = |to| v1::ResetOffsetRequest {
+        group: "billing".into(),
+        topic: "orders".into(),
+        to: Some(to),
+        ..Default::default()
+    };
     use v1::reset_offset_request::{Latest, To};
     let answer = admin.reset_offset(from("admin", reset(To::TimeMillis(0)))).await.unwrap().into_inner();
     assert_eq!(answer.status.unwrap().code(), Code::Ok);

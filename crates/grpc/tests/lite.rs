@@ -218,21 +218,92 @@ async fn clients_and_groups_of_different_kinds_do_not_go_together() {
     }
 }
 
+/// Moves the group in lite topics.
+async fn reset(admin: &mut AdminClient<Channel>, lite_topic: &str, to: reset::To) -> v1::ResetOffsetResponse {
+    let request = v1::ResetOffsetRequest {
+        group: "web".into(),
+        topic: "chat".into(),
+        lite_topic: lite_topic.into(),
+        to: Some(to),
+        ..Default::default()
+    };
+    admin.reset_offset(from("admin", request)).await.unwrap().into_inner()
+}
+
+/// Name, where the group was, and where it is.
+fn moved(answer: &v1::ResetOffsetResponse) -> Vec<(&str, u64, u64)> {
+    let status = answer.status.as_ref().unwrap();
+    assert_eq!(status.code(), Code::Ok, "{}", status.message);
+    let topics = answer.lite_topics.iter();
+    topics.map(|topic| (topic.name.as_str(), topic.from_offset, topic.to_offset)).collect()
+}
+
 #[tokio::test]
-async fn a_group_is_not_said_to_be_moved_in_lite_topics() {
+async fn an_administrator_moves_a_group_in_one_lite_topic_or_in_all_and_sees_how_old_its_backlog_is() {
+    let world = lite_world(false).await;
+    let mut client = world.client().await;
+    let sent = try_send(&mut client, vec![lite("alice", "a1"), lite("alice", "a2"), lite("bob", "b1")]).await;
+    assert_eq!(sent.code(), Code::Ok, "{}", sent.message);
+    sync(&mut client, "one", LiteSubscriptionAction::PartialAdd, &["alice", "bob"]).await;
+    let polled = polled_by(&mut client, "one").await;
+    assert_eq!(bodies(&polled), ["a1", "a2", "b1"]);
+    let handles: Vec<_> = polled.messages.iter().map(handle).collect();
+    assert!(ack(&mut client, "web", "chat", &handles).await.iter().all(|status| status.code() == Code::Ok));
+
+    let mut admin = AdminClient::new(world.channel().await);
+    let answer = reset(&mut admin, "alice", reset::To::Offset(1)).await;
+    assert_eq!(moved(&answer), [("alice", 2, 1)]);
+    let again = polled_by(&mut client, "one").await;
+    assert_eq!(bodies(&again), ["a2"]);
+    assert_eq!(system(&again.messages[0]).delivery_attempt, Some(1));
+    let answer = reset(&mut admin, "", reset::To::TimeMillis(0)).await;
+    assert_eq!((moved(&answer), answer.next), (vec![("alice", 1, 0), ("bob", 1, 0)], None));
+    let superseded = ack(&mut client, "web", "chat", &[handle(&again.messages[0])]).await;
+    assert_eq!(superseded[0].code(), Code::InvalidReceiptHandle, "in flight from the target on");
+
+    let request = v1::DescribeGroupRequest { name: "web".into() };
+    let described = admin.describe_group(from("admin", request)).await.unwrap().into_inner();
+    let [progress] = &described.progress[..] else { panic!("{:?}", described.progress) };
+    assert_eq!((progress.ready, progress.in_flight), (3, 0));
+    assert!(progress.lag_millis > 0 && progress.lag_millis == progress.queueing_millis, "{progress:?}");
+    let request = v1::DescribeLiteTopicRequest { topic: "chat".into(), lite_topic: "bob".into(), group: "web".into() };
+    let bob = admin.describe_lite_topic(from("admin", request)).await.unwrap().into_inner();
+    assert!(bob.lite_topic.unwrap().progress.unwrap().lag_millis > 0);
+
+    // The call that knows times only, and all lite topics.
+    let request = v2::ResetGroupOffsetRequest {
+        group: resource("web"),
+        topic: resource("chat"),
+        reset_timestamp: Some(prost_types::Timestamp { seconds: 4_000_000_000, nanos: 0 }),
+        ..Default::default()
+    };
+    let mut tools = v2::admin_client::AdminClient::new(world.channel().await);
+    let status = tools.reset_group_offset(from("admin", request)).await.unwrap().into_inner().status.unwrap();
+    assert_eq!(status.code(), Code::Ok, "{}", status.message);
+    let answer = reset(&mut admin, "", reset::To::Latest(reset::Latest {})).await;
+    assert_eq!(moved(&answer), [("alice", 2, 2), ("bob", 1, 1)], "everything is settled");
+}
+
+#[tokio::test]
+async fn a_reset_that_names_no_place_is_refused_and_update_offset_cannot_name_a_lite_topic() {
     let world = lite_world(false).await;
     let mut client = world.client().await;
     let sent = try_send(&mut client, vec![lite("alice", "a1")]).await;
     assert_eq!(sent.code(), Code::Ok, "{}", sent.message);
     let mut admin = AdminClient::new(world.channel().await);
-    let expected = "topic chat is a parent of lite topics, and groups cannot be moved in those";
-    for to in [reset::To::Earliest(reset::Earliest {}), reset::To::Latest(reset::Latest {}), reset::To::TimeMillis(0)] {
-        let request = v1::ResetOffsetRequest { group: "web".into(), topic: "chat".into(), queue: None, to: Some(to) };
-        let status = admin.reset_offset(from("admin", request)).await.unwrap().into_inner().status.unwrap();
-        assert_eq!((status.code(), status.message.as_str()), (Code::BadRequest, expected), "{to:?}");
+    for (lite_topic, to, code, expected) in [
+        ("", reset::To::Offset(0), Code::BadRequest, "is a place of one lite topic, which has to be named"),
+        ("alice", reset::To::Offset(2), Code::IllegalOffset, "is not from 0 to 1"),
+        ("bob", reset::To::TimeMillis(0), Code::NotFound, "lite topic bob of topic chat does not exist"),
+        ("b/b", reset::To::TimeMillis(0), Code::IllegalLiteTopic, "b/b"),
+    ] {
+        let status = reset(&mut admin, lite_topic, to).await.status.unwrap();
+        assert_eq!(status.code(), code, "{}", status.message);
+        assert!(status.message.contains(expected), "{}", status.message);
     }
     let queue = Some(v2::MessageQueue { topic: resource("chat"), ..Default::default() });
     let request = v2::UpdateOffsetRequest { group: resource("web"), message_queue: queue, offset: 0 };
     let status = client.update_offset(from("one", request)).await.unwrap().into_inner().status.unwrap();
+    let expected = "topic chat is a parent of lite topics, whose own queues hold nothing to move a group in";
     assert_eq!((status.code(), status.message.as_str()), (Code::BadRequest, expected));
 }

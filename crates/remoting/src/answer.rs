@@ -120,7 +120,7 @@ fn code(refusal: &Refusal) -> i32 {
     match refusal {
         Refusal::UserNotFound { .. } => response::USER_NOT_EXIST,
         Refusal::PolicyNotFound { .. } => response::POLICY_NOT_EXIST,
-        Refusal::TopicNotFound { .. } => response::TOPIC_NOT_EXIST,
+        Refusal::TopicNotFound { .. } | Refusal::LiteTopicNotFound { .. } => response::TOPIC_NOT_EXIST,
         Refusal::GroupNotFound { .. } => response::SUBSCRIPTION_GROUP_NOT_EXIST,
         Refusal::NotWritable { .. } | Refusal::NotReadable { .. } | Refusal::NoAccessControl => response::NO_PERMISSION,
         Refusal::MessageTypeConflict { .. } => response::MESSAGE_ILLEGAL,

@@ -10,10 +10,10 @@ use crate::members::filter;
 use crate::message_out::{self, Facts};
 use bytes::BytesMut;
 use martlet_broker::{
-    MessageModel, OffsetOf, PullMode, PullStatus, QueuePull, QueuePulled, Refusal, ResetTo, StoredOffset,
+    LiteWhich, MessageModel, OffsetOf, PullMode, PullStatus, QueuePull, QueuePulled, Refusal, ResetTo, StoredOffset,
 };
 use martlet_model::names::{self, RETRY_PREFIX};
-use martlet_model::{Filter, QueueOffset, UnixMillis, limits};
+use martlet_model::{Filter, QueueOffset, TopicType, UnixMillis, limits};
 use std::sync::Arc;
 
 /// Bits of the system flags of a pull.
@@ -22,6 +22,10 @@ const MAY_WAIT: i32 = 0x2;
 const HAS_FILTER: i32 = 0x4;
 /// Longest wait, in milliseconds: clients give up after 30 s.
 const WAIT_MILLIS_MAX: i64 = 25_000;
+/// What tools know a lite topic by: this, the parent, `$`, and the name.
+const LITE_QUEUE_PREFIX: &str = "%LMQ%$";
+/// Most lite topics that the answer to a reset names.
+const LITE_TOPICS_NAMED: usize = 1_000;
 
 /// Whether a request may wait for messages.
 pub(crate) fn may_wait(fields: &Fields<'_>) -> bool {
@@ -163,6 +167,9 @@ impl Front {
         let time = fields.i64("timestamp")?;
         let (queue, offset) = (fields.i32_or("queueId", -1)?, fields.i64_or("offset", -1)?);
         let forced = fields.flag("isForce");
+        if self.broker.known_topic(topic).is_some_and(|topic| topic.kind == TopicType::Lite) {
+            return self.reset_lite(group, topic, time, forced, queue >= 0 || offset >= 0).await;
+        }
         let status = self.broker.topic_status(topic).await?;
         let mut table = Vec::new();
         for bounds in status.queues {
@@ -190,6 +197,37 @@ impl Front {
             return Err(Denied::new(response::INVALID_PARAMETER, remark));
         }
         Ok(Answer::json(&Json::object([("offsetTable", Json::Object(table))])))
+    }
+
+    /// The same in all lite topics of a parent where the group has been. The answer names the first of those that it was moved in.
+    async fn reset_lite(
+        &self,
+        group: &str,
+        parent: &str,
+        time: i64,
+        forced: bool,
+        names_a_place: bool,
+    ) -> Result<Answer, Denied> {
+        if names_a_place {
+            let remark =
+                format!("topic {parent} is a parent of lite topics: a group is moved in all of them, to a time");
+            return Err(Denied::new(response::INVALID_PARAMETER, remark));
+        }
+        // To these clients what is below 0 is the end.
+        let to = if time < 0 { ResetTo::Latest } else { ResetTo::Time(UnixMillis(time)) };
+        let (mut table, mut behind) = (Vec::new(), None);
+        loop {
+            let moved = self.broker.reset_lite(group, parent, LiteWhich::All(behind), to, !forced).await?;
+            for topic in moved.topics.iter().take(LITE_TOPICS_NAMED.saturating_sub(table.len())) {
+                let name = format!("{LITE_QUEUE_PREFIX}{parent}${}", topic.name);
+                let queue = crate::admin::queue_json(&name, self.broker.broker_name(), 0);
+                table.push((queue, topic.to.0.into()));
+            }
+            behind = moved.next;
+            if behind.is_none() {
+                return Ok(Answer::json(&Json::object([("offsetTable", Json::Object(table))])));
+            }
+        }
     }
 
     /// A group moves in a queue.

@@ -2,7 +2,7 @@
 
 mod world;
 
-use martlet_broker::{ClientInfo, ClientRole, Inquiry, InquiryReply};
+use martlet_broker::{ClientInfo, ClientRole, Inquiry, InquiryReply, LiteWhich, ResetTo};
 use martlet_model::{Filter, TopicType, record};
 use martlet_remoting::codec::code::{request, response};
 use martlet_remoting::codec::frame::{self, Frame};
@@ -159,6 +159,39 @@ async fn a_group_is_moved_back_and_forward_only_if_that_is_forced() {
     }
     let answer = client.ask(request::INVOKE_BROKER_TO_RESET_OFFSET, &fields("-1", "false"), b"").await;
     assert_eq!(&answer.body[..], br#"{"offsetTable":{}}"#, "forward only if that is forced");
+}
+
+#[tokio::test]
+async fn a_group_of_lite_topics_is_moved_in_all_where_it_has_been() {
+    let world = World::new();
+    let mut client = world.client().await;
+    let fields = topic_fields("chat", "1", "+message.type=LITE");
+    client.ask(request::UPDATE_AND_CREATE_TOPIC, &fields, b"").await;
+    let group = br#"{"groupName":"web","attributes":{"+lite.bind.topic":"chat"}}"#;
+    client.ask(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, &[], group).await;
+    for name in ["alice", "bob", "carol"] {
+        client.produce("chat", "0", &[("__LITE_TOPIC", name)], b"body").await;
+    }
+    for (name, to) in [("alice", ResetTo::Latest), ("bob", ResetTo::Earliest)] {
+        world.broker.reset_lite("web", "chat", LiteWhich::Named(name), to, false).await.unwrap();
+    }
+    let fields = |time: &'static str, forced: &'static str| {
+        [("group", "web"), ("topic", "chat"), ("timestamp", time), ("isForce", forced)]
+    };
+    let place =
+        |name: &str, to: u64| format!(r#"{{"brokerName":"broker-a","queueId":0,"topic":"%LMQ%$chat${name}"}}:{to}"#);
+    for (time, forced, moved) in [
+        ("-1", "false", String::new()),
+        ("0", "false", place("alice", 0)),
+        ("-1", "true", format!("{},{}", place("alice", 1), place("bob", 1))),
+    ] {
+        let answer = client.ask(request::INVOKE_BROKER_TO_RESET_OFFSET, &fields(time, forced), b"").await;
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        assert_eq!(body, format!(r#"{{"offsetTable":{{{moved}}}}}"#), "{time} {forced}: {:?}", answer.header.remark);
+    }
+    let fields = [&fields("0", "true")[..], &[("queueId", "0")]].concat();
+    let answer = client.ask(request::INVOKE_BROKER_TO_RESET_OFFSET, &fields, b"").await;
+    assert_eq!(answer.header.code, response::INVALID_PARAMETER);
 }
 
 #[tokio::test]

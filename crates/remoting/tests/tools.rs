@@ -253,6 +253,9 @@ async fn lite_topics_are_shown_by_parent_topic_group_and_client() {
     let of_group = told(&mut client, request::GET_LITE_GROUP_INFO, &of_group).await;
     assert_eq!(of_group.items("lagCountTopK").len(), 1);
     assert_eq!(of_group.items("lagCountTopK")[0].text("liteTopic"), Some("b"));
+    let longest = &of_group.items("lagTimestampTopK")[0];
+    assert_eq!(longest.text("liteTopic"), Some("a"), "its message is the oldest");
+    assert!(longest.int("earliestUnconsumedTimestamp").unwrap() > 0);
     let in_one = [("group", "lites"), ("liteTopic", "a")];
     let in_one = told(&mut client, request::GET_LITE_GROUP_INFO, &in_one).await;
     assert_eq!(in_one.get("liteTopicOffsetWrapper").unwrap().int("brokerOffset"), Some(1));

@@ -317,14 +317,17 @@ pub enum GroupAction {
     ResetOffset {
         /// Consumer group
         group: String,
-        /// Topic
+        /// Topic; of a group of lite topics, their parent
         topic: String,
         /// Where to: `earliest`, `latest`, an offset, a time such as 2026-01-31T23:59:59Z, or how long ago, such as 10m
         #[arg(long, value_name = "PLACE", value_parser = parse_place)]
         to: PlaceArg,
         /// Only this queue, by number; needed with an offset if the topic has several
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", conflicts_with = "lite_topic")]
         queue: Option<u32>,
+        /// Only this lite topic, needed with an offset; else all where the group has been, one after the other
+        #[arg(long, value_name = "NAME")]
+        lite_topic: Option<String>,
         #[command(flatten)]
         target: Target,
     },

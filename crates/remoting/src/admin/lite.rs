@@ -136,16 +136,17 @@ impl Front {
         let name = fields.text("group")?;
         let (_, parent) = self.lite_group(name)?;
         let lite_topic = fields.optional("liteTopic").filter(|name| !name.is_empty());
-        let mut parts = vec![
-            ("earliestUnconsumedTimestamp", 0.into()),
-            ("group", name.into()),
-            ("parentTopic", parent.as_str().into()),
-        ];
+        let mut parts = vec![("group", name.into()), ("parentTopic", parent.as_str().into())];
         if let Some(lite_topic) = lite_topic {
             let (status, _) = self.broker.lite_topic(&parent, lite_topic, Some(name)).await?;
             let lag = status.as_ref().map_or(0, lag);
-            parts.extend([("liteTopic", lite_topic.into()), ("totalLagCount", lag.into())]);
-            if let Some(LiteTopicStatus { look, progress: Some(progress) }) = status {
+            let oldest = status.as_ref().map_or(0, oldest);
+            parts.extend([
+                ("earliestUnconsumedTimestamp", oldest.into()),
+                ("liteTopic", lite_topic.into()),
+                ("totalLagCount", lag.into()),
+            ]);
+            if let Some(LiteTopicStatus { look, progress: Some(progress), .. }) = status {
                 let wrapper = Json::object([
                     ("brokerOffset", look.max.0.into()),
                     ("consumerOffset", progress.committed.0.into()),
@@ -159,32 +160,33 @@ impl Front {
         let most = usize::try_from(fields.i32_or("topK", 20)?).unwrap_or(0).min(LITE_LIST_MAX);
         let status = self.broker.group_status(name).await?;
         let total: u64 = status.progress.iter().map(|progress| progress.accumulation()).sum();
-        let mut found: Vec<(u64, Arc<str>)> = Vec::new();
+        let mut found: Vec<(u64, i64, Arc<str>)> = Vec::new();
+        let mut longest: Vec<(i64, u64, Arc<str>)> = Vec::new();
         let (mut behind, mut looked_at): (Option<Arc<str>>, _) = (None, 0);
         while looked_at < LOOKED_AT_MAX {
             let list = self.broker.lite_topics(&parent, Some(name), behind.as_deref(), LITE_LIST_MAX).await?;
             looked_at += list.topics.len();
             behind = list.topics.last().map(|last| last.look.name.clone());
-            found.extend(
-                list.topics.iter().map(|status| (lag(status), status.look.name.clone())).filter(|found| found.0 > 0),
-            );
+            for status in list.topics.iter().filter(|status| lag(status) > 0) {
+                let (lag, oldest, name) = (lag(status), oldest(status), &status.look.name);
+                found.push((lag, oldest, name.clone()));
+                longest.push((oldest, lag, name.clone()));
+            }
             found.sort_by(|one, other| other.cmp(one));
             found.truncate(most);
+            longest.sort();
+            longest.truncate(most);
             if !list.more || behind.is_none() {
                 break;
             }
         }
-        let most_waiting = found.iter().map(|(lag, name)| {
-            let name: &str = name;
-            Json::object([
-                ("earliestUnconsumedTimestamp", 0.into()),
-                ("lagCount", (*lag).into()),
-                ("liteTopic", name.into()),
-            ])
-        });
+        let most_waiting = found.iter().map(|(lag, oldest, name)| waiting(name, *lag, *oldest));
+        let longest_waiting = longest.iter().map(|(oldest, lag, name)| waiting(name, *lag, *oldest));
+        let oldest = self.broker.oldest_of_lite(name).await?;
         parts.extend([
+            ("earliestUnconsumedTimestamp", oldest.map_or(0, |oldest| oldest.0).into()),
             ("lagCountTopK", Json::List(most_waiting.collect())),
-            ("lagTimestampTopK", Json::List(Vec::new())),
+            ("lagTimestampTopK", Json::List(longest_waiting.collect())),
             ("totalLagCount", total.into()),
         ]);
         Ok(Answer::json(&Json::object(parts)))
@@ -200,4 +202,13 @@ impl Front {
 /// Messages of a lite topic that a group has not settled.
 fn lag(status: &LiteTopicStatus) -> u64 {
     status.progress.map_or(0, |progress| progress.open + progress.ready)
+}
+
+/// When the oldest of these was stored; 0 if there is none.
+fn oldest(status: &LiteTopicStatus) -> i64 {
+    status.progress.and_then(|progress| progress.oldest).map_or(0, |oldest| oldest.0)
+}
+
+fn waiting(name: &str, lag: u64, oldest: i64) -> Json {
+    Json::object([("earliestUnconsumedTimestamp", oldest.into()), ("lagCount", lag.into()), ("liteTopic", name.into())])
 }

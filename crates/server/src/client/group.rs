@@ -44,7 +44,7 @@ pub async fn run(action: GroupAction) -> Result<(), ClientError> {
                 println!("deleted consumer group {name}");
             }
         }
-        GroupAction::ResetOffset { group, topic, to, queue, target } => {
+        GroupAction::ResetOffset { group, topic, to, queue, lite_topic, target } => {
             use v1::reset_offset_request::{Earliest, Latest, To};
             let what = format!("resetting consumer group {group} on topic {topic}");
             let to = match to {
@@ -54,11 +54,25 @@ pub async fn run(action: GroupAction) -> Result<(), ClientError> {
                 PlaceArg::Time(millis) => To::TimeMillis(millis),
             };
             let mut admin = Connection::open(&target).await?.admin();
-            let message = v1::ResetOffsetRequest { group, topic, queue, to: Some(to) };
-            let answer = admin.reset_offset(request(message, REQUEST_TIMEOUT)).await;
-            let answer = answer.map_err(call_failed(&*what))?.into_inner();
-            accepted(&what, answer.status)?;
-            show_reset(&answer.queues, target.json);
+            let lite_topic = lite_topic.unwrap_or_default();
+            let all_lite = lite_topic.is_empty();
+            let mut message = v1::ResetOffsetRequest { group, topic, queue, to: Some(to), lite_topic, after: None };
+            let mut lite_topics = Vec::new();
+            loop {
+                let answer = admin.reset_offset(request(message.clone(), REQUEST_TIMEOUT)).await;
+                let answer = answer.map_err(call_failed(&*what))?.into_inner();
+                accepted(&what, answer.status)?;
+                lite_topics.extend(answer.lite_topics);
+                message.after = answer.next;
+                if message.after.is_some() {
+                    continue;
+                }
+                match answer.queues.is_empty() {
+                    true => show_lite_reset(&lite_topics, all_lite, target.json),
+                    false => show_reset(&answer.queues, target.json),
+                }
+                break;
+            }
         }
         GroupAction::List { target } => {
             let mut admin = Connection::open(&target).await?.admin();
@@ -108,6 +122,27 @@ fn show_reset(queues: &[v1::ResetQueue], as_json: bool) {
     right(&mut table, &[0, 1, 2]);
     for queue in queues {
         table.add_row([u64::from(queue.queue), queue.from_offset, queue.to_offset].map(|number| number.to_string()));
+    }
+    print(&table);
+}
+
+fn show_lite_reset(topics: &[v1::ResetLiteTopic], all: bool, as_json: bool) {
+    if as_json {
+        let topics = topics.iter().map(
+            |topic| json!({ "lite_topic": topic.name, "from_offset": topic.from_offset, "to_offset": topic.to_offset }),
+        );
+        return print_json(&topics.collect());
+    }
+    if all {
+        return match topics.len() {
+            1 => println!("moved in 1 lite topic"),
+            count => println!("moved in {count} lite topics"),
+        };
+    }
+    let mut table = table(&["lite topic", "was at", "is at"]);
+    right(&mut table, &[1, 2]);
+    for topic in topics {
+        table.add_row([topic.name.clone(), topic.from_offset.to_string(), topic.to_offset.to_string()]);
     }
     print(&table);
 }
@@ -222,11 +257,14 @@ fn describe(answer: &v1::DescribeGroupResponse, as_json: bool) {
         let mut table = table(&headings);
         right(&mut table, &[1, 2, 3, 4, 5, 6, 7, 8, 9]);
         for progress in &answer.progress {
+            // All lite topics together have no queue, and no place in it.
+            let is_lite = group.lite.as_ref().is_some_and(|lite| lite.parent == progress.topic);
+            let of_queue = |text: String| if is_lite { "-".to_owned() } else { text };
             table.add_row([
                 progress.topic.clone(),
-                progress.queue.to_string(),
-                progress.committed_offset.to_string(),
-                progress.max_offset.to_string(),
+                of_queue(progress.queue.to_string()),
+                of_queue(progress.committed_offset.to_string()),
+                of_queue(progress.max_offset.to_string()),
                 progress.ready.to_string(),
                 progress.in_flight.to_string(),
                 progress.waiting_retry.to_string(),
@@ -275,7 +313,7 @@ fn expression(subscription: &v1::Subscription) -> (&'static str, &str) {
 }
 
 /// How old, to the second; nothing where there is nothing.
-fn age(millis: i64) -> String {
+pub(super) fn age(millis: i64) -> String {
     match millis {
         0 => "-".to_owned(),
         1..1_000 => "<1s".to_owned(),

@@ -1,5 +1,6 @@
 //! `martlet lite …`: looking at lite topics.
 
+use super::group::age;
 use super::table::{print, print_json, right, table};
 use super::{ClientError, Connection, REQUEST_TIMEOUT, accepted, call_failed, request};
 use crate::cli::LiteAction;
@@ -62,10 +63,10 @@ pub async fn run(action: LiteAction) -> Result<(), ClientError> {
 fn list(topics: &[v1::LiteTopic], with_group: bool) {
     let mut headings = vec!["name", "messages", "max offset", "newest"];
     if with_group {
-        headings.extend(["committed", "ready", "unsettled"]);
+        headings.extend(["committed", "ready", "unsettled", "age"]);
     }
     let mut table = table(&headings);
-    right(&mut table, &[1, 2, 4, 5, 6][..if with_group { 5 } else { 2 }]);
+    right(&mut table, &[1, 2, 4, 5, 6, 7][..if with_group { 6 } else { 2 }]);
     for topic in topics {
         let mut row = vec![
             topic.name.clone(),
@@ -75,6 +76,7 @@ fn list(topics: &[v1::LiteTopic], with_group: bool) {
         ];
         if let Some(progress) = topic.progress.as_ref().filter(|_| with_group) {
             row.extend([progress.committed_offset, progress.ready, progress.open].map(|number| number.to_string()));
+            row.push(age(progress.lag_millis));
         }
         table.add_row(row);
     }
@@ -97,6 +99,11 @@ fn describe(answer: &v1::DescribeLiteTopicResponse, as_json: bool) {
     if let Some(progress) = &topic.progress {
         println!("committed    {}", progress.committed_offset);
         println!("backlog      {} never handed out, {} handed out and not settled", progress.ready, progress.open);
+        println!(
+            "oldest       {} not settled, {} never handed out",
+            age(progress.lag_millis),
+            age(progress.queueing_millis)
+        );
     }
     if answer.subscribers.is_empty() {
         println!("no client subscribes to it");
@@ -121,6 +128,8 @@ fn to_json(topic: &v1::LiteTopic) -> Value {
             "committed_offset": progress.committed_offset,
             "ready": progress.ready,
             "open": progress.open,
+            "lag_millis": progress.lag_millis,
+            "queueing_millis": progress.queueing_millis,
         })),
     })
 }

@@ -88,6 +88,9 @@ fn describe(answer: &v1::DescribeTopicResponse, as_json: bool) {
         value["delayed"] = json!(answer.delayed);
         value["half"] = json!(answer.half);
         value["given_up"] = json!(answer.given_up);
+        if topic.r#type() == v1::TopicType::Lite {
+            value["lite_topics"] = json!(answer.lite_topics);
+        }
         value["queues"] = answer
             .queues
             .iter()
@@ -110,7 +113,7 @@ fn describe(answer: &v1::DescribeTopicResponse, as_json: bool) {
     println!("permission  {}", permission_name(&topic));
     println!("retention   {}", retention(&topic));
     if topic.r#type() == v1::TopicType::Lite {
-        println!("lite topics {}", lite(&topic));
+        println!("lite topics {} now; {}", answer.lite_topics, lite(&topic));
     }
     if let Some(millis) = topic.deduplicate_millis {
         println!("deduplicate {}", show_millis(millis));
@@ -125,6 +128,10 @@ fn describe(answer: &v1::DescribeTopicResponse, as_json: bool) {
         println!("half        {half} messages wait for the end of their transaction, {given_up} of them given up");
     }
     println!();
+    if topic.r#type() == v1::TopicType::Lite {
+        println!("its messages are in its lite topics: martlet lite list {}", topic.name);
+        return;
+    }
     let mut table = table(&["queue", "min offset", "max offset", "messages", "newest"]);
     right(&mut table, &[0, 1, 2, 3]);
     for queue in &answer.queues {

@@ -96,9 +96,38 @@ fn lite_topics_are_listed_and_described_for_people() {
         assert!(described.contains(line), "{line}: {described}");
     }
     assert!(broker.fails(&["lite", "describe", "chat", "carol"]).contains("carol of topic chat does not exist"));
-    let refused = broker.fails(&["group", "reset-offset", "web", "chat", "--to", "earliest"]);
-    assert!(
-        refused.contains("topic chat is a parent of lite topics, and groups cannot be moved in those"),
-        "{refused}"
-    );
+}
+
+#[test]
+fn a_group_is_moved_in_lite_topics_and_its_backlog_has_an_age() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&folder.path().join("data"));
+    broker.ok(&["topic", "create", "chat", "--type", "lite"]);
+    broker.ok(&["group", "create", "web", "--pattern", "lite-selective", "--lite-parent", "chat"]);
+    broker.ok(&["send", "chat", "hello", "--lite-topic", "alice"]);
+    broker.ok(&["send", "chat", "one", "two", "--lite-topic", "bob"]);
+    let reset = |more: &[&'static str]| [&["group", "reset-offset", "web", "chat", "--to"], more].concat();
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(broker.ok(&reset(&["earliest"])), "moved in 0 lite topics\n", "it has been in none");
+    for name in ["alice", "bob"] {
+        broker.ok(&reset(&["latest", "--lite-topic", name]));
+    }
+    let moved = broker.ok(&reset(&["1", "--lite-topic", "bob"]));
+    assert_eq!(words(moved.lines().last().unwrap_or_default()), ["bob", "2", "1"], "{moved}");
+    assert!(broker.fails(&reset(&["1"])).contains("is a place of one lite topic, which has to be named"));
+    assert!(broker.fails(&reset(&["1", "--lite-topic", "carol"])).contains("carol of topic chat does not exist"));
+    assert_eq!(broker.ok(&reset(&["10m"])), "moved in 2 lite topics\n");
+    let moved: Value = serde_json::from_str(&broker.ok(&reset(&["earliest", "--json"]))).unwrap();
+    assert_eq!(moved[0]["lite_topic"], "alice");
+
+    let described: Value = serde_json::from_str(&broker.ok(&["group", "describe", "web", "--json"])).unwrap();
+    let progress = &described["progress"][0];
+    assert_eq!((&progress["topic"], progress["ready"].as_u64()), (&Value::from("chat"), Some(3)));
+    let ages = (progress["lag_millis"].as_i64(), progress["queueing_millis"].as_i64());
+    assert!(ages.0 > Some(0) && ages.1 > Some(0), "{ages:?}");
+    let described = broker.ok(&["group", "describe", "web"]);
+    let row = described.lines().find(|line| line.starts_with("chat")).expect("there is a row for the parent");
+    assert_eq!(words(row)[..8], ["chat", "-", "-", "-", "3", "0", "0", "3"], "{row}");
+    let parent = broker.ok(&["topic", "describe", "chat"]);
+    assert!(parent.contains("its messages are in its lite topics: martlet lite list chat"), "{parent}");
 }
