@@ -20,6 +20,7 @@
 //! - a half message is handed out only once a commit was answered, or a crash took the answer; however often its transaction is
 //!   ended, one end counts and the others are told so; checks come neither early nor after the end,
 //! - no poll waits while there is a visible message for it, nor a pull while there is something to read,
+//! - how old the backlog of lite topics is, as found by a look at few, is what a look at all says, at any moment and through resets,
 //! - at the end the backlog is zero, dead letters are there once, and deletion leaves nothing in the store.
 //!
 //! The same is played on the object engine ([`bucket::Objects`]), where another process takes the shard over now and then from one
@@ -87,6 +88,10 @@ pub struct Report {
     pub again: u64,
     /// Messages handed out.
     pub delivered: u64,
+    /// Times a group was moved in a lite topic.
+    pub reset: u64,
+    /// Lite topics whose oldest message turned out to be younger than was noted.
+    pub looked_at: u64,
     /// Messages pulled by queue-based members.
     pub pulled: u64,
     /// Messages acked.
@@ -124,6 +129,8 @@ impl Report {
         self.sent += other.sent;
         self.again += other.again;
         self.delivered += other.delivered;
+        self.reset += other.reset;
+        self.looked_at += other.looked_at;
         self.pulled += other.pulled;
         self.acked += other.acked;
         self.recalled += other.recalled;

@@ -164,11 +164,13 @@ fn play<R: Default + Send>(
 
 fn summary(report: &Report, begun: Instant) {
     let Report { seeds, steps, faults, sent, delivered, acked, recalled, committed, dead_letters, hash, .. } = report;
-    let Report { pulled, again, halves, ended, ends_refused, checks, taken, stale, overtaken, .. } = report;
+    let Report {
+        pulled, reset, looked_at, again, halves, ended, ends_refused, checks, taken, stale, overtaken, ..
+    } = report;
     let seconds = begun.elapsed().as_secs_f64();
     println!("{seeds} seeds, {steps} steps, {} faults in {seconds:.1} s ({faults})", faults.total());
     println!(
-        "  {sent} sent, {again} again, {delivered} delivered, {pulled} pulled, {acked} acked, {recalled} recalled, {committed} commits, {dead_letters} dead letters\n  {halves} half \
+        "  {sent} sent, {again} again, {delivered} delivered, {pulled} pulled, {acked} acked, {recalled} recalled, {committed} commits, {reset} resets, {looked_at} lite topics younger, {dead_letters} dead letters\n  {halves} half \
          messages, {ended} ended, {ends_refused} ends refused, {checks} checks, {taken} taken, {stale} stale, {overtaken} overtaken, hash {hash:016x}"
     );
 }

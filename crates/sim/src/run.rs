@@ -99,6 +99,10 @@ enum Pending {
         life: u32,
         at: UnixMillis,
     },
+    ResetLite {
+        group: GroupId,
+        key: Option<u64>,
+    },
     Describe,
     Commit {
         group: GroupId,
@@ -280,6 +284,8 @@ impl<G: Ground> Run<G> {
                 self.monotonic += millis as i64;
                 self.subscribe(false);
             }
+            991..=994 => self.look_at_ages()?,
+            995..=999 => self.reset_lite(),
             _ => self.slowness = if self.random.below(20) == 0 { 12 } else { 1 },
         }
         self.go_on()

@@ -26,6 +26,7 @@ fn a_few_hundred_seeds_keep_every_promise() {
             && all.committed > 0,
         "too little happened: {all:?}"
     );
+    assert!(all.reset > 100 && all.looked_at > 0, "{all:?}");
     assert!(all.pulled > all.sent / 10 && all.taken > 500 && all.stale > 500, "{all:?}");
     assert!(all.halves > 1_000 && all.ended > 1_000 && all.ends_refused > 100 && all.checks > 1_000, "{all:?}");
 }

@@ -115,6 +115,11 @@ impl<G: Ground> Run<G> {
                 let left = figures.iter().map(|figure| figure.ready + figure.in_flight + figure.waiting_retry).sum();
                 self.described = Some((left, dead_letters));
             }
+            (Pending::ResetLite { group, key }, output) => {
+                // What was acked while it was on its way, too.
+                self.moving_in_lite(group, key);
+                self.report.reset += u64::from(matches!(output, Output::LiteReset(moved) if !moved.is_empty()));
+            }
             (Pending::Commit { group, past, below }, Output::Reset(moved)) => {
                 self.committed(group, past, below, Some(&moved))?;
             }

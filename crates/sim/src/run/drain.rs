@@ -52,6 +52,7 @@ impl<G: Ground> Run<G> {
             self.pump()?;
             if self.report.delivered + self.report.pulled == before {
                 let waiting = self.shard.as_ref().map_or(0, |shard| shard.shard().waiting().count());
+                self.look_at_ages()?;
                 if round > 3 && waiting == 0 && self.backlog()? == 0 {
                     return self.nothing_is_left();
                 }

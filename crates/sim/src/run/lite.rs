@@ -6,9 +6,14 @@
 use super::{Pending, Run};
 use crate::ground::Ground;
 use crate::judge::{Message, MessageNumber, Sent, Verdict};
+use bytes::Bytes;
 use martlet_model::handle::ReceiptHandle;
 use martlet_model::{GroupId, QueueId, QueueOffset, UnixMillis};
-use martlet_shard::{ClientNumber, Command, HandOut, LiteAction, LiteStart, LiteSync};
+use martlet_shard::{
+    ClientNumber, Command, HandOut, LiteAction, LiteReset, LiteStart, LiteSync, ResetTarget, lite_oldest,
+    lite_progress, lite_topics_of_group,
+};
+use martlet_store::Reader as _;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -220,6 +225,73 @@ impl<G: Ground> Run<G> {
                 return Err(format!("message {number} of a lite topic overtakes {earlier}: {hand_out:?}, {track:?}"));
             }
         }
+        Ok(())
+    }
+
+    /// An administrator moves the group in a lite topic. From then on it is not certain what of that is settled, nor whether it comes
+    /// again; but the count of what is left, its age, and the order are.
+    pub(super) fn reset_lite(&mut self) {
+        let (Some(parent), Some(group)) = (self.topics.get(PARENT), self.groups.get(GROUP)) else { return };
+        let (parent, group) = (parent.facts.id, group.facts.id);
+        let places = self.judge.messages.iter().rev().filter(|message| message.topic == parent);
+        let places: Vec<_> =
+            places.filter_map(|message| Some((message.key, message.queue?, message.place?.1))).take(40).collect();
+        if places.is_empty() {
+            return;
+        }
+        let (key, queue, offset) = places[self.random.below(places.len() as u64) as usize];
+        let target = match self.random.below(4) {
+            0 => ResetTarget::Earliest,
+            1 => ResetTarget::Latest,
+            _ => ResetTarget::Near(offset),
+        };
+        let (targets, only_back) = (vec![(queue, target)], self.random.one_in(3));
+        self.moving_in_lite(group, key);
+        let reset = LiteReset { group, parent, targets, only_back };
+        self.ask(Pending::ResetLite { group, key }, |token| Command::ResetLite { reset, token });
+    }
+
+    /// A group is being moved in a lite topic, or was.
+    pub(super) fn moving_in_lite(&mut self, group: GroupId, key: Option<u64>) {
+        let Some(parent) = self.topics.get(PARENT).map(|topic| topic.facts.id) else { return };
+        for (number, message) in self.judge.messages.iter().enumerate() {
+            if message.topic != parent || message.key != key {
+                continue;
+            }
+            let track = self.judge.tracks.entry(group).or_default().entry(number as u64).or_default();
+            track.loosen();
+            track.perhaps_settled = true;
+            if let Some(last) = &mut track.last {
+                (last.loosened, last.undone, last.uncounted) = (true, true, true);
+            }
+        }
+    }
+
+    /// Somebody asks how old what the group has not settled is: what a look at few lite topics says is what a look at all of them
+    /// does.
+    pub(super) fn look_at_ages(&mut self) -> Verdict {
+        let (Some(parent), Some(group)) = (self.topics.get(PARENT), self.groups.get(GROUP)) else { return Ok(()) };
+        let (parent, group) = (parent.facts.id, group.facts.id);
+        let Some(reader) = self.reader().filter(|_| !self.reads_fail) else { return Ok(()) };
+        // Of a parent that is deleted some is left until it is swept.
+        let sweeps = Bytes::from_static(&[8])..Bytes::from_static(&[9]);
+        let is_swept = G::read(reader.scan(sweeps, 1))?.map_err(|error| error.to_string())?.is_empty();
+        if !is_swept || self.pending.values().any(|pending| matches!(pending, Pending::Catalog)) {
+            return Ok(());
+        }
+        let found = G::read(lite_oldest(&reader, group, true, 1_000))?.map_err(|error| error.to_string())?;
+        let all = G::read(lite_topics_of_group(&reader, parent, group, None, 1_000))?;
+        let (mut oldest, mut oldest_ready) = (None, None);
+        for look in all.map_err(|error| error.to_string())?.0 {
+            let progress = G::read(lite_progress(&reader, group, &look))?.map_err(|error| error.to_string())?;
+            let older = |known: Option<UnixMillis>, other| known.into_iter().chain(other).min();
+            (oldest, oldest_ready) = (older(oldest, progress.oldest), older(oldest_ready, progress.oldest_ready));
+        }
+        if (found.oldest, found.oldest_ready) != (oldest, oldest_ready) {
+            return Err(format!("the oldest are {oldest:?} and {oldest_ready:?}, and found is {found:?}"));
+        }
+        self.report.looked_at += found.younger.len() as u64;
+        self.inbox.push(Command::CorrectLiteAges { group, found: found.younger });
         Ok(())
     }
 }

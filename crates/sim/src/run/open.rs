@@ -20,6 +20,13 @@ impl<G: Ground> Run<G> {
             self.ground.end(shard.into_store(), end, &mut self.random);
         }
         self.inbox.clear();
+        let resets = self.pending.values().filter_map(|pending| match pending {
+            Pending::ResetLite { group, key } => Some((*group, *key)),
+            _ => None,
+        });
+        for (group, key) in resets.collect::<Vec<_>>() {
+            self.moving_in_lite(group, key);
+        }
         self.pending.clear();
         self.passed_over.clear();
         self.loads.clear();
