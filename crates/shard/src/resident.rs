@@ -505,6 +505,8 @@ impl<T> Shard<T> {
             }
             (Entity::Lite(parent, name), Loaded::Lite(None)) => self.lite_absent(*parent, name.clone()),
             (&Entity::Queue(id), Loaded::LiteQueue(None)) => self.lite_gone(id),
+            // Its topic was deleted meanwhile: of what has left it is only known that it may be a lite topic's.
+            (Entity::Queue(id), Loaded::Queue { .. }) if !self.topic_of.contains_key(id) => {}
             (&Entity::Queue(id), Loaded::Queue { image, bounds }) => {
                 let bytes = image.and_then(|state| state.image).ok_or("the queue has no entry in the store")?;
                 let image = QueueImage::decode(&bytes).map_err(|error| error.to_string())?;

@@ -1,5 +1,6 @@
 //! Topics and groups come, change and go without a trace.
 
+use crate::world::lite::LASTING;
 use crate::world::*;
 use martlet_shard::{Output, Refused};
 
@@ -122,6 +123,25 @@ fn what_is_deleted_refuses_by_name_and_polls_end_at_once() {
     assert_eq!(world.refused(polls[1]), Some(Refused::TopicGone));
     let sent = world.ask(|token| martlet_shard::Command::Send { topic, messages: Vec::new(), deadline: None, token });
     assert_eq!(sent, Output::Refused(Refused::TopicGone));
+}
+
+#[test]
+fn a_queue_that_is_read_while_its_topic_is_deleted_does_not_come_back() {
+    let mut world = World::new(7).topic("t0", 1).lite_parent("chat", LASTING).group("g0", max_attempts(2));
+    // From here on a queue that is not known may be a lite topic's.
+    world.send_lite("chat", "alice", &["a1"]);
+    world.send("t0", "x");
+    let queues = |world: &mut World| world.store().keys().iter().filter(|key| key[0] == 4).count();
+    let before = queues(&mut world);
+    world.shard_mut().shard_mut().evict_clean();
+    world.holds_loads = true;
+    let poll = world.poll("g0", invisible_secs(30));
+    world.drop_topic("t0");
+    world.holds_loads = false;
+    world.settle();
+    assert_eq!(world.refused(poll), Some(Refused::TopicGone));
+    world.advance_secs(30 * 24 * 3_600);
+    assert_eq!(queues(&mut world), before - 1, "nothing is written about it any more");
 }
 
 #[test]
