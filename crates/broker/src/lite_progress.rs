@@ -120,7 +120,7 @@ impl Broker {
     }
 
     /// When the oldest messages in all lite topics of a group were stored. As a rule a look at one or two lite topics; where it takes
-    /// more than [`LOOKED_AT_MAX`], which were never without a message for longer than the oldest is old, the oldest in these.
+    /// more than [`LOOKED_AT_MAX`], what [`martlet_shard::lite_oldest`] says of these.
     pub(crate) async fn lite_waits(&self, group: GroupId, with_ready: bool) -> Result<LiteWaits, Refusal> {
         let found = martlet_shard::lite_oldest(&self.inner.reader, group, with_ready, LOOKED_AT_MAX).await;
         let found = found.map_err(read_failed)?;

@@ -160,7 +160,8 @@ async fn stored_at<R: Reader>(
 }
 
 /// How old what a group has not settled in its lite topics is, and what it was never handed out if that is asked. Looks at those of which
-/// it was noted that they may have the oldest, as a rule one or two, at most so many; of more than that, it is the oldest in these.
+/// it was noted that they may have the oldest, as a rule one or two, at most so many. Of more than that it is the oldest in these, or if these
+/// have none, a time that it is not older than.
 pub async fn lite_oldest<R: Reader>(
     reader: &R,
     group: GroupId,
@@ -173,7 +174,7 @@ pub async fn lite_oldest<R: Reader>(
         // Nothing of this one or of those behind it is older than that.
         let is_found = |known: Option<UnixMillis>| known.is_some_and(|known| known <= since);
         if is_found(all.oldest) && (!with_ready || is_found(all.oldest_ready)) {
-            break;
+            return Ok(all);
         }
         let bounds = reader.bounds(queue).await?.unwrap_or_default();
         let LiteProgress { committed, oldest, oldest_ready, .. } = progress_in(reader, group, queue, bounds).await?;
@@ -182,6 +183,11 @@ pub async fn lite_oldest<R: Reader>(
         if oldest.is_none_or(|oldest| oldest > since) {
             all.younger.push(LiteAge { queue, since, committed, oldest: oldest.unwrap_or(since) });
         }
+    }
+    // Of all that there are in so many nothing was found: what there is in the others is not older than the last.
+    if let Some((last, _)) = found.last().filter(|_| found.len() == most).and_then(|(key, _)| keys::since_of(key)) {
+        all.oldest = all.oldest.or(Some(last));
+        all.oldest_ready = all.oldest_ready.or(Some(last));
     }
     Ok(all)
 }
