@@ -2,14 +2,15 @@
 //! that cannot be read: hyper answers it by itself, with a status and nothing else.
 
 use crate::front::REQUEST_ID;
+use martlet_net::deadline::Deadline;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
@@ -19,8 +20,6 @@ const SERVING: u8 = 2;
 #[derive(Debug, Default)]
 pub(crate) struct Phase {
     now: AtomicU8,
-    /// Who looked for bytes while a request was served, and is to look again when that is over: from then on there is a deadline.
-    reader: Mutex<Option<Waker>>,
     /// Somebody has looked for bytes since the last request, and there were none.
     waited: AtomicBool,
 }
@@ -40,9 +39,6 @@ impl Phase {
     /// The reply is on its way: the next request may come.
     pub fn idle(&self) {
         self.now.store(IDLE, Ordering::Relaxed);
-        if let Some(reader) = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            reader.wake();
-        }
     }
 }
 
@@ -61,14 +57,18 @@ pub(crate) struct Watched<S> {
     idle: Duration,
     read: Duration,
     write: Duration,
-    reading: Option<(u8, Pin<Box<Sleep>>)>,
+    /// The phase in which somebody looked for bytes last, and in vain.
+    reading_in: u8,
+    /// When that phase is over. While a request is served it moves on whenever it comes, so that somebody looks again after that.
+    reading: Deadline,
     writing: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Watched<S> {
     /// With the time for a request to begin, for the rest of its head, and for what is written to be taken.
     pub fn new(inner: S, phase: Arc<Phase>, [idle, read, write]: [Duration; 3], refusal: Refusal) -> Self {
-        Self { inner, refusal, refused: None, midst: false, phase, idle, read, write, reading: None, writing: None }
+        let (refused, midst, reading_in, reading, writing) = (None, false, IDLE, Deadline::after(idle), None);
+        Self { inner, refusal, refused, midst, phase, idle, read, write, reading_in, reading, writing }
     }
 
     /// Whether this is hyper's own answer to a head. All others have an id.
@@ -82,23 +82,20 @@ impl<S> Watched<S> {
         (is_head && (400..600).contains(&status) && !has_id()).then_some(status)
     }
 
-    fn late_to_read(&mut self, cx: &mut Context<'_>) -> bool {
+    /// How long the phase may last in which somebody looks for bytes, if it has lasted longer.
+    fn late_to_read(&mut self, cx: &mut Context<'_>) -> Option<Duration> {
         let phase = self.phase.now.load(Ordering::Relaxed);
-        let limit = match phase {
-            SERVING => {
-                self.reading = None;
-                *self.phase.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
-                return false;
-            }
-            HEAD => self.read,
-            _ => self.idle,
-        };
-        let (armed, sleep) = self.reading.get_or_insert_with(|| (phase, Box::pin(tokio::time::sleep(limit))));
-        if *armed != phase {
-            *armed = phase;
-            sleep.as_mut().reset(Instant::now() + limit);
+        let limit = if phase == HEAD { self.read } else { self.idle };
+        if std::mem::replace(&mut self.reading_in, phase) != phase && phase != SERVING {
+            self.reading.set(limit);
         }
-        sleep.as_mut().poll(cx).is_ready()
+        while self.reading.poll(cx).is_ready() {
+            if phase != SERVING {
+                return Some(limit);
+            }
+            self.reading.set(limit);
+        }
+        None
     }
 
     fn taken(&mut self, written: &Poll<io::Result<usize>>, bytes: usize) {
@@ -141,14 +138,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
                 }
                 read
             }
-            Poll::Pending if this.late_to_read(cx) => {
-                let limit = this.reading.as_ref().map_or(this.idle, |(phase, _)| match *phase {
-                    HEAD => this.read,
-                    _ => this.idle,
-                });
-                Poll::Ready(Err(late(limit, "sent a whole head of a request")))
-            }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => match this.late_to_read(cx) {
+                Some(limit) => Poll::Ready(Err(late(limit, "sent a whole head of a request"))),
+                None => Poll::Pending,
+            },
         }
     }
 }
@@ -218,6 +211,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -4,6 +4,7 @@
 //! - [`workers`]: threads that accept connections and serve them.
 //! - [`ServeError`]: why a front could not be started.
 //! - [`budget`]: bytes that all connections share.
+//! - [`deadline`]: deadlines that move with every request.
 //! - [`latency`]: how long calls take.
 //! - [`gzip`]: compressed bodies in the wrapping that clients can read.
 //! - [`fuzz`]: decoders and any bytes.
@@ -11,6 +12,7 @@
 
 pub mod budget;
 pub mod complaints;
+pub mod deadline;
 pub mod fuzz;
 pub mod gzip;
 pub mod latency;

@@ -4,16 +4,21 @@ use crate::ServeError;
 use crate::complaints::Complaints;
 use std::future::Future;
 use std::net::TcpListener as StdListener;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// Connections that wait for one worker.
 const HANDED_OVER_MAX: usize = 1024;
+/// While a thread serves connections, a timer of its runtime is due this often, at the latest. A timer that is due before all others makes
+/// the runtime write to itself, a system call, so that it wakes up early enough: nearly every request would have one for its deadlines,
+/// as those are seconds ahead and the timers of requests before it are gone by then.
+const BEAT: Duration = Duration::from_secs(1);
 /// Pause after a failed accept, so that a shortage of file handles does not become a busy loop.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 
@@ -169,8 +174,10 @@ impl<S: Service> Worker<S> {
     /// Serves what comes in until the end of the drain.
     async fn run(self, mut inbox: mpsc::Receiver<std::net::TcpStream>, mut stopped: watch::Receiver<bool>) {
         let mut connections = tokio::task::JoinSet::new();
+        let mut beat = pin!(tokio::time::sleep(BEAT));
         loop {
             tokio::select! {
+                () = &mut beat, if !connections.is_empty() => beat.as_mut().reset(Instant::now() + BEAT),
                 stream = inbox.recv() => {
                     let Some(stream) = stream else { break };
                     let counted = Counted(self.open.clone());
