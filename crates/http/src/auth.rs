@@ -3,6 +3,7 @@
 //! Source: http.md sections 2.2 and 2.3.
 
 use crate::answer::{Code, Denied};
+use crate::front::put_hex;
 use crate::target::{Mode, Target};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -132,7 +133,11 @@ pub(crate) fn check_digest(headers: &HeaderMap, body: &[u8]) -> Result<(), Denie
 
 /// The digest of a message's body as replies say it: hexadecimal digits, upper case.
 pub(crate) fn body_digest(body: &[u8]) -> String {
-    format!("{:032X}", u128::from_be_bytes(Md5::digest(body).into()))
+    let digest = u128::from_be_bytes(Md5::digest(body).into());
+    let mut text = String::with_capacity(32);
+    put_hex(&mut text, (digest >> 64) as u64, 16);
+    put_hex(&mut text, digest as u64, 16);
+    text
 }
 
 fn cut(text: &str) -> String {

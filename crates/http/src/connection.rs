@@ -22,6 +22,8 @@ const READ_BUFFER_BYTES: usize = 64 << 10;
 pub(crate) struct Link {
     /// Who is at the other end.
     pub peer: SocketAddr,
+    /// The same as text, which each of its messages says.
+    pub peer_text: Box<str>,
     /// The address that was dialled.
     pub local: SocketAddr,
     pub phase: Arc<Phase>,
@@ -54,7 +56,13 @@ impl Drop for Known {
 /// Serves a connection until its end.
 pub(crate) async fn serve(front: Arc<Front>, connection: Connection) -> hyper::Result<()> {
     let Connection { stream, peer, local, .. } = connection;
-    let link = Arc::new(Link { peer, local, phase: Arc::default(), groups: Mutex::default() });
+    let link = Arc::new(Link {
+        peer,
+        peer_text: peer.to_string().into(),
+        local,
+        phase: Arc::default(),
+        groups: Mutex::default(),
+    });
     let _known = Known { front: front.clone(), link: link.clone() };
     let limits = &front.limits;
     let times = [limits.idle_timeout, limits.read_timeout, limits.write_timeout];

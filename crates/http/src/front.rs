@@ -50,17 +50,26 @@ struct Ids {
 
 impl Ids {
     fn request(&self) -> String {
-        format!(
-            "{:012X}{:012X}",
-            self.seed & 0xffff_ffff_ffff,
-            self.next.fetch_add(1, Ordering::Relaxed) & 0xffff_ffff_ffff
-        )
+        let mut id = String::with_capacity(24);
+        put_hex(&mut id, self.seed, 12);
+        put_hex(&mut id, self.next.fetch_add(1, Ordering::Relaxed), 12);
+        id
     }
 
     /// 32 digits, as those of other clients.
     fn message(&self, now: UnixMillis) -> String {
-        let count = self.next.fetch_add(1, Ordering::Relaxed);
-        format!("{:010X}{:012X}{:010X}", self.seed & 0xff_ffff_ffff, now.0 & 0xffff_ffff_ffff, count & 0xff_ffff_ffff)
+        let mut id = String::with_capacity(32);
+        put_hex(&mut id, self.seed, 10);
+        put_hex(&mut id, now.0.cast_unsigned(), 12);
+        put_hex(&mut id, self.next.fetch_add(1, Ordering::Relaxed), 10);
+        id
+    }
+}
+
+/// Appends the last hexadecimal digits of a number, upper case, at most 16.
+pub(crate) fn put_hex(text: &mut String, number: u64, digits: u32) {
+    for place in (0..digits).rev() {
+        text.push(char::from(b"0123456789ABCDEF"[(number >> (4 * place) & 0xf) as usize]));
     }
 }
 

@@ -43,10 +43,9 @@ pub fn target(bytes: &[u8]) {
 /// Messages on their way in: what is accepted can be carried to HTTP clients, and is the same there.
 pub fn publish(bytes: &[u8]) {
     let Ok(published) = xml_in::publish(bytes) else { return };
-    let peer = ([192, 0, 2, 1], 5_000).into();
     let request = Request {
         now: UnixMillis(1_800_000_000_000),
-        peer: &peer,
+        peer: "192.0.2.1:5000",
         kind: TopicType::Mixed,
         delay_max: 1_000_000,
         message_id: "ID".into(),

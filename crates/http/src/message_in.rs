@@ -8,7 +8,6 @@ use crate::xml_in::Publish;
 use martlet_broker::NewMessage;
 use martlet_model::record::{Field, RecordWriter};
 use martlet_model::{MessageType, TopicType, UnixMillis, limits, names};
-use std::net::SocketAddr;
 
 /// Message keys.
 pub(crate) const KEYS: &str = "KEYS";
@@ -28,8 +27,8 @@ const KEYS_FOUND_BY_MAX: usize = 63;
 pub(crate) struct Request<'a> {
     /// When it came.
     pub now: UnixMillis,
-    /// Where from.
-    pub peer: &'a SocketAddr,
+    /// Where from, as text.
+    pub peer: &'a str,
     /// What the topic takes.
     pub kind: TopicType,
     /// Latest delivery timestamp, in milliseconds from now.
@@ -102,7 +101,7 @@ pub(crate) fn accept(request: Request<'_>, publish: &Publish) -> Result<NewMessa
     for (key, value) in users() {
         writer.field(Field::Property(key, value));
     }
-    writer.field(Field::BornTimestamp(request.now.0)).field(Field::BornHost(&request.peer.to_string()));
+    writer.field(Field::BornTimestamp(request.now.0)).field(Field::BornHost(request.peer));
     if let Some(group) = message_group {
         writer.field(Field::MessageGroup(group));
     }
@@ -162,8 +161,7 @@ mod tests {
     const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 
     fn accept_as(kind: TopicType, properties: &str, tag: &str, body: &str) -> Result<NewMessage, Denied> {
-        let peer = "10.0.0.1:4711".parse().unwrap();
-        let request = Request { now: NOW, peer: &peer, kind, delay_max: 1_000_000, message_id: "ID".into() };
+        let request = Request { now: NOW, peer: "10.0.0.1:4711", kind, delay_max: 1_000_000, message_id: "ID".into() };
         let publish =
             Publish { body: Some(body.to_owned()), tag: Some(tag.to_owned()), properties: Some(properties.to_owned()) };
         accept(request, &publish)

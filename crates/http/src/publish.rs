@@ -20,7 +20,7 @@ impl Front {
         let now = martlet_broker::wall_clock();
         let request = Request {
             now,
-            peer: &link.peer,
+            peer: &link.peer_text,
             kind: topic.kind,
             delay_max: self.broker.options().delay_max_millis,
             message_id: self.message_id(now),

@@ -91,7 +91,8 @@ impl Document {
 
     fn escaped(&mut self, text: &str) {
         let mut rest = text;
-        while let Some(at) = rest.find(['&', '<', '>', '"', '\'', '\r']) {
+        // By bytes: none of these is part of another character.
+        while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'&' | b'<' | b'>' | b'"' | b'\'' | b'\r')) {
             let (plain, special) = rest.split_at(at);
             self.text.push_str(plain);
             self.text.push_str(match special.as_bytes().first() {
