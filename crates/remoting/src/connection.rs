@@ -11,6 +11,7 @@ use crate::front::Front;
 use bytes::{Bytes, BytesMut};
 use martlet_broker::{HandedOut, MessageModel, ReplyBudget};
 use martlet_net::budget::{Budget, Taken};
+use martlet_net::deadline::Deadline;
 use martlet_net::latency::Outcome;
 use martlet_net::listener::Connection;
 use martlet_net::stream::Stream;
@@ -32,8 +33,8 @@ pub(crate) const VERSION: i32 = 513;
 const GATHERED_MAX: usize = 64;
 /// Bodies from this size on are not copied for that.
 const SHARED_BODY_BYTES_MIN: usize = 16 * 1024;
-/// Room that is made for what comes next while nothing is known of it.
-const READ_AHEAD_BYTES: usize = 4096;
+/// Room that is made for what comes next while nothing is known of it: at first, and on a connection over which much comes at once.
+const READ_AHEAD_BYTES: std::ops::RangeInclusive<usize> = 4 << 10..=32 << 10;
 
 /// Why a connection was closed.
 #[derive(Debug, thiserror::Error)]
@@ -256,7 +257,8 @@ async fn read_requests(
     let polls = Arc::new(Semaphore::new(limits.polls_per_connection_max));
     // The largest frame must fit.
     let own_bytes = Budget::new(limits.connection_bytes.max(frame::FRAME_BYTES_MAX + 4));
-    let mut frames = Frames { read, buffer: BytesMut::new() };
+    let quiet = Deadline::after(limits.idle_timeout);
+    let mut frames = Frames { read, buffer: BytesMut::new(), ahead: *READ_AHEAD_BYTES.start(), quiet };
     loop {
         while requests.try_join_next().is_some() {}
         // Never closed.
@@ -331,6 +333,10 @@ async fn answer(front: Arc<Front>, link: Arc<Link>, request: Frame, _held: Held)
 struct Frames {
     read: ReadHalf<Stream>,
     buffer: BytesMut,
+    /// Room that is made for what comes next, in [`READ_AHEAD_BYTES`].
+    ahead: usize,
+    /// When the client has said nothing for too long.
+    quiet: Deadline,
 }
 
 impl Frames {
@@ -347,39 +353,51 @@ impl Frames {
                 return Ok(Some(length));
             }
             let nothing_yet = self.buffer.is_empty();
-            if self.buffer.capacity() - self.buffer.len() < READ_AHEAD_BYTES / 4 {
-                self.buffer.reserve(READ_AHEAD_BYTES);
+            if self.buffer.capacity() - self.buffer.len() < self.ahead / 4 {
+                self.buffer.reserve(self.ahead);
             }
             let patience = if nothing_yet { idle } else { limit };
-            match timeout(patience, self.read.read_buf(&mut self.buffer)).await {
-                Ok(read) => match read? {
+            match self.read_some(patience).await {
+                Some(read) => match read? {
                     0 if nothing_yet => return Ok(None),
                     0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                     _ => {}
                 },
-                Err(_) if nothing_yet && is_idle() => return Ok(None),
-                Err(_) if nothing_yet => {}
-                Err(_) => return Err(LinkError::Slow { what: "a frame", limit }),
+                None if nothing_yet && is_idle() => return Ok(None),
+                None if nothing_yet => {}
+                None => return Err(LinkError::Slow { what: "a frame", limit }),
             }
         }
     }
 
     /// The next frame, which has so many bytes.
     async fn take(&mut self, length: usize, limit: Duration) -> Result<Bytes, LinkError> {
-        self.buffer.reserve(length.saturating_sub(self.buffer.len()));
-        let reading = async {
-            while self.buffer.len() < length {
-                if self.read.read_buf(&mut self.buffer).await? == 0 {
-                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
-                }
+        let end = Instant::now() + limit;
+        while self.buffer.len() < length {
+            let missing = length - self.buffer.len();
+            if self.buffer.capacity() - self.buffer.len() < missing {
+                self.buffer.reserve(missing.max(self.ahead));
             }
-            Ok(())
-        };
-        match timeout(limit, reading).await {
-            Ok(read) => read?,
-            Err(_) => return Err(LinkError::Slow { what: "a frame", limit }),
+            match self.read_some(end.saturating_duration_since(Instant::now())).await {
+                Some(Ok(0)) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Some(read) => drop(read?),
+                None => return Err(LinkError::Slow { what: "a frame", limit }),
+            }
         }
         Ok(self.buffer.split_to(length).freeze())
+    }
+
+    /// Reads what has come, as much as there is room for; 0 bytes: the client is gone. `None`: nothing has come for so long.
+    async fn read_some(&mut self, patience: Duration) -> Option<io::Result<usize>> {
+        let room = self.buffer.capacity() - self.buffer.len();
+        let read = self.quiet.bound(patience, self.read.read_buf(&mut self.buffer)).await?;
+        // Each read is a system call: one is to bring all that a client has under way.
+        match read {
+            Ok(bytes) if bytes == room => self.ahead = (self.ahead * 2).min(*READ_AHEAD_BYTES.end()),
+            Ok(bytes) if bytes < self.ahead / 8 => self.ahead = (self.ahead / 2).max(*READ_AHEAD_BYTES.start()),
+            _ => {}
+        }
+        Some(read)
     }
 }
 
