@@ -78,7 +78,7 @@ fn caller<'a>(access: Access<'a>, header: &'a Header, body: &[u8]) -> Result<Cal
         return access.named(name, ACCESS_KEY);
     }
     let signature = STANDARD.decode(header.field(SIGNATURE).unwrap_or("")).unwrap_or_default();
-    let mut fields: Vec<&(String, String)> =
+    let mut fields: Vec<(&str, &str)> =
         header.fields.iter().filter(|(name, _)| is_signed(name, header.version)).collect();
     // In the order of UTF-16, which is that of bytes where all are ASCII.
     fields.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
@@ -317,8 +317,7 @@ mod tests {
     use martlet_broker::auth::ResourceKind;
 
     fn needed(code: i32, fields: &[(&str, &str)], body: &str) -> Vec<(ResourceKind, String, &'static [Action])> {
-        let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let header = Header { code, fields, ..Header::default() };
+        let header = Header { code, fields: fields.iter().copied().collect(), ..Header::default() };
         let said = if has_names_in_body(code) { Json::parse(body.as_bytes(), "body").unwrap() } else { Json::Null };
         let about = About { fields: Fields::of(&header), said: &said, cluster: "c" };
         let needs = needs(code, about).unwrap();

@@ -2,12 +2,13 @@
 
 use crate::codec::DecodeError;
 use crate::codec::code::response;
-use crate::codec::fields::FieldError;
+use crate::codec::fields::{FieldError, FieldList};
 use crate::codec::frame::FRAME_BYTES_MAX;
 use crate::codec::json::Json;
 use bytes::Bytes;
 use martlet_broker::{HandedOut, Refusal, ReplyBudget};
 use martlet_model::names::NameError;
+use std::fmt::Display;
 
 /// Longest body of an answer, in bytes: with its header it is a frame that all clients take.
 const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX - 64 * 1024;
@@ -20,7 +21,7 @@ pub(crate) struct Answer {
     /// For people.
     pub remark: Option<String>,
     /// Fields by name.
-    pub fields: Vec<(String, String)>,
+    pub fields: FieldList,
     /// The body.
     pub body: Bytes,
     /// What messages in it take of the broker's bytes; kept until they are written.
@@ -52,8 +53,8 @@ impl Answer {
     }
 
     /// Adds a field.
-    pub fn with(mut self, name: &str, value: impl ToString) -> Self {
-        self.fields.push((name.to_owned(), value.to_string()));
+    pub fn with(mut self, name: &str, value: impl Display) -> Self {
+        self.fields.push_shown(name, value);
         self
     }
 }

@@ -3,7 +3,7 @@
 use crate::answer::{Answer, Denied};
 use crate::asked::Asked;
 use crate::codec::code::response;
-use crate::codec::fields::Fields;
+use crate::codec::fields::{FieldList, Fields};
 use crate::codec::frame::{self, Frame};
 use crate::codec::header::{FLAG_ONE_WAY, FLAG_RESPONSE, Header};
 use crate::codec::{DecodeError, code};
@@ -140,7 +140,7 @@ impl Link {
     }
 
     /// Sends a request that nobody answers. `false`: the client does not read, or is gone.
-    pub fn tell(&self, code: i32, fields: Vec<(String, String)>, body: Bytes) -> bool {
+    pub fn tell(&self, code: i32, fields: FieldList, body: Bytes) -> bool {
         let opaque = self.next_opaque.fetch_add(1, Ordering::Relaxed);
         let header = Header { code, opaque, fields, flag: FLAG_ONE_WAY, version: VERSION, ..Header::default() };
         let head = frame::head(&header, body.len());
@@ -148,13 +148,7 @@ impl Link {
     }
 
     /// Sends a request and waits so long for its answer. `None`: the client does not read, does not answer, or is gone.
-    pub async fn ask(
-        &self,
-        code: i32,
-        fields: Vec<(String, String)>,
-        body: Bytes,
-        patience: Duration,
-    ) -> Option<Frame> {
+    pub async fn ask(&self, code: i32, fields: FieldList, body: Bytes, patience: Duration) -> Option<Frame> {
         let opaque = self.next_opaque.fetch_add(1, Ordering::Relaxed);
         let mut waiting = self.asked.begin(opaque)?;
         let header = Header { code, opaque, fields, version: VERSION, ..Header::default() };

@@ -213,7 +213,7 @@ impl Front {
     pub(crate) fn tell_members(&self, group: &str) {
         for member in self.broker.members(group) {
             let Some(link) = member.connection.and_then(|number| self.link(number)) else { continue };
-            let fields = vec![("consumerGroup".to_owned(), group.to_owned())];
+            let fields = [("consumerGroup", group)].into_iter().collect();
             // Who does not read learns of it when it asks by itself.
             link.tell(request::NOTIFY_CONSUMER_IDS_CHANGED, fields, Bytes::new());
         }

@@ -79,8 +79,7 @@ impl Front {
             ("storeHost", self.addresses.store_host(&to).to_string()),
             ("storeTimestamp", now.to_string()),
         ];
-        let told = told.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let answer = to.ask(request::PUSH_REPLY_MESSAGE_TO_CLIENT, told, body, PATIENCE).await;
+        let answer = to.ask(request::PUSH_REPLY_MESSAGE_TO_CLIENT, told.into_iter().collect(), body, PATIENCE).await;
         let answer = answer.ok_or_else(|| failed(format!("client {} did not say that it has the reply", named())))?;
         if answer.header.code != response::SUCCESS {
             let (code, remark) = (answer.header.code, answer.header.remark.unwrap_or_default());

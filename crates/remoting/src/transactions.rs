@@ -91,7 +91,6 @@ impl Front {
             ("topic", message.topic.to_string()),
             ("bname", self.broker.broker_name().to_owned()),
         ];
-        let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Some(link.tell(request::CHECK_TRANSACTION_STATE, fields, body.freeze()))
+        Some(link.tell(request::CHECK_TRANSACTION_STATE, fields.into_iter().collect(), body.freeze()))
     }
 }

@@ -1,13 +1,14 @@
 //! The decoders on seeded bytes: SEED repeats a run.
 
 use martlet_net::fuzz;
+use martlet_remoting::codec::fields::FieldList;
 use martlet_remoting::codec::frame;
 use martlet_remoting::codec::header::{Format, Header};
 use martlet_remoting::fuzz::TARGETS;
 
 /// Bytes that reach the insides, for each decoder and its neighbours.
 fn samples() -> Vec<Vec<u8>> {
-    let fields = vec![("topic".to_owned(), "orders".to_owned()), ("queueId".to_owned(), "1".to_owned())];
+    let fields: FieldList = [("topic", "orders"), ("queueId", "1")].into_iter().collect();
     let properties = b"TAGS\x01t\x02KEYS\x01a b\x02UNIQ_KEY\x01ID\x02colour\x01red\x02";
     let rest = [&[0u8; 12][..], &[0, 0, 0, 4], b"body", &[0, properties.len() as u8], properties].concat();
     let mut samples = vec![

@@ -5,7 +5,7 @@ use super::groups::subscription_json;
 use crate::access::is_credential;
 use crate::answer::{Answer, Denied};
 use crate::codec::code::{request, response};
-use crate::codec::fields::Fields;
+use crate::codec::fields::{FieldList, Fields};
 use crate::codec::header::Header;
 use crate::codec::json::Json;
 use crate::codec::shown;
@@ -61,9 +61,8 @@ impl Front {
         self.show(&link, &mut body, &message).await?;
         // Consumers answer by the topic's and the group's flags, of which this broker has none.
         let told = [("brokerName", self.broker.broker_name()), ("topicSysFlag", "0"), ("groupSysFlag", "0")];
-        let mut given = header.fields.clone();
-        given.retain(|(name, _)| !told.iter().any(|(known, _)| name == known));
-        given.extend(told.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let given = header.fields.iter().filter(|(name, _)| !told.iter().any(|(known, _)| name == known));
+        let given = given.chain(told).collect();
         self.ask_consumer(&link, request::CONSUME_MESSAGE_DIRECTLY, fields, given, body.freeze()).await
     }
 
@@ -148,11 +147,11 @@ impl Front {
         link: &Link,
         code: i32,
         fields: &Fields<'_>,
-        mut given: Vec<(String, String)>,
+        given: FieldList,
         body: Bytes,
     ) -> Result<Answer, Denied> {
         let (group, client) = (shown(fields.text("consumerGroup")?), shown(fields.text("clientId")?));
-        given.retain(|(name, _)| !is_credential(name));
+        let given = given.iter().filter(|(name, _)| !is_credential(name)).collect();
         let Some(answer) = link.ask(code, given, body, PATIENCE).await else {
             return Err(match self.link(link.number) {
                 None => Denied::new(response::SYSTEM_ERROR, format!("consumer {client} of group {group} has gone")),

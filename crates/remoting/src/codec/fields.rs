@@ -1,7 +1,93 @@
-//! Typed access to the fields of a request.
+//! The fields of a request or an answer, and typed access to those of a request.
 
 use super::header::Header;
 use super::shown;
+use std::fmt::{Debug, Display, Formatter, Write as _};
+
+/// Fields by name, in order. Their texts lie one behind the other in one piece of memory: a send has a dozen, its answer half as many.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct FieldList {
+    text: String,
+    /// Of each field, where in the text its name ends, and where its value does, which begins there.
+    ends: Vec<(usize, usize)>,
+}
+
+impl FieldList {
+    /// No fields, and room for so many with so many bytes of names and values.
+    pub fn with_capacity(fields: usize, bytes: usize) -> Self {
+        Self { text: String::with_capacity(bytes), ends: Vec::with_capacity(fields) }
+    }
+
+    /// Fields in it.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Bytes of all names and values.
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Adds a field.
+    pub fn push(&mut self, name: &str, value: &str) {
+        self.text.push_str(name);
+        let name_end = self.text.len();
+        self.text.push_str(value);
+        self.ends.push((name_end, self.text.len()));
+    }
+
+    /// Adds a field whose value is anything that has a text.
+    pub fn push_shown(&mut self, name: &str, value: impl Display) {
+        self.text.push_str(name);
+        let name_end = self.text.len();
+        // A string that grows takes everything.
+        let _ = write!(self.text, "{value}");
+        self.ends.push((name_end, self.text.len()));
+    }
+
+    /// Adds the field that `read` appends, name and value, and says where between them the name ends. `None`: it is none after all.
+    pub(super) fn push_read<E>(&mut self, read: impl FnOnce(&mut String) -> Result<Option<usize>, E>) -> Result<(), E> {
+        let start = self.text.len();
+        match read(&mut self.text)? {
+            Some(name_end) => self.ends.push((name_end, self.text.len())),
+            None => self.text.truncate(start),
+        }
+        Ok(())
+    }
+
+    /// Names and values, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut start = 0;
+        self.ends.iter().map(move |&(name_end, end)| {
+            let name = self.text.get(std::mem::replace(&mut start, end)..name_end);
+            (name.unwrap_or(""), self.text.get(name_end..end).unwrap_or(""))
+        })
+    }
+
+    /// The value of the first field of a name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+}
+
+impl Debug for FieldList {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for FieldList {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(fields: I) -> Self {
+        let mut list = Self::default();
+        fields.into_iter().for_each(|(name, value)| list.push(name.as_ref(), value.as_ref()));
+        list
+    }
+}
 
 /// A field that is missing or not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,10 +176,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_put_into_a_list_is_found_again() {
+        let mut list = FieldList::with_capacity(4, 64);
+        list.push("a", "1");
+        list.push_shown("b", 2);
+        list.push("", "");
+        list.push("a", "3");
+        let none: Result<(), ()> = list.push_read(|text| {
+            text.push_str("gone");
+            Ok(None)
+        });
+        let some: Result<(), ()> = list.push_read(|text| {
+            text.push('c');
+            let name_end = text.len();
+            text.push('4');
+            Ok(Some(name_end))
+        });
+        assert_eq!((none, some), (Ok(()), Ok(())));
+        let found: Vec<_> = list.iter().collect();
+        assert_eq!(found, [("a", "1"), ("b", "2"), ("", ""), ("a", "3"), ("c", "4")]);
+        assert_eq!((list.get("a"), list.get("c"), list.get("d")), (Some("1"), Some("4"), None));
+        assert_eq!((list.len(), list.bytes()), (5, 8));
+        assert_eq!(found.into_iter().collect::<FieldList>(), list);
+    }
+
+    #[test]
     fn errors_name_the_field_and_what_it_says() {
         let fields = [("a", "x"), ("b", "-1"), ("c", " "), ("d", "99999999999"), ("batch", "1")];
-        let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let header = Header { fields, ..Header::default() };
+        let header = Header { fields: fields.into_iter().collect(), ..Header::default() };
         let fields = Fields::of(&header);
         assert_eq!(fields.i32("a").unwrap_err().to_string(), "field a is \"x\", not a whole number of 32 bits");
         assert_eq!(fields.u64("b").unwrap_err().to_string(), "field b is \"-1\", not a whole number from 0 on");

@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_frame_is_read_as_it_was_written() {
         for format in [Format::Json, Format::Binary] {
-            let fields = vec![("topic".to_owned(), "orders".to_owned())];
+            let fields = [("topic", "orders")].into_iter().collect();
             let header = Header { code: 105, opaque: 7, fields, format, ..Header::default() };
             let frame = Bytes::from([&head(&header, 4)[..], b"body"].concat());
             assert_eq!(length(&frame), Ok(Some(frame.len())));

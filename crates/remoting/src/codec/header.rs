@@ -13,6 +13,7 @@
 //! | 4 + n | remark |
 //! | 4 + n | fields: each 2 + n name, 4 + n value |
 
+use super::fields::FieldList;
 use super::json::{Json, Reader, quote};
 use super::{Cursor, DecodeError, code};
 use std::fmt::Write;
@@ -50,7 +51,7 @@ pub struct Header {
     /// For people: what went wrong.
     pub remark: Option<String>,
     /// Fields by name.
-    pub fields: Vec<(String, String)>,
+    pub fields: FieldList,
     /// How it came, or is to be written.
     pub format: Format,
 }
@@ -78,7 +79,7 @@ impl Header {
 
     /// The value of a field.
     pub fn field(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.fields.get(name)
     }
 
     /// Reads a header.
@@ -93,31 +94,35 @@ impl Header {
         let mut reader = Reader::new(bytes, "header");
         let mut header = Self::default();
         let mut has_code = false;
-        let is_object = reader.entries(0, |reader, key| {
+        let (mut key, mut value) = (String::with_capacity(24), String::with_capacity(24));
+        let is_object = reader.entries(|reader| {
+            key.clear();
+            read_text(reader, 1, &mut key)?;
+            reader.colon()?;
             // As they come: requests have a dozen or two.
-            if key.scalar() == Some("extFields") {
-                header.fields.clear();
-                return read_fields(reader, &mut header.fields);
+            if key == "extFields" {
+                header.fields = read_fields(reader, bytes.len())?;
+                return Ok(());
             }
-            let value = reader.value(1)?;
+            value.clear();
+            let is_null = !read_text(reader, 1, &mut value)?;
             let number = |what| {
-                let text = value.scalar().unwrap_or("null");
+                let text = if is_null { "null" } else { &value };
                 text.parse::<i32>().map_err(|_| DecodeError::Value { what, found: super::shown(text) })
             };
-            match key.scalar() {
-                Some("code") => {
+            match &*key {
+                "code" => {
                     header.code = number("code")?;
                     has_code = true;
                 }
-                Some("version") => header.version = number("version")?,
-                Some("opaque") => header.opaque = number("opaque")?,
-                Some("flag") => header.flag = number("flag")?,
-                Some("language") => {
-                    let text = value.scalar().unwrap_or("");
-                    let known = LANGUAGES.iter().position(|name| *name == text).and_then(|at| u8::try_from(at).ok());
-                    header.language = known.or_else(|| text.parse().ok()).unwrap_or(7);
+                "version" => header.version = number("version")?,
+                "opaque" => header.opaque = number("opaque")?,
+                "flag" => header.flag = number("flag")?,
+                "language" => {
+                    let known = LANGUAGES.iter().position(|name| *name == value).and_then(|at| u8::try_from(at).ok());
+                    header.language = known.or_else(|| value.parse().ok()).unwrap_or(7);
                 }
-                Some("remark") => header.remark = value.scalar().map(str::to_owned),
+                "remark" => header.remark = (!is_null).then(|| value.clone()),
                 _ => {}
             }
             Ok(())
@@ -154,12 +159,12 @@ impl Header {
             let length = from.i16()?;
             let length = usize::try_from(length)
                 .map_err(|_| DecodeError::Value { what: "length of a name in extFields", found: length.to_string() })?;
-            let name = from.text(length)?.to_owned();
+            let name = from.text(length)?;
             let length = from.length()?;
             let value = from.text(length)?;
             // What is empty stands for what is not there.
             if !value.is_empty() {
-                header.fields.push((name, value.to_owned()));
+                header.fields.push(name, value);
             }
         }
         Ok(header)
@@ -174,8 +179,7 @@ impl Header {
     }
 
     fn to_json(&self) -> String {
-        let mut text =
-            String::with_capacity(160 + self.fields.iter().map(|(k, v)| k.len() + v.len() + 6).sum::<usize>());
+        let mut text = String::with_capacity(160 + self.fields.bytes() + 6 * self.fields.len());
         // A string that grows takes everything.
         let _ = write!(text, "{{\"code\":{},", self.code);
         if !self.fields.is_empty() {
@@ -201,7 +205,7 @@ impl Header {
     }
 
     fn to_binary(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(64 + self.fields.iter().map(|(k, v)| k.len() + v.len() + 6).sum::<usize>());
+        let mut bytes = Vec::with_capacity(64 + self.fields.bytes() + 6 * self.fields.len());
         // The format holds 16 bits of code and version; readers know.
         bytes.extend_from_slice(&(self.code as i16).to_be_bytes());
         bytes.push(self.language);
@@ -211,10 +215,9 @@ impl Header {
         let remark = self.remark.as_deref().unwrap_or("");
         put_length(&mut bytes, remark.len());
         bytes.extend_from_slice(remark.as_bytes());
-        let fits = |field: &&(String, String)| i16::try_from(field.0.len()).is_ok();
-        let length = self.fields.iter().filter(fits).map(|(name, value)| 6 + name.len() + value.len()).sum();
-        put_length(&mut bytes, length);
-        for (name, value) in self.fields.iter().filter(fits) {
+        let fields = || self.fields.iter().filter(|(name, _)| i16::try_from(name.len()).is_ok());
+        put_length(&mut bytes, fields().map(|(name, value)| 6 + name.len() + value.len()).sum());
+        for (name, value) in fields() {
             bytes.extend_from_slice(&(name.len() as i16).to_be_bytes());
             bytes.extend_from_slice(name.as_bytes());
             put_length(&mut bytes, value.len());
@@ -237,24 +240,35 @@ fn check_count(count: usize) -> Result<(), DecodeError> {
     }
 }
 
-/// Fields as JSON has them; what is no object has none.
-fn read_fields(reader: &mut Reader<'_>, fields: &mut Vec<(String, String)>) -> Result<(), DecodeError> {
-    let text = |value: Json| match value {
-        Json::Text(text) | Json::Number(text) => Some(text),
-        Json::Bool(value) => Some(value.to_string()),
-        Json::Null => None,
-        other => Some(other.to_string()),
-    };
-    fields.reserve(16);
-    let is_object = reader.entries(1, |reader, name| {
+/// Appends what the next value says: a text or a number as it is, others as JSON has them. False: it is null.
+fn read_text(reader: &mut Reader<'_>, depth: usize, out: &mut String) -> Result<bool, DecodeError> {
+    if reader.plain(out)? {
+        return Ok(true);
+    }
+    let value = reader.value(depth)?;
+    if value != Json::Null {
+        out.push_str(&value.to_string());
+    }
+    Ok(value != Json::Null)
+}
+
+/// Fields as JSON has them, in a header of so many bytes; what is no object has none.
+fn read_fields(reader: &mut Reader<'_>, bytes: usize) -> Result<FieldList, DecodeError> {
+    let mut fields = FieldList::with_capacity(16, bytes);
+    let is_object = reader.entries(|reader| {
         check_count(fields.len() + 1)?;
-        fields.extend(text(name).zip(text(reader.value(2)?)));
-        Ok(())
+        fields.push_read(|text| {
+            let has_name = read_text(reader, 2, text)?;
+            let name_end = text.len();
+            reader.colon()?;
+            let has_value = read_text(reader, 2, text)?;
+            Ok((has_name && has_value).then_some(name_end))
+        })
     })?;
     if !is_object {
         reader.value(1)?;
     }
-    Ok(())
+    Ok(fields)
 }
 
 #[cfg(test)]
@@ -289,7 +303,7 @@ mod tests {
         ] {
             assert_eq!(Header::decode(bytes, Format::Json).unwrap_err().to_string(), text);
         }
-        let fields = vec![("n".to_owned(), "v".to_owned()); FIELDS_MAX + 1];
+        let fields = std::iter::repeat_n(("n", "v"), FIELDS_MAX + 1).collect();
         let header = Header { fields, format: Format::Binary, ..Header::default() };
         let error = Header::decode(&header.encode(), Format::Binary).unwrap_err().to_string();
         assert_eq!(error, "number of extFields is 257, the limit is 256");
@@ -303,7 +317,7 @@ mod tests {
             |((code, language, version, opaque, flag), remark, fields, binary)| {
                 let format = if binary { Format::Binary } else { Format::Json };
                 let code = if binary { code::whole(code as i16) } else { code };
-                Header { code, language, version, opaque, flag, remark, fields, format }
+                Header { code, language, version, opaque, flag, remark, fields: fields.into_iter().collect(), format }
             },
         )
     }

@@ -214,27 +214,47 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// An object at a depth, entry by entry: `entry` is called in front of each value with its key, and reads it. False if what
+    /// An object, entry by entry: `entry` is called in front of each key, and reads it, [`Self::colon`] and the value. False if what
     /// comes next is no object.
     pub(super) fn entries(
         &mut self,
-        depth: usize,
-        mut entry: impl FnMut(&mut Self, Json) -> Result<(), DecodeError>,
+        mut entry: impl FnMut(&mut Self) -> Result<(), DecodeError>,
     ) -> Result<bool, DecodeError> {
         if !self.skip(b'{') {
             return Ok(false);
         }
         while !self.skip(b'}') {
-            let key = self.value(depth + 1)?;
-            if !self.skip(b':') {
-                return self.fail("no : after a key");
-            }
-            entry(self, key)?;
+            entry(self)?;
             if !self.skip(b',') && self.peek() != Some(b'}') {
                 return self.fail("neither , nor } after a value");
             }
         }
         Ok(true)
+    }
+
+    /// What is between a key and its value.
+    pub(super) fn colon(&mut self) -> Result<(), DecodeError> {
+        match self.skip(b':') {
+            true => Ok(()),
+            false => self.fail("no : after a key"),
+        }
+    }
+
+    /// Appends what the next value says, if it is a text or a number. False: it is neither, and is still to be read.
+    pub(super) fn plain(&mut self, out: &mut String) -> Result<bool, DecodeError> {
+        self.blanks();
+        match self.peek() {
+            Some(b'"') => {
+                self.count()?;
+                self.text(out).map(|()| true)
+            }
+            Some(b'-' | b'0'..=b'9') => {
+                self.count()?;
+                out.push_str(self.number()?);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 
     fn fail<T>(&self, reason: &'static str) -> Result<T, DecodeError> {
@@ -264,22 +284,31 @@ impl<'a> Reader<'a> {
         if depth > DEPTH_MAX {
             return self.fail("nested deeper than 32 levels");
         }
-        self.left = match self.left.checked_sub(1) {
-            Some(left) => left,
-            None => return self.fail("more than 200000 values"),
-        };
+        self.count()?;
         self.blanks();
         match self.peek() {
             Some(b'{') => self.object(depth),
             Some(b'[') => self.list(depth),
-            Some(b'"') => self.text().map(Json::Text),
+            Some(b'"') => {
+                let mut text = String::new();
+                self.text(&mut text).map(|()| Json::Text(text))
+            }
             Some(b't') => self.word("true", Json::Bool(true)),
             Some(b'f') => self.word("false", Json::Bool(false)),
             Some(b'n') => self.word("null", Json::Null),
-            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(b'-' | b'0'..=b'9') => self.number().map(|text| Json::Number(text.to_owned())),
             Some(_) => self.fail("no value begins like this"),
             None => self.fail("it ends where a value should be"),
         }
+    }
+
+    /// One value more is read.
+    fn count(&mut self) -> Result<(), DecodeError> {
+        match self.left.checked_sub(1) {
+            Some(left) => self.left = left,
+            None => return self.fail("more than 200000 values"),
+        }
+        Ok(())
     }
 
     fn word(&mut self, word: &str, value: Json) -> Result<Json, DecodeError> {
@@ -291,19 +320,20 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    fn number(&mut self) -> Result<Json, DecodeError> {
+    fn number(&mut self) -> Result<&'a str, DecodeError> {
         let start = self.at;
         while matches!(self.peek(), Some(b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')) {
             self.at += 1;
         }
-        let text = self.bytes.get(start..self.at).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or("");
+        let bytes: &'a [u8] = self.bytes;
+        let text = bytes.get(start..self.at).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or("");
         // Some clients mark long values.
         let marked = matches!(self.peek(), Some(b'L'));
         self.at += usize::from(marked);
         let digits = text.strip_prefix('-').unwrap_or(text);
         let is_whole = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
         match is_whole || text.parse::<f64>().is_ok() {
-            true => Ok(Json::Number(text.to_owned())),
+            true => Ok(text),
             false => self.fail("not a number"),
         }
     }
@@ -324,37 +354,33 @@ impl<'a> Reader<'a> {
 
     fn object(&mut self, depth: usize) -> Result<Json, DecodeError> {
         let mut entries = Vec::new();
-        self.entries(depth, |reader, key| {
+        self.entries(|reader| {
+            let key = reader.value(depth + 1)?;
+            reader.colon()?;
             entries.push((key, reader.value(depth + 1)?));
             Ok(())
         })?;
         Ok(Json::Object(entries))
     }
 
-    fn text(&mut self) -> Result<String, DecodeError> {
+    /// Appends the text that begins here.
+    fn text(&mut self, out: &mut String) -> Result<(), DecodeError> {
         self.at += 1;
-        let mut text = Vec::new();
         loop {
             let rest = self.bytes.get(self.at..).unwrap_or_default();
+            // Nearly all texts have nothing to escape, and are taken as a whole.
             let length = rest.iter().position(|byte| *byte == b'"' || *byte == b'\\').unwrap_or(rest.len());
             let plain = rest.get(..length).unwrap_or_default();
             self.at += length;
-            if text.is_empty() && self.peek() == Some(b'"') {
-                // Nearly all.
-                self.at += 1;
-                let text = std::str::from_utf8(plain).map_err(|_| DecodeError::Text { what: self.what })?;
-                return Ok(text.to_owned());
-            }
-            text.extend_from_slice(plain);
+            out.push_str(std::str::from_utf8(plain).map_err(|_| DecodeError::Text { what: self.what })?);
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
-                    return String::from_utf8(text).map_err(|_| DecodeError::Text { what: self.what });
+                    return Ok(());
                 }
                 Some(_) => {
                     self.at += 1;
-                    let character = self.escaped()?;
-                    text.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                    out.push(self.escaped()?);
                 }
                 None => return self.fail("a text does not end"),
             }

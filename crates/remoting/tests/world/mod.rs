@@ -91,7 +91,7 @@ impl Client {
     /// Sends a request; its number.
     pub async fn send(&mut self, code: i32, fields: &[(&str, &str)], body: &[u8], flag: i32) -> i32 {
         self.next += 1;
-        let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let fields = fields.iter().copied().collect();
         let (opaque, format, version) = (self.next, self.format, self.version);
         let header = Header { code, opaque, flag, fields, format, version, ..Header::default() };
         let bytes = [&frame::head(&header, body.len())[..], body].concat();
