@@ -83,6 +83,7 @@ enum Pending {
         life: u32,
         group: GroupId,
         topic: TopicId,
+        invisible_millis: i64,
         renewed_for: Option<u64>,
         batch: u32,
         retries_only: bool,

@@ -60,7 +60,10 @@ impl<G: Ground> Run<G> {
             (Pending::Send(numbers), Output::Refused(_)) => {
                 numbers.into_iter().for_each(|number| self.judge.messages[number as usize].sent = Sent::No);
             }
-            (Pending::Receive { client, life, group, topic, renewed_for, batch, retries_only }, output) => {
+            (
+                Pending::Receive { client, life, group, topic, invisible_millis, renewed_for, batch, retries_only },
+                output,
+            ) => {
                 let vanished = self.clients.get(client).is_some_and(|client| client.life != life);
                 if let Some(client) = self.clients.get_mut(client).filter(|_| !vanished) {
                     client.polling = None;
@@ -73,7 +76,9 @@ impl<G: Ground> Run<G> {
                         false => self.by_priority(group, topic, &hand_outs, batch, epoch)?,
                     }
                     for hand_out in &hand_outs {
-                        self.delivered(client, group, topic, renewed_for, hand_out, epoch, reader)?;
+                        // It may have waited for durability since.
+                        let decided = hand_out.until.plus(-invisible_millis);
+                        self.delivered(client, group, topic, (renewed_for, decided), hand_out, epoch, reader)?;
                     }
                     if !self.drained.is_empty() {
                         let drained = std::mem::take(&mut self.drained);
@@ -170,7 +175,7 @@ impl<G: Ground> Run<G> {
         client: usize,
         group: GroupId,
         topic: TopicId,
-        renewed_for: Option<u64>,
+        (renewed_for, decided): (Option<u64>, UnixMillis),
         hand_out: &HandOut,
         epoch: u32,
         reader: &ReaderOf<G>,
@@ -222,7 +227,7 @@ impl<G: Ground> Run<G> {
         }
         self.judge.delivered(group, number, hand_out, epoch, self.now, renewed_for)?;
         if self.mixed(group).is_some() {
-            self.handed_out_beside_members(hand_out)?;
+            self.handed_out_beside_members(hand_out, decided)?;
         }
         match self.clients.get_mut(client) {
             Some(client) => client.held.push((handle, number)),
@@ -249,6 +254,10 @@ impl<G: Ground> Run<G> {
     /// What a poll for retries alone brings: nothing that was never delivered. In a group with queue-based members it may have been
     /// passed by one of them.
     fn are_retries(&self, group: GroupId, hand_outs: &[HandOut], epoch: u32) -> Verdict {
+        // Of a group that was deleted meanwhile it is not known any more what it was handed.
+        if !self.groups.iter().any(|known| known.facts.id == group) {
+            return Ok(());
+        }
         for hand_out in hand_outs {
             let place = (hand_out.queue_index, hand_out.offset);
             let is_it = |message: &Message| message.topic == hand_out.topic && message.place == Some(place);

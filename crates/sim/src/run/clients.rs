@@ -272,7 +272,8 @@ impl<G: Ground> Run<G> {
         self.clients[at].poll = receive.poll;
         self.clients[at].retries_only = retries_only;
         let (life, batch) = (self.clients[at].life, receive.batch_size);
-        let pending = Pending::Receive { client: at, life, group: id, topic, renewed_for, batch, retries_only };
+        let pending =
+            Pending::Receive { client: at, life, group: id, topic, invisible_millis, renewed_for, batch, retries_only };
         self.ask(pending, |token| Command::Receive { receive, token });
     }
 

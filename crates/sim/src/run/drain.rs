@@ -82,8 +82,10 @@ impl<G: Ground> Run<G> {
             attempt_id: None,
             client_id: Some(super::lite::client_id(u64::MAX)),
         };
-        let (client, renewed_for, retries_only) = (DRAINER, None, false);
-        let pending = Pending::Receive { client, life: 0, group, topic, renewed_for, batch: 32, retries_only };
+        let (client, invisible_millis) = (DRAINER, receive.invisible_millis);
+        let (renewed_for, retries_only, batch) = (None, false, receive.batch_size);
+        let pending =
+            Pending::Receive { client, life: 0, group, topic, invisible_millis, renewed_for, batch, retries_only };
         self.ask(pending, |token| Command::Receive { receive, token });
     }
 

@@ -261,6 +261,8 @@ impl<G: Ground> Run<G> {
             let track = self.judge.tracks.entry(group).or_default().entry(number as u64).or_default();
             track.loosen();
             track.perhaps_settled = true;
+            // An ack that was carried out before may be answered after.
+            track.loose |= track.under_way > 0;
             if let Some(last) = &mut track.last {
                 (last.loosened, last.undone, last.uncounted) = (true, true, true);
             }

@@ -259,12 +259,12 @@ impl<G: Ground> Run<G> {
     }
 
     /// What a message-based member of this group is handed is nobody else's.
-    pub(in crate::run) fn handed_out_beside_members(&mut self, hand_out: &HandOut) -> Verdict {
+    pub(in crate::run) fn handed_out_beside_members(&mut self, hand_out: &HandOut, decided: UnixMillis) -> Verdict {
         let key = (self.groups[GROUP].facts.id, hand_out.topic, hand_out.queue_index);
         // Replies of an ordered group wait: what a member has by now it may not have had when that was decided.
         let decided_now = !self.groups[GROUP].facts.ordered;
         if hand_out.attempt == 1 && decided_now && self.is_current(key) {
-            self.judge.queues.is_nobodys(key, self.now)?;
+            self.judge.queues.is_nobodys(key, decided)?;
         }
         self.judge.queues.come(key, None, self.now);
         Ok(())
