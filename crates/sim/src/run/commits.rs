@@ -105,8 +105,10 @@ impl<G: Ground> Run<G> {
         }
         let (index, last) = places[self.random.below(places.len() as u64) as usize];
         let offset = last.next();
-        // What was delivered stays open, unless nobody got it.
-        let is_passed = |track: &Track| track.last.is_none_or(|last| last.attempt <= 1 && last.undone);
+        // What was delivered stays open, unless nobody got it or a crash took the delivery, which nobody waited for.
+        let epoch = self.epoch();
+        let is_passed =
+            |track: &Track| track.last.is_none_or(|last| last.attempt <= 1 && (last.undone || last.epoch < epoch));
         let below = self.committing(group, topic, (index, offset), is_passed);
         let (client, forward_only) = (None, true);
         self.ask(Pending::CommitForward { group, below }, |token| Command::CommitOffset {
