@@ -116,6 +116,9 @@ pub struct Track {
     pub dead_letters: Vec<QueueOffset>,
     /// When a queue-based member pulled it last.
     pub pulled: Option<UnixMillis>,
+    /// That was not the first time: what another member left behind may have become a reference in the retry queue, and who goes
+    /// back reads it all the same, which no commit of that place counts for.
+    pub pulled_again: bool,
     /// It was sent back: it may be open more than once.
     pub loose: bool,
     /// Its attempts may be counted anew.

@@ -220,6 +220,7 @@ impl Judge {
             return Err(format!("message {number} is pulled while somebody has it in {group:?}: {track:?} at {now:?}"));
         }
         track.is_delivered();
+        track.pulled_again |= track.pulled.is_some();
         track.pulled = Some(now);
         Ok(())
     }

@@ -243,7 +243,8 @@ impl<G: Ground> Run<G> {
             track.under_way = track.under_way.saturating_sub(1);
             match counted {
                 Some(true) => track.settle(certain && is_plain),
-                Some(false) if certain && in_time && is_plain && !track.may_be_settled() && !track.loose => {
+                _ if track.may_be_settled() || track.loose || track.pulled_again => {}
+                Some(false) if certain && in_time && is_plain => {
                     return Err(format!("the commit of {who:?} past {number} of {key:?} does not count: {track:?}"));
                 }
                 _ => {}
