@@ -19,6 +19,7 @@ use crate::index::entries::{file_entry, file_number};
 use crate::index::{Changes, Index, IndexError, IndexResult, Segments};
 use crate::mem::MemSegment;
 use file::{Entry, Plan, TermFile, Writer};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -100,7 +101,7 @@ impl TermFiles {
     }
 
     fn set(&self, mut files: Vec<Arc<TermFile>>) {
-        files.sort_unstable_by(|a, b| b.newest.cmp(&a.newest));
+        files.sort_unstable_by_key(|file| Reverse(file.newest));
         *self.files.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(files);
     }
 

@@ -61,13 +61,13 @@ impl World {
             };
             file.find(&self.disk, Term(term), &mut take).unwrap();
         }
-        all.sort_unstable_by(|a, b| b.cmp(a));
+        all.sort_unstable_by_key(|&found| Reverse(found));
         all
     }
 
     fn expected(&self, term: u64) -> Vec<Found> {
         let mut all: Vec<Found> = self.entries.iter().filter(|e| e.term == term).map(|e| e.found).collect();
-        all.sort_unstable_by(|a, b| b.cmp(a));
+        all.sort_unstable_by_key(|&found| Reverse(found));
         all
     }
 
