@@ -125,9 +125,7 @@ impl<T> Shard<T> {
         }
         self.clamp(group, id);
         let is_first = self.owners.get(key).is_some_and(|owner| owner.start.is_none());
-        if is_first {
-            self.begin_at(key, from.clamp(min, max));
-        }
+        let begins = is_first && self.begin_at(key, from.clamp(min, max));
         if let Some(owner) = self.owners.get_mut(key).filter(|_| is_first) {
             owner.start = Some(from);
         }
@@ -165,7 +163,8 @@ impl<T> Shard<T> {
         owner.told = plan.next;
         if plan.next > from {
             let status = if plan.places.is_empty() { PullStatus::NoMatch } else { PullStatus::Found };
-            let waits = self.options.hand_outs_wait || plan.passes_over(from);
+            // Else the member would go on behind these after a crash, and the group would begin there.
+            let waits = self.options.hand_outs_wait || begins || plan.passes_over(from);
             let when = if waits { When::Durable } else { When::Now };
             return self.replies.push((token, answer(status, plan.next, plan.places), when));
         }
@@ -185,14 +184,15 @@ impl<T> Shard<T> {
         }
     }
 
-    /// A member's first pull of a queue that the group has not been in: it begins there.
-    fn begin_at(&mut self, key: (GroupId, QueueId), from: QueueOffset) {
-        let Some(progress) = self.progress.get_mut(&key).filter(|progress| progress.is_new()) else { return };
+    /// A member's first pull of a queue: if the group has not been there, it begins there.
+    fn begin_at(&mut self, key: (GroupId, QueueId), from: QueueOffset) -> bool {
+        let Some(progress) = self.progress.get_mut(&key).filter(|progress| progress.is_new()) else { return false };
         match from >= progress.next() {
             true => progress.pass_to(from),
             false => progress.reset(from),
         }
         self.note_changed(key.0, key.1);
+        true
     }
 
     /// A member says how far it is in a queue; `None`: an administrator does.

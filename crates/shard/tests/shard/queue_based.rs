@@ -34,6 +34,22 @@ fn a_member_pulls_in_order_from_its_place_on_and_what_it_committed_is_where_the_
 }
 
 #[test]
+fn nobody_has_the_first_messages_of_a_group_before_its_beginning_is_durable() {
+    let (mut world, a, b) = world(40);
+    world.hold_syncs();
+    let first = world.begin_pull(&a, 0, 0);
+    world.settle();
+    assert_eq!(world.answer_to(first), None);
+    world.sync();
+    assert!(matches!(world.answer_to(first), Some(Output::Pulled(pulled)) if pulled.next == QueueOffset(32)));
+    // The member goes on behind what it has, and is gone before it has settled any of that.
+    world.crash();
+    assert_eq!(world.pull(&a, 32), (Found, 40, (32..40).collect()));
+    world.crash();
+    assert_eq!(world.stored(&b), Some(0));
+}
+
+#[test]
 fn a_commit_that_promises_nothing_counts_at_once_and_a_crash_may_take_it_back() {
     let (mut world, a, _) = world(40);
     world.pull(&a, 0);
