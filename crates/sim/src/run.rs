@@ -184,7 +184,6 @@ impl<G: Ground> Run<G> {
         let mut random = Random::new(seed);
         let ground = G::new(seed, &plan, &mut random);
         let resident_max = if random.one_in(8) { 8 } else { 1_000 };
-        let recent_groups_max = [0, 20, 10_000][random.below(3) as usize];
         Self {
             plan,
             random,
@@ -193,7 +192,7 @@ impl<G: Ground> Run<G> {
             step: 0,
             ground,
             resident_max,
-            recent_groups_max,
+            recent_groups_max: 10_000,
             shard: None,
             overtaken: None,
             clock: ShardClock::start(START, UnixMillis(0), 0),
@@ -227,6 +226,7 @@ impl<G: Ground> Run<G> {
     }
 
     fn play(&mut self) -> Verdict {
+        self.recent_groups_max = [0, 20, 10_000][self.random.below(3) as usize];
         self.open()?;
         for index in 0..3 {
             let topic = self.new_topic(index);

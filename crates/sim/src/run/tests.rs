@@ -78,7 +78,7 @@ fn a_poll_may_wait_while_what_it_needs_cannot_be_read_and_the_next_one_is_served
 
 #[test]
 fn what_is_due_may_wait_a_little_once_the_disk_has_room_again() {
-    let mut run = run(|facts| facts.ordered = false, false, 2);
+    let mut run = run(|facts| facts.ordered = false, false, 1);
     let due = loop {
         run.produce();
         run.pump().unwrap();
