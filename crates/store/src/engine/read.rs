@@ -584,6 +584,12 @@ impl From<ReadError> for IndexError {
     }
 }
 
+impl From<DiskError> for IndexError {
+    fn from(error: DiskError) -> Self {
+        Self(error.to_string())
+    }
+}
+
 impl From<DiskError> for ReadError {
     fn from(error: DiskError) -> Self {
         Self::Io { file: error.file, position: error.position, cause: error.cause }

@@ -23,7 +23,7 @@ use crate::codec::crc32c;
 use crate::disk::{Disk, DiskError, DiskFile};
 use crate::frame::{FrameHeader, FrameKind, HEADER, SegmentHeader, segment_name};
 use crate::index::entries::{Block, block_entry, block_place, key_entry, queue_entry};
-use crate::index::{Changes, Index, IndexError, IndexResult, Overlay};
+use crate::index::{Changes, Index, IndexResult, Overlay};
 use crate::key::{KeyEntry, Reset};
 use crate::mem::{MemSegment, Place};
 use crate::payload::{Decoder, Encoder, Item, ItemOp};
@@ -138,10 +138,10 @@ impl<D: Disk, I: Index> Engine<D, I> {
             queues: BTreeSet::new(),
             purged: Tally::default(),
         };
-        let file = self.files.get(&self.disk, victim).map_err(disk_failed)?;
+        let file = self.files.get(&self.disk, victim)?;
         let mut frames = Frames::new(&*file, self.log, victim, HEADER as u32, row.end);
         loop {
-            match frames.next().map_err(disk_failed)? {
+            match frames.next()? {
                 Scanned::End => break,
                 Scanned::Bad { position, expected, found } => {
                     maintenance.damaged.insert(victim);
@@ -174,7 +174,7 @@ impl<D: Disk, I: Index> Engine<D, I> {
                 continue;
             }
             let output = outputs.get(&class).copied();
-            let written = self.write_carried(manifest, class, output, now, &out.payloads).map_err(disk_failed)?;
+            let written = self.write_carried(manifest, class, output, now, &out.payloads)?;
             for (part, mem) in written {
                 merge(&mut overlay, &mem, false, &mut tally)?;
                 rows.push((part.segment, class, part.to));
@@ -266,10 +266,6 @@ impl<D: Disk, I: Index> Engine<D, I> {
         let from = HEADER as u32;
         Ok((Part { segment, from, to: from }, MemSegment::new(segment), file))
     }
-}
-
-fn disk_failed(error: DiskError) -> IndexError {
-    IndexError(error.to_string())
 }
 
 /// Tells the living from the dead in one segment.

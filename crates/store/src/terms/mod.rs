@@ -16,7 +16,7 @@ pub(crate) mod file;
 use crate::ReadError;
 use crate::disk::{Disk, DiskError, DiskErrorKind};
 use crate::index::entries::{file_entry, file_number};
-use crate::index::{Changes, Index, IndexError, IndexResult, Segments};
+use crate::index::{Changes, Index, IndexResult, Segments};
 use crate::mem::MemSegment;
 use file::{Entry, Plan, TermFile, Writer};
 use std::cmp::Reverse;
@@ -61,7 +61,7 @@ impl TermFiles {
     /// Takes over the files that the index names, and removes others. The second value says what is missing.
     pub(crate) fn open<D: Disk, I: Index>(disk: &D, index: &I) -> IndexResult<(Self, Option<String>)> {
         let mut on_disk: BTreeMap<String, u64> =
-            disk.list().map_err(failed)?.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
+            disk.list()?.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
         let terms = Self::default();
         let (mut files, mut missing) = (Vec::new(), None);
         index.range(b"t", b"u", &mut |key, value| {
@@ -78,7 +78,7 @@ impl TermFiles {
         })?;
         if missing.is_none() {
             for name in on_disk.keys() {
-                disk.remove(name).map_err(failed)?;
+                disk.remove(name)?;
             }
             terms.set(files);
         }
@@ -88,9 +88,9 @@ impl TermFiles {
     /// Removes all files, before an index is made anew. Only when nobody reads.
     pub(crate) fn wipe<D: Disk>(&self, disk: &D) -> IndexResult<()> {
         self.set(Vec::new());
-        for (name, _) in disk.list().map_err(failed)? {
+        for (name, _) in disk.list()? {
             if name.starts_with(PREFIX) {
-                disk.remove(&name).map_err(failed)?;
+                disk.remove(&name)?;
             }
         }
         Ok(())
@@ -219,10 +219,6 @@ impl TermFiles {
         }
         Ok(Replaced { added, removed: files })
     }
-}
-
-fn failed(error: DiskError) -> IndexError {
-    IndexError(error.to_string())
 }
 
 #[cfg(test)]
