@@ -67,17 +67,16 @@ impl Broker {
         let (parent, group_id) = self.lite_consumers(topic, group)?;
         let reader = &self.inner.reader;
         let gone = |name: &str| Refusal::LiteTopicNotFound { topic: topic.to_owned(), lite_topic: name.to_owned() };
-        let (looks, next) = match which {
-            LiteWhich::Named(name) => {
+        let (looks, next) = match (which, to) {
+            (LiteWhich::Named(name), _) => {
                 let look = martlet_shard::lite_topic(reader, parent, name).await.map_err(read_failed)?;
                 (vec![look.ok_or_else(|| gone(name))?], None)
             }
-            LiteWhich::All(_) if matches!(to, ResetTo::Offset(_)) => {
+            (LiteWhich::All(_), ResetTo::Offset(offset)) => {
                 let rule = "is a place of one lite topic, which has to be named";
-                let ResetTo::Offset(offset) = to else { return Ok(LiteMoved::default()) };
                 return Err(Refusal::Setting { field: "offset", value: offset.0.to_string(), rule });
             }
-            LiteWhich::All(behind) => {
+            (LiteWhich::All(behind), _) => {
                 let found = martlet_shard::lite_topics_of_group(reader, parent, group_id, behind, LITE_RESET_MAX);
                 found.await.map_err(read_failed)?
             }
@@ -101,6 +100,27 @@ impl Broker {
         match which {
             LiteWhich::Named(name) if topics.is_empty() && !only_back => Err(gone(name)),
             _ => Ok(LiteMoved { topics, next }),
+        }
+    }
+
+    /// The same in all lite topics of a parent where the group has been, page by page. Gives back the first `named` of those
+    /// it was moved in.
+    pub async fn reset_all_lite(
+        &self,
+        group: &str,
+        topic: &str,
+        to: ResetTo,
+        only_back: bool,
+        named: usize,
+    ) -> Result<Vec<ResetLiteTopic>, Refusal> {
+        let (mut topics, mut behind) = (Vec::new(), None);
+        loop {
+            let moved = self.reset_lite(group, topic, LiteWhich::All(behind), to, only_back).await?;
+            topics.extend(moved.topics.into_iter().take(named.saturating_sub(topics.len())));
+            behind = moved.next;
+            if behind.is_none() {
+                return Ok(topics);
+            }
         }
     }
 

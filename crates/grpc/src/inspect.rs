@@ -196,16 +196,10 @@ impl Front {
         let time = time.ok_or_else(|| Denied::new(Code::BadRequest, "reset_timestamp is missing or not a time"))?;
         let topic = full_name("topic", request.topic)?;
         let to = ResetTo::Time(UnixMillis(time));
-        if !self.is_parent(&topic) {
+        if self.is_parent(&topic) {
+            self.broker.reset_all_lite(&group, &topic, to, false, 0).await?;
+        } else {
             self.broker.reset_offset(&group, &topic, None, to).await?;
-            return Ok(v2::ResetGroupOffsetResponse { status: Some(code::ok()) });
-        }
-        let mut behind = None;
-        loop {
-            behind = self.broker.reset_lite(&group, &topic, LiteWhich::All(behind), to, false).await?.next;
-            if behind.is_none() {
-                break;
-            }
         }
         Ok(v2::ResetGroupOffsetResponse { status: Some(code::ok()) })
     }

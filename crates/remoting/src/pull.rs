@@ -10,7 +10,7 @@ use crate::members::filter;
 use crate::message_out::{self, Facts};
 use bytes::BytesMut;
 use martlet_broker::{
-    LiteWhich, MessageModel, OffsetOf, PullMode, PullStatus, QueuePull, QueuePulled, Refusal, ResetTo, StoredOffset,
+    MessageModel, OffsetOf, PullMode, PullStatus, QueuePull, QueuePulled, Refusal, ResetTo, StoredOffset,
 };
 use martlet_model::names::{self, RETRY_PREFIX};
 use martlet_model::{Filter, QueueOffset, TopicType, UnixMillis, limits};
@@ -215,19 +215,12 @@ impl Front {
         }
         // To these clients what is below 0 is the end.
         let to = if time < 0 { ResetTo::Latest } else { ResetTo::Time(UnixMillis(time)) };
-        let (mut table, mut behind) = (Vec::new(), None);
-        loop {
-            let moved = self.broker.reset_lite(group, parent, LiteWhich::All(behind), to, !forced).await?;
-            for topic in moved.topics.iter().take(LITE_TOPICS_NAMED.saturating_sub(table.len())) {
-                let name = format!("{LITE_QUEUE_PREFIX}{parent}${}", topic.name);
-                let queue = crate::admin::queue_json(&name, self.broker.broker_name(), 0);
-                table.push((queue, topic.to.0.into()));
-            }
-            behind = moved.next;
-            if behind.is_none() {
-                return Ok(Answer::json(&Json::object([("offsetTable", Json::Object(table))])));
-            }
-        }
+        let moved = self.broker.reset_all_lite(group, parent, to, !forced, LITE_TOPICS_NAMED).await?;
+        let table = moved.iter().map(|topic| {
+            let name = format!("{LITE_QUEUE_PREFIX}{parent}${}", topic.name);
+            (crate::admin::queue_json(&name, self.broker.broker_name(), 0), topic.to.0.into())
+        });
+        Ok(Answer::json(&Json::object([("offsetTable", Json::Object(table.collect()))])))
     }
 
     /// A group moves in a queue.
