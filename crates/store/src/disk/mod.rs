@@ -69,6 +69,9 @@ pub(crate) trait Disk: Send + Sync + 'static {
     fn remove(&self, name: &str) -> DiskResult<()>;
     fn sync_dir(&self) -> DiskResult<()>;
     fn space(&self) -> DiskResult<Space>;
+    /// Whether blocks are overwritten where they are, so that a sync of what was written before has less to do than one of what was
+    /// only allocated.
+    fn overwrites_in_place(&self) -> bool;
     /// Bytes handed to writes so far.
     fn written_bytes(&self) -> u64;
 }

@@ -12,6 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Name of the lock file; it holds the number of the process that has the folder.
 const LOCK: &str = "lock";
 
+/// What statfs calls ext4 and XFS.
+const IN_PLACE: [u64; 2] = [0xef53, 0x5846_5342];
+
 pub(crate) struct RealDisk {
     folder: PathBuf,
     directory: File,
@@ -128,6 +131,11 @@ impl Disk for RealDisk {
         // As `df` counts, so that a disk on which nothing more can be written is full.
         let used = stat.f_blocks.saturating_sub(stat.f_bfree);
         Ok(Space { total: (used + stat.f_bavail) * stat.f_frsize, free: stat.f_bavail * stat.f_frsize })
+    }
+
+    fn overwrites_in_place(&self) -> bool {
+        // Those that copy on write (Btrfs, ZFS) gain nothing, and what is not known is left alone.
+        rustix::fs::fstatfs(&self.directory).is_ok_and(|stat| IN_PLACE.contains(&(stat.f_type as u64)))
     }
 
     fn written_bytes(&self) -> u64 {

@@ -257,6 +257,10 @@ impl Disk for SimDisk {
         Ok(Space { total, free: total.saturating_sub(folder.used()) })
     }
 
+    fn overwrites_in_place(&self) -> bool {
+        true
+    }
+
     fn written_bytes(&self) -> u64 {
         lock(&self.folder).written
     }

@@ -18,6 +18,7 @@ mod rebuild;
 mod reclaim;
 mod room;
 mod scrub;
+mod zeros;
 
 use crate::cache::TailCache;
 use crate::codec::crc32c;
@@ -36,6 +37,7 @@ use manifest::{Manifest, Row};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use zeros::Zeros;
 
 /// Settings of the core.
 #[derive(Debug, Clone)]
@@ -95,6 +97,7 @@ struct Writer<F> {
     /// Frames of the segment below this position are synced.
     durable: u32,
     unsynced: Option<Unsynced>,
+    zeros: Zeros,
 }
 
 struct Unsynced {
@@ -402,6 +405,7 @@ impl<D: Disk, I: Index> Engine<D, I> {
             }
             let file = Arc::new(self.create_segment(unit.segment)?);
             self.files.insert(unit.segment, file.clone());
+            writer.zeros = Zeros::of(&self.disk, self.settings.durability, &*file)?;
             writer.file = Some((unit.segment, file));
             writer.durable = 0;
         }
@@ -428,7 +432,10 @@ impl<D: Disk, I: Index> Engine<D, I> {
             parts.push(header);
             parts.push(payload);
         }
+        let zeros = writer.zeros.behind(unit.position, end);
+        parts.extend(zeros::parts(zeros));
         file.write_at(u64::from(unit.position), &parts)?;
+        writer.zeros.written(end + zeros);
         Ok(end)
     }
 

@@ -7,6 +7,7 @@
 use super::files::Files;
 use super::manifest::{Manifest, Row};
 use super::rebuild::{RebuildProgress, bring_up_to_date};
+use super::zeros::Zeros;
 use super::{CommitState, Engine, Maintenance, Settings, Tables, Writer, lock};
 use crate::UnixMillis;
 use crate::cache::TailCache;
@@ -94,14 +95,15 @@ impl<D: Disk, I: Index> Engine<D, I> {
             last_time: UnixMillis(0),
             manifest,
         };
-        let mut writer = Writer { file: None, durable: 0, unsynced: None };
+        let mut writer = Writer { file: None, durable: 0, unsynced: None, zeros: Zeros::default() };
         let mut mem = MemSegment::default();
         if let Some(tail) = tail {
             files.insert(tail.mem.number, tail.file.clone());
             (commit.segment, commit.position) = (tail.mem.number, tail.end);
             (commit.next_sequence, commit.last_time) = (tail.next_sequence, tail.last_time);
             report.last_time = tail.last_time;
-            writer = Writer { file: Some((tail.mem.number, tail.file)), durable: tail.end, unsynced: None };
+            writer.zeros = Zeros::of(&disk, settings.durability, &*tail.file)?;
+            (writer.file, writer.durable) = (Some((tail.mem.number, tail.file)), tail.end);
             mem = tail.mem;
         }
         let cache = TailCache::new(settings.tail_cache_bytes);
