@@ -106,6 +106,8 @@ pub fn run(options: &Options, json: bool) -> Result<Report> {
     for round in 0..options.rounds {
         for server in &running {
             say(format!("round {} of {}: {}", round + 1, options.rounds, server.kind));
+            // What another one has left to be written would be written on this one's time.
+            rustix::fs::sync();
             server.resume();
             match options.tcp {
                 true => tcp::one_round(server, options, round, &mut results),

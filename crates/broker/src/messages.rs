@@ -57,6 +57,9 @@ impl ReplyBudget {
     }
 }
 
+/// Messages that nobody asked for that may be read together with few that were.
+const OTHERS_BETWEEN: u64 = 8;
+
 /// About how many bytes a reply with these will have; as many as it may have where that is not known.
 fn expected_bytes(hand_outs: &VecDeque<HandOut>) -> usize {
     let hints = hand_outs.iter().map(|hand_out| match hand_out.bytes_hint {
@@ -64,6 +67,21 @@ fn expected_bytes(hand_outs: &VecDeque<HandOut>) -> usize {
         hint => hint,
     });
     hints.fold(0, usize::saturating_add).min(limits::REPLY_BYTES_MAX)
+}
+
+/// How many of the first hand-outs are read together, and up to where: messages that lie close to each other. Of ordered
+/// groups that wait for an earlier message there are others in between, which cost less than a read more.
+fn read_together(hand_outs: &VecDeque<HandOut>) -> (usize, QueueOffset) {
+    let (mut count, mut end) = (0, QueueOffset(0));
+    for hand_out in hand_outs {
+        let Some(first) = hand_outs.front().filter(|first| first.queue == hand_out.queue) else { break };
+        let is_close = hand_out.offset.0.saturating_sub(first.offset.0) <= 2 * count + OTHERS_BETWEEN;
+        if count > 0 && (hand_out.offset < end || hand_out.offset != end && !is_close) {
+            break;
+        }
+        (count, end) = (count + 1, hand_out.offset.next());
+    }
+    (count as usize, end)
 }
 
 /// Gives a poll up when the client goes away before it is answered.
@@ -229,26 +247,19 @@ impl Broker {
         let mut share = self.share_of_budget(expected_bytes(&undelivered.hand_outs)).await;
         let name: Arc<str> = topic.name.as_str().into();
         let mut messages: Vec<DeliveredMessage> = Vec::with_capacity(undelivered.hand_outs.len());
-        let mut bytes = 0;
+        // Of the reply, and of all that was read for it: what lies together shares memory.
+        let (mut bytes, mut read) = (0, 0);
         let mut lost = Vec::new();
         while let Some(&first) = undelivered.hand_outs.front() {
-            let run = undelivered
-                .hand_outs
-                .iter()
-                .enumerate()
-                .take_while(|(n, hand_out)| {
-                    hand_out.queue == first.queue && hand_out.offset.0 == first.offset.0 + *n as u64
-                })
-                .count();
+            let (run, end) = read_together(&undelivered.hand_outs);
             let room = share.bytes().min(limits::REPLY_BYTES_MAX).saturating_sub(bytes);
             if room == 0 && !messages.is_empty() {
                 break;
             }
-            let range = first.offset..QueueOffset(first.offset.0 + run as u64);
             let found = self
                 .inner
                 .reader
-                .messages(first.queue, range, run, room)
+                .messages(first.queue, first.offset..end, (end.0 - first.offset.0) as usize, room)
                 .await
                 .map_err(|error| Refusal::ReadFailed { reason: error.to_string() })?;
             // A message larger than was expected. Whoever waits for more holds neither messages nor bytes meanwhile: all
@@ -265,9 +276,12 @@ impl Broker {
             // The engine stops early when the reply is full, and leaves out what the log does not have any more.
             let bytes_found: usize = found.iter().map(|stored| stored.record.len()).sum();
             let stopped_early = bytes_found >= room;
+            read += bytes_found;
+            let (bytes_before, left_before) = (bytes, undelivered.hand_outs.len());
             let mut found = found.into_iter().peekable();
             for _ in 0..run {
                 let Some(&hand_out) = undelivered.hand_outs.front() else { break };
+                while found.next_if(|stored| stored.offset < hand_out.offset).is_some() {}
                 match found.peek() {
                     Some(stored) if stored.offset == hand_out.offset => {
                         // Only the first message of all may be as large as it likes.
@@ -288,7 +302,9 @@ impl Broker {
                 }
                 undelivered.hand_outs.pop_front();
             }
-            if stopped_early {
+            // Where the reply is not full yet, it was others in between that left no room for the rest.
+            let others = bytes_found > bytes - bytes_before && undelivered.hand_outs.len() < left_before;
+            if stopped_early && !others {
                 break;
             }
         }
@@ -300,7 +316,7 @@ impl Broker {
         if topic.kind == TopicType::Lite {
             messages.iter_mut().for_each(|message| message.queue = 0);
         }
-        share.shrink(bytes);
+        share.shrink(read);
         self.inner.stats.group(&request.group, &topic.name).delivered(messages.len(), bytes);
         Ok(Received { messages, budget: share })
     }
@@ -641,7 +657,35 @@ pub(crate) fn budget_used(budget: &Semaphore, total: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use martlet_model::handle::DeliveryNumber;
+    use martlet_model::{QueueId, UnixMillis};
     use martlet_store::Usage;
+
+    #[test]
+    fn hand_outs_that_lie_close_to_each_other_are_read_together() {
+        let hand_outs = |places: &[(u64, u64)]| -> VecDeque<HandOut> {
+            let hand_out = |&(queue, offset)| HandOut {
+                topic: TopicId(1),
+                queue: QueueId(queue),
+                queue_index: 0,
+                offset: QueueOffset(offset),
+                attempt: 1,
+                delivery: DeliveryNumber::default(),
+                until: UnixMillis(0),
+                bytes_hint: 0,
+            };
+            places.iter().map(hand_out).collect()
+        };
+        let together = |places: &[(u64, u64)]| {
+            let (count, end) = read_together(&hand_outs(places));
+            (count, end.0)
+        };
+        assert_eq!(together(&[(1, 5), (1, 6), (1, 7)]), (3, 8));
+        assert_eq!(together(&[(1, 5), (2, 6)]), (1, 6), "another queue");
+        assert_eq!(together(&[(1, 5), (1, 4)]), (1, 6), "a retry first");
+        assert_eq!(together(&[(1, 5), (1, 8), (1, 17), (1, 29)]), (3, 18), "few between, then too many");
+        assert_eq!(together(&[]).0, 0);
+    }
 
     #[test]
     fn only_the_logs_own_share_of_the_room_makes_it_drop_messages() {

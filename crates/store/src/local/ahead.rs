@@ -7,8 +7,7 @@
 //! nothing is read that the store would not give.
 
 use crate::{QueueId, QueueOffset, StoredMessage};
-use hashbrown::HashMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +19,9 @@ const STRETCH_BYTES_MAX: usize = 256 << 10;
 const BYTES_MAX: usize = 4 << 20;
 /// Places kept at which somebody may go on.
 const PLACES_MAX: usize = 1024;
+
+/// Who begins so little behind where a read ended goes on there: ordered groups leave out what waits for an earlier message.
+const LEFT_OUT_MAX: u64 = 8;
 
 /// What a read takes at most, as [`crate::Reader::messages`] says.
 #[derive(Clone, Debug)]
@@ -61,6 +63,7 @@ impl Stretch {
     /// Takes out what was asked for; and whether a read of the store would bring no more.
     pub(super) fn take(&mut self, asked: &Asked) -> (Vec<StoredMessage>, bool) {
         let (mut taken, mut bytes) = (Vec::with_capacity(asked.messages.min(self.messages.len())), 0);
+        while self.messages.pop_front_if(|next| next.offset < asked.range.start).is_some() {}
         while let Some(next) = self.messages.front() {
             let with_it = bytes + next.record.len();
             let is_over = next.offset >= asked.range.end || taken.len() == asked.messages;
@@ -86,7 +89,7 @@ type At = (QueueId, QueueOffset);
 
 #[derive(Debug, Default)]
 struct State {
-    stretches: HashMap<At, Stretch>,
+    stretches: BTreeMap<At, Stretch>,
     /// Oldest first. Some are not there any more.
     order: VecDeque<(At, u64)>,
     bytes: usize,
@@ -100,10 +103,12 @@ impl Ahead {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known at a place, taken out; `None`: no read has ended there. And the era, for [`Ahead::put`].
+    /// What is known at a place, taken out; `None`: no read has ended there or just before. And the era, for [`Ahead::put`].
     pub(super) fn take(&self, queue: QueueId, from: QueueOffset) -> (Option<Stretch>, u64) {
         let mut state = self.state();
-        let found = state.stretches.remove(&(queue, from));
+        let near = (queue, QueueOffset(from.0.saturating_sub(LEFT_OUT_MAX)))..=(queue, from);
+        let at = state.stretches.range(near).next_back().map(|(at, _)| *at);
+        let found = at.and_then(|at| state.stretches.remove(&at));
         state.bytes -= found.as_ref().map_or(0, |stretch| stretch.bytes);
         (found, state.era)
     }
@@ -179,6 +184,8 @@ mod tests {
         assert_eq!(take(&mut ahead, 13..99, 9, 50), (vec![13], true), "one at least, however large");
         assert_eq!(take(&mut ahead, 14..99, 9, 9_999), (vec![14, 15], false), "there may be more");
         assert_eq!(take(&mut stretch(14..16, 1), 14..16, 9, 9_999), (vec![14, 15], true));
+        assert_eq!(take(&mut stretch(14..20, 1), 17..19, 9, 9_999), (vec![17, 18], true), "three are left out");
+        assert_eq!(take(&mut stretch(14..16, 1), 17..19, 9, 9_999), (vec![], false));
     }
 
     #[test]
@@ -196,6 +203,10 @@ mod tests {
         }
         assert!(ahead.state().stretches.len() <= PLACES_MAX && ahead.state().order.len() <= PLACES_MAX);
         assert!(ahead.take(QUEUE, QueueOffset(4_999)).0.is_some());
+        assert!(ahead.take(QueueId(8), QueueOffset(4_990)).0.is_none(), "of another queue");
+        ahead.put((QUEUE, QueueOffset(6_000)), stretch(6_000..6_020, 1), era);
+        assert!(ahead.take(QUEUE, QueueOffset(6_001 + LEFT_OUT_MAX)).0.is_none());
+        assert!(ahead.take(QUEUE, QueueOffset(6_000 + LEFT_OUT_MAX)).0.is_some(), "just behind");
         ahead.clear();
         assert!(ahead.take(QUEUE, QueueOffset(4_998)).0.is_none() && ahead.state().bytes == 0);
         ahead.put((QUEUE, QueueOffset(1)), stretch(1..2, 1), era);
