@@ -18,6 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Replies take from the byte budget in units of this many bytes.
 const BUDGET_UNIT: usize = 1024;
+/// Messages that nobody asked for that may be read together with few that were.
+const OTHERS_BETWEEN: u64 = 8;
 
 /// A reply's share of the byte budget; given back when the reply has been written and this is dropped.
 #[derive(Debug, Default)]
@@ -56,9 +58,6 @@ impl ReplyBudget {
         }
     }
 }
-
-/// Messages that nobody asked for that may be read together with few that were.
-const OTHERS_BETWEEN: u64 = 8;
 
 /// About how many bytes a reply with these will have; as many as it may have where that is not known.
 fn expected_bytes(hand_outs: &VecDeque<HandOut>) -> usize {
