@@ -80,14 +80,23 @@ impl BucketCatalogStore {
                 return Err(CreateError::Io { location: self.location(version), reason: error.to_string() });
             }
         }
-        self.prune().await;
-        Ok(())
+        // A version that is missing may have been there, and be pruned: whoever has not looked for long would write where nobody reads.
+        let versions = self.versions().await.map_err(|error| CreateError::Io {
+            location: self.location(version),
+            reason: format!("written, but whether it is among the newest is not known: {error}"),
+        })?;
+        let kept = versions.len().saturating_sub(VERSIONS_KEPT);
+        let (old, newest) = versions.split_at_checked(kept).unwrap_or_default();
+        self.prune(old).await;
+        match newest.contains(&version) {
+            true => Ok(()),
+            false => Err(CreateError::Exists { version }),
+        }
     }
 
-    /// Removes all but the newest versions. One that cannot be removed costs space only, so it is logged and left.
-    async fn prune(&self) {
-        let Ok(versions) = self.versions().await else { return };
-        for version in versions.iter().rev().skip(VERSIONS_KEPT) {
+    /// Removes old versions. One that cannot be removed costs space only, so it is logged and left.
+    async fn prune(&self, old: &[u64]) {
+        for version in old {
             match self.bucket.store().delete(&self.path(*version)).await {
                 Ok(()) | Err(Error::NotFound { .. }) => {}
                 Err(error) => {

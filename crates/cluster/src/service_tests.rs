@@ -237,6 +237,24 @@ fn bucket() -> martlet_bucket::Bucket {
 }
 
 #[test]
+fn in_a_bucket_a_node_that_has_not_looked_for_long_changes_what_is_newest() {
+    let bucket = bucket();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let opened = || CatalogService::open(crate::BucketCatalogStore::new(bucket.clone()));
+        let (busy, idle) = (opened().await.unwrap(), opened().await.unwrap());
+        let count = 2 * VERSIONS_KEPT;
+        for number in 0..count {
+            busy.change(create(&format!("t{number}"))).await.unwrap();
+        }
+        // Its next version was there, and was removed as an old one.
+        idle.change(create("late")).await.unwrap();
+        assert_eq!(idle.snapshot().topics().len(), count + 1);
+        assert_eq!(opened().await.unwrap().snapshot().topics().len(), count + 1, "an acknowledged change was lost");
+    });
+}
+
+#[test]
 fn in_a_bucket_concurrent_changes_never_overwrite_each_other_and_old_versions_go() {
     let bucket = bucket();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();

@@ -19,8 +19,8 @@ pub struct ReadError {
 /// Why a version was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    /// Somebody else created that version. Nothing was changed.
-    #[error("catalog version {version} exists already")]
+    /// Somebody else created that version, or had before it was removed as an old one. Nothing was changed.
+    #[error("catalog version {version} exists already, or did")]
     Exists {
         /// The version.
         version: u64,
@@ -43,7 +43,7 @@ pub trait CatalogStore: Send + Sync + 'static {
     /// The newest version and its bytes; `None` if there is none yet.
     fn latest(&self) -> impl Future<Output = Result<Option<(u64, Bytes)>, ReadError>> + Send;
 
-    /// Makes `bytes` version `version`.
+    /// Makes `bytes` version `version`. One that has been there and is not kept any more exists, too.
     fn create(&self, version: u64, bytes: Bytes) -> impl Future<Output = Result<(), CreateError>> + Send;
 
     /// What to call a version in front of people: its file or object.
