@@ -5,7 +5,7 @@
 //! one table. Holds no wire format and no rule about messages.
 //!
 //! - `broker`: the catalog's side: topics, groups, figures.
-//! - `messages`: send, receive, settle: names to ids, commands to the shard, bodies read outside of it.
+//! - `send`: messages on their way in. `messages`: receive, settle: names to ids, commands to the shard, bodies read outside of it.
 //! - `handed_out`: taking back what does not reach its client.
 //! - `delayed`: delayed messages and their recall.
 //! - `transactions`: half messages, their ends, and the checks that producers are sent; `polled`: those that producers ask for.
@@ -55,6 +55,7 @@ mod queue_pull;
 mod refusal;
 mod requests;
 mod runtime;
+mod send;
 mod stats;
 mod transactions;
 
@@ -81,6 +82,7 @@ pub use members::{
 };
 pub use messages::ReplyBudget;
 pub use options::{BrokerOptions, BucketPlace, OpenError, OpenReport};
+pub use physical::NotKnown;
 pub use polled::{HALF_LEASE_MILLIS, PolledHalf};
 pub use progress::{ResetQueue, ResetTo};
 pub use pull::{OffsetOf, PullRequest, Pulled};
@@ -89,5 +91,6 @@ pub use queue_pull::{PullMode, PulledMessage, QueuePull, QueuePulled, SendBack};
 pub use refusal::Refusal;
 pub use requests::*;
 pub use runtime::wall_clock;
+pub use send::{SendOutcome, Sending};
 pub use stats::{Figures, GroupCount, TopicCount};
 pub use transactions::{OpenTransaction, PRODUCER_GROUP, TransactionList, producer_group};

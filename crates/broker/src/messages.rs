@@ -1,19 +1,17 @@
-//! Send, receive, settle: names become ids, commands go to the shard, bodies are read outside of it.
+//! Receive, settle: names become ids, commands go to the shard, bodies are read outside of it.
 
-use crate::delayed;
 use crate::lite;
 use crate::marks::check_invisible;
 use crate::runtime::{NotTaken, ShardHandle, Token};
-use crate::transactions;
-use crate::{Broker, DeliveredMessage, ReceiveRequest, Received, Refusal, SendRequest, SentMessage};
+use crate::{Broker, DeliveredMessage, ReceiveRequest, Received, Refusal};
 use martlet_model::handle::ReceiptHandle;
-use martlet_model::{GroupId, MessageType, QueueOffset, TopicConfig, TopicId, TopicType, limits, names};
-use martlet_shard::{ClientNumber, Command, HandOut, Incoming, Output, PollId, ReceiveCommand, Refused, SettleError};
+use martlet_model::{GroupId, MessageType, QueueOffset, TopicConfig, TopicId, TopicType, limits};
+use martlet_shard::{ClientNumber, Command, HandOut, Output, PollId, ReceiveCommand, Refused, SettleError};
 use martlet_store::{Reader, StoredMessage};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Replies take from the byte budget in units of this many bytes.
@@ -113,78 +111,6 @@ impl Drop for Undelivered<'_> {
 }
 
 impl Broker {
-    /// Stores messages; returns once they are durable.
-    pub async fn send(&self, request: SendRequest) -> Result<Vec<SentMessage>, Refusal> {
-        let topic = match request.topic.strip_prefix(names::RETRY_PREFIX) {
-            Some(group) => {
-                self.check_takes_back(group)?;
-                self.topic_to_look_into(&request.topic)?
-            }
-            None => self.topic(&request.topic).await?,
-        };
-        check_sendable(&topic, &request)?;
-        let transactional = transactions::check_alone(&request.messages)?;
-        let immunity = request.messages.iter().find_map(|message| message.immunity_millis);
-        let polled = request.messages.iter().any(|message| message.polled);
-        let bytes: Vec<usize> = request.messages.iter().map(|message| message.record.len()).collect();
-        let deadline = request.deadline.map(|at| {
-            let left = at.saturating_duration_since(Instant::now()).as_millis();
-            self.inner.shard.now().plus(i64::try_from(left).unwrap_or(i64::MAX))
-        });
-        let dues: Vec<_> = request.messages.iter().map(|message| message.deliver_at).collect();
-        let is_lite = topic.kind == TopicType::Lite;
-        let mut messages: Vec<Incoming> = request
-            .messages
-            .into_iter()
-            .map(|message| {
-                let mut terms = Vec::with_capacity(1 + message.keys.len());
-                terms.push(martlet_shard::term(topic.id, b'i', &message.message_id));
-                terms.extend(message.keys.iter().map(|key| martlet_shard::term(topic.id, b'k', key)));
-                let message_group = martlet_shard::message_group_of(&message.record);
-                let lite_topic = is_lite.then(|| martlet_shard::lite_topic_of(&message.record)).flatten();
-                Incoming { record: message.record, terms, message_group, lite_topic }
-            })
-            .collect();
-        let half = if transactional { messages.pop() } else { None };
-        let sending = self.ask(|token| match half {
-            Some(half) => transactions::half_command(topic.id, half, immunity, polled, deadline, token),
-            None if dues.iter().any(Option::is_some) => {
-                let messages = delayed::scheduled(messages, &dues);
-                Command::Schedule { topic: topic.id, messages, deadline, token }
-            }
-            None => Command::Send { topic: topic.id, messages, deadline, token },
-        });
-        let output = match request.deadline {
-            Some(deadline) => match tokio::time::timeout_at(deadline.into(), sending).await {
-                Ok(output) => output?,
-                Err(_) => return Err(Refusal::OutcomeUnknown),
-            },
-            None => sending.await?,
-        };
-        match output {
-            Output::Sent(places) => {
-                let stats = self.inner.stats.topic(&topic.name);
-                bytes.iter().for_each(|&bytes| stats.sent(bytes));
-                let sent = |(queue, offset)| SentMessage { queue, offset, ..SentMessage::default() };
-                Ok(places.into_iter().map(sent).collect())
-            }
-            Output::Scheduled(placed) => {
-                let stats = self.inner.stats.topic(&topic.name);
-                bytes.iter().for_each(|&bytes| stats.sent(bytes));
-                Ok(self.sent_later(topic.id, &placed))
-            }
-            Output::Half(place, began) => {
-                let stats = self.inner.stats.topic(&topic.name);
-                bytes.iter().for_each(|&bytes| stats.sent(bytes));
-                // The sender of a polled one ends it until it is due.
-                let immunity = immunity.unwrap_or(self.inner.options.transaction_immunity_millis);
-                let time = if polled { began.plus(immunity) } else { began };
-                Ok(vec![self.sent_half(topic.id, place, time)])
-            }
-            other => Err(self.unexpected(other, &topic.name, "")),
-        }
-    }
-
     /// Polls for messages; waits up to the request's poll time. Dropping the future gives the poll up.
     pub async fn receive(&self, request: ReceiveRequest) -> Result<Received, Refusal> {
         self.receive_some(request, false).await
@@ -612,24 +538,6 @@ fn over_watermark(usage: &martlet_store::Usage, share: f64) -> u64 {
 }
 
 pub(crate) const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
-
-fn check_sendable(topic: &TopicConfig, request: &SendRequest) -> Result<(), Refusal> {
-    if !topic.permission.writable() || topic.write_queues == 0 {
-        return Err(Refusal::NotWritable { topic: topic.name.clone() });
-    }
-    if topic.id.group_it_belongs_to().is_some() {
-        return Ok(());
-    }
-    match request.messages.iter().position(|message| !topic.kind.accepts().contains(&message.message_type)) {
-        Some(index) => Err(Refusal::MessageTypeConflict {
-            topic: topic.name.clone(),
-            accepts: topic.kind,
-            found: request.messages[index].message_type,
-            index,
-        }),
-        None => Ok(()),
-    }
-}
 
 pub(crate) fn settle_refusal(error: SettleError) -> Refusal {
     match error {

@@ -5,6 +5,12 @@ use crate::{Broker, FoundMessage, Refusal, SentMessage};
 use martlet_model::{PhysicalOffset, QueueId, QueueOffset, TopicConfig, TopicType, UnixMillis};
 use martlet_store::Reader;
 
+/// A queue whose number in the shard has not been asked for yet.
+#[derive(Debug)]
+pub struct NotKnown {
+    queue: u32,
+}
+
 impl Broker {
     /// The physical offsets of messages that were sent, in their order.
     pub async fn physical_offsets(
@@ -12,6 +18,20 @@ impl Broker {
         topic: &TopicConfig,
         sent: &[SentMessage],
     ) -> Result<Vec<PhysicalOffset>, Refusal> {
+        loop {
+            match self.known_physical_offsets(topic, sent) {
+                Ok(found) => return found,
+                Err(NotKnown { queue }) => drop(self.queue_id(&topic.name, queue).await?),
+            }
+        }
+    }
+
+    /// The same from memory, where alone they are after the first few sends.
+    pub fn known_physical_offsets(
+        &self,
+        topic: &TopicConfig,
+        sent: &[SentMessage],
+    ) -> Result<Result<Vec<PhysicalOffset>, Refusal>, NotKnown> {
         let mut found = Vec::with_capacity(sent.len());
         // Those of a batch are mostly in one queue.
         let mut last = None;
@@ -22,16 +42,20 @@ impl Broker {
                 (None, _) if topic.kind == TopicType::Lite => (QueueId(u64::from(one.queue)), one.offset),
                 (None, Some((number, queue))) if number == one.queue => (queue, one.offset),
                 (None, _) => {
-                    let queue = self.queue_id(&topic.name, one.queue).await?;
+                    let queue = self.known_queue_id(topic, one.queue).ok_or(NotKnown { queue: one.queue })?;
                     last = Some((one.queue, queue));
                     (queue, one.offset)
                 }
             };
-            found.push(PhysicalOffset::of(queue, offset).ok_or_else(|| Refusal::ReadFailed {
-                reason: format!("queue {} and offset {offset} do not fit a physical offset", queue.0),
-            })?);
+            match PhysicalOffset::of(queue, offset) {
+                Some(at) => found.push(at),
+                None => {
+                    let reason = format!("queue {} and offset {offset} do not fit a physical offset", queue.0);
+                    return Ok(Err(Refusal::ReadFailed { reason }));
+                }
+            }
         }
-        Ok(found)
+        Ok(Ok(found))
     }
 
     /// When the message at an offset of a queue was stored. `None`: it is not there any more, or the queue is one of retries.

@@ -7,7 +7,7 @@ use crate::{Broker, Refusal};
 use martlet_model::{GroupConfig, PhysicalOffset, QueueId, QueueOffset, TopicConfig, TopicId};
 use martlet_shard::{Command, Output};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 /// Where a group is in a queue.
@@ -208,8 +208,7 @@ impl Broker {
     /// The shard's number of a topic's queue: what physical offsets are computed from.
     pub async fn queue_id(&self, topic: &str, queue: u32) -> Result<QueueId, Refusal> {
         let topic = self.topic_to_look_into(topic)?;
-        let known = || self.inner.queue_ids.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(&id) = known().get(&topic.id).and_then(|ids| ids.get(queue as usize)) {
+        if let Some(id) = self.known_queue_id(&topic, queue) {
             return Ok(id);
         }
         check_queue(&topic, queue, topic.read_queues.max(topic.write_queues))?;
@@ -217,8 +216,17 @@ impl Broker {
         figures.sort_by_key(|figures| figures.index);
         let ids: Vec<QueueId> = figures.iter().map(|figures| figures.queue).collect();
         let id = ids.get(queue as usize).copied();
-        known().insert(topic.id, ids);
+        self.queue_ids().insert(topic.id, ids);
         id.ok_or_else(|| no_such_queue(queue))
+    }
+
+    /// The same, if that was asked before.
+    pub(crate) fn known_queue_id(&self, topic: &TopicConfig, queue: u32) -> Option<QueueId> {
+        self.queue_ids().get(&topic.id).and_then(|ids| ids.get(queue as usize)).copied()
+    }
+
+    fn queue_ids(&self) -> MutexGuard<'_, BTreeMap<TopicId, Vec<QueueId>>> {
+        self.inner.queue_ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The place that a physical offset names: topic, queue number and offset. `None` if it names no queue of a topic.

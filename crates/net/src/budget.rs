@@ -26,6 +26,8 @@ struct Free {
 pub struct Taken {
     from: Arc<Free>,
     bytes: usize,
+    /// Of them, those beyond little.
+    much: usize,
 }
 
 impl Budget {
@@ -59,20 +61,66 @@ impl Budget {
 
     /// Nothing yet; grows by [`Self::take`].
     pub fn nothing(&self) -> Taken {
-        Taken { from: self.free.clone(), bytes: 0 }
+        Taken { from: self.free.clone(), bytes: 0, much: 0 }
     }
 
     /// Adds `bytes` to `taken`, waiting up to `patience` for others to give some back. `false`: there were none.
     pub async fn take(&self, taken: &mut Taken, bytes: usize, patience: Duration) -> bool {
         let after = taken.bytes.saturating_add(bytes);
-        let more = beyond_little(after) - beyond_little(taken.bytes);
+        let more = beyond_little(after).saturating_sub(taken.much);
         let (Ok(count), Ok(more)) = (u32::try_from(bytes), u32::try_from(more)) else { return false };
         let Some(much) = acquire(&self.free.much, more, patience).await else { return false };
         let Some(all) = acquire(&self.free.all, count, patience).await else { return false };
         much.forget();
         all.forget();
-        taken.bytes = after;
+        (taken.bytes, taken.much) = (after, taken.much + more as usize);
         true
+    }
+
+    /// Adds `bytes` to `taken` if they are there now. `false`: they are not.
+    pub fn try_take(&self, taken: &mut Taken, bytes: usize) -> bool {
+        let after = taken.bytes.saturating_add(bytes);
+        let more = beyond_little(after).saturating_sub(taken.much);
+        let (Ok(count), Ok(more)) = (u32::try_from(bytes), u32::try_from(more)) else { return false };
+        let much = (more > 0).then(|| self.free.much.try_acquire_many(more));
+        if let Some(Err(_)) = much {
+            return false;
+        }
+        let Ok(all) = self.free.all.try_acquire_many(count) else { return false };
+        all.forget();
+        if let Some(Ok(much)) = much {
+            much.forget();
+        }
+        (taken.bytes, taken.much) = (after, taken.much + more as usize);
+        true
+    }
+}
+
+impl Taken {
+    /// Bytes taken.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes over what another one of the same budget has taken.
+    pub fn merge(&mut self, mut other: Taken) {
+        debug_assert!(Arc::ptr_eq(&self.from, &other.from), "of one budget");
+        self.bytes += std::mem::take(&mut other.bytes);
+        self.much += std::mem::take(&mut other.much);
+    }
+
+    /// Gives so many bytes back, at most all.
+    pub fn give_back(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        let much = self.much.saturating_sub(beyond_little(self.bytes));
+        self.much -= much;
+        if bytes > 0 {
+            self.from.all.add_permits(bytes);
+        }
+        if much > 0 {
+            self.from.much.add_permits(much);
+        }
     }
 }
 
@@ -89,10 +137,7 @@ fn beyond_little(bytes: usize) -> usize {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.from.all.add_permits(self.bytes);
-            self.from.much.add_permits(beyond_little(self.bytes));
-        }
+        self.give_back(self.bytes);
     }
 }
 
@@ -111,6 +156,32 @@ mod tests {
         drop(first);
         assert!(budget.take(&mut second, 10, patience).await);
         assert!(!budget.take(&mut budget.nothing(), 1, patience).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_given_back_piece_by_piece_or_taken_over_is_counted_once() {
+        let budget = Budget::for_requests(16 * LITTLE_BYTES, LITTLE_BYTES);
+        let mut all = budget.nothing();
+        for _ in 0..12 {
+            assert!(budget.try_take(&mut all, LITTLE_BYTES));
+        }
+        // Twelve of thirteen at most beyond little.
+        assert!(budget.try_take(&mut all, LITTLE_BYTES));
+        assert!(!budget.try_take(&mut all, 1), "the rest is for others");
+        let mut other = budget.nothing();
+        assert!(budget.take(&mut other, LITTLE_BYTES, Duration::ZERO).await);
+        all.merge(other);
+        assert_eq!((all.bytes(), budget.used_and_limit().0), (14 * LITTLE_BYTES, 14 * LITTLE_BYTES));
+        // One more than beyond little was counted of both; it comes back first or last, and once.
+        for left in (0..14).rev() {
+            all.give_back(LITTLE_BYTES);
+            assert_eq!((all.bytes(), budget.used_and_limit().0), (left * LITTLE_BYTES, left * LITTLE_BYTES));
+        }
+        all.give_back(1);
+        drop(all);
+        let mut again = budget.nothing();
+        assert!((0..13).all(|_| budget.try_take(&mut again, LITTLE_BYTES)), "nothing was lost");
+        assert!(!budget.try_take(&mut again, 1), "and nothing was won");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,40 +1,42 @@
 //! One connection: frames in, requests side by side, answers out as they come.
+//!
+//! All of it is one task: it takes the frames that came, begins their requests, and writes the answers that are there, as many at a
+//! time as there are.
 
 use crate::answer::{Answer, Denied};
-use crate::asked::Asked;
 use crate::codec::code::response;
-use crate::codec::fields::{FieldList, Fields};
+use crate::codec::fields::Fields;
 use crate::codec::frame::{self, Frame};
-use crate::codec::header::{FLAG_ONE_WAY, FLAG_RESPONSE, Header};
+use crate::codec::header::{FLAG_RESPONSE, Format, Header};
 use crate::codec::{DecodeError, code};
 use crate::front::Front;
-use bytes::{Bytes, BytesMut};
-use martlet_broker::{HandedOut, MessageModel, ReplyBudget};
-use martlet_net::budget::{Budget, Taken};
+use crate::input::Input;
+use crate::link::{Link, VERSION};
+use crate::outbox::{Batch, Carried, Counted, Outbox};
+use crate::send;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use martlet_broker::SendOutcome;
+use martlet_net::budget::Taken;
 use martlet_net::deadline::Deadline;
 use martlet_net::latency::Outcome;
 use martlet_net::listener::Connection;
 use martlet_net::stream::Stream;
-use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
-use std::pin::pin;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::io::AsyncWrite as _;
 use tokio::time::timeout;
 
-/// Version that answers and requests carry: clients switch features on by it. Ordinal of 5.5.0.
-pub(crate) const VERSION: i32 = 513;
-/// Frames that are gathered for one write.
-const GATHERED_MAX: usize = 64;
-/// Bodies from this size on are not copied for that.
-const SHARED_BODY_BYTES_MIN: usize = 16 * 1024;
-/// Room that is made for what comes next while nothing is known of it: at first, and on a connection over which much comes at once.
-const READ_AHEAD_BYTES: std::ops::RangeInclusive<usize> = 4 << 10..=32 << 10;
+/// Frames that may wait for a client that was not asked for them, at least.
+const OFFERED_MIN: usize = 64;
+/// Rounds of reading and answering, one after the other, before other connections have their turn.
+const ROUNDS_MAX: usize = 16;
 
 /// Why a connection was closed.
 #[derive(Debug, thiserror::Error)]
@@ -64,237 +66,423 @@ impl LinkError {
     }
 }
 
-/// A frame on its way out.
-#[derive(Debug)]
-struct Outgoing {
-    head: Bytes,
-    body: Bytes,
-    /// Kept until it is written.
-    _budget: Option<ReplyBudget>,
-    handed_out: Option<HandedOut>,
-}
-
-/// Where frames go to be written; `None`: that was all. In boxes, as the queue of a connection that rests has room for 32 of them.
-type Out = mpsc::Sender<Option<Box<Outgoing>>>;
-
-/// A client's end of a connection, for whoever wants to send it something.
-#[derive(Debug)]
-pub(crate) struct Link {
-    /// Unique in this process.
-    pub number: u64,
-    /// Where the client is.
-    pub peer: SocketAddr,
-    /// The same as text, which each of its messages says.
-    pub peer_text: Box<str>,
-    /// The address it dialled, as this machine sees it.
-    pub local: SocketAddr,
-    /// `None`: the end.
-    out: Out,
-    next_opaque: AtomicI32,
-    /// Requests that its client has not answered yet.
-    asked: Asked,
-    /// Groups that its client consumes with: as whom, and how.
-    groups: Mutex<BTreeMap<String, Membership>>,
-}
-
-/// As whom a client consumes with a group, and how.
-#[derive(Clone, Debug)]
-pub(crate) struct Membership {
-    /// Its id.
-    pub client: Arc<str>,
-    /// Whether it shares messages with the others.
-    pub model: MessageModel,
-    /// Whether it asks for messages by itself rather than handing them to a listener.
-    pub active: bool,
-}
-
-impl Link {
-    fn groups(&self) -> MutexGuard<'_, BTreeMap<String, Membership>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// As whom its client consumes with a group, and how; `None`: it does not, as far as it has said.
-    pub fn member(&self, group: &str) -> Option<(Arc<str>, MessageModel)> {
-        self.groups().get(group).map(|member| (member.client.clone(), member.model))
-    }
-
-    /// Whether its client asks for messages by itself rather than handing them to a listener.
-    pub fn consumes_actively(&self, group: &str) -> bool {
-        self.groups().get(group).is_some_and(|member| member.active)
-    }
-
-    /// Its client consumes with a group, one of so many at most.
-    pub fn consumes(&self, group: &str, member: Membership, max: usize) -> Result<(), Denied> {
-        let mut groups = self.groups();
-        if groups.len() >= max && !groups.contains_key(group) {
-            let remark = format!("consumerDataSet brings the connection to more than {max} groups, the limit");
-            return Err(Denied::new(response::SYSTEM_BUSY, remark));
-        }
-        groups.insert(group.to_owned(), member);
-        Ok(())
-    }
-
-    /// Its client has left a group.
-    pub fn consumes_no_more(&self, group: &str) {
-        self.groups().remove(group);
-    }
-
-    /// Sends a request that nobody answers. `false`: the client does not read, or is gone.
-    pub fn tell(&self, code: i32, fields: FieldList, body: Bytes) -> bool {
-        let opaque = self.next_opaque.fetch_add(1, Ordering::Relaxed);
-        let header = Header { code, opaque, fields, flag: FLAG_ONE_WAY, version: VERSION, ..Header::default() };
-        let head = frame::head(&header, body.len());
-        self.out.try_send(Some(Box::new(Outgoing { head, body, _budget: None, handed_out: None }))).is_ok()
-    }
-
-    /// Sends a request and waits so long for its answer. `None`: the client does not read, does not answer, or is gone.
-    pub async fn ask(&self, code: i32, fields: FieldList, body: Bytes, patience: Duration) -> Option<Frame> {
-        let opaque = self.next_opaque.fetch_add(1, Ordering::Relaxed);
-        let mut waiting = self.asked.begin(opaque)?;
-        let header = Header { code, opaque, fields, version: VERSION, ..Header::default() };
-        let head = frame::head(&header, body.len());
-        self.out.try_send(Some(Box::new(Outgoing { head, body, _budget: None, handed_out: None }))).ok()?;
-        timeout(patience, waiting.answer()).await.ok()?
-    }
-
-    /// Sends the answer to a request. An error: the client is gone.
-    async fn answer(&self, to: &Header, answer: Answer) -> Result<(), ()> {
-        let header = Header {
-            code: answer.code,
-            opaque: to.opaque,
-            flag: FLAG_RESPONSE,
-            version: VERSION,
-            remark: answer.remark,
-            fields: answer.fields,
-            format: to.format,
-            ..Header::default()
-        };
-        let head = frame::head(&header, answer.body.len());
-        let Answer { body, budget, handed_out, .. } = answer;
-        let outgoing = Box::new(Outgoing { head, body, _budget: budget, handed_out });
-        self.out.send(Some(outgoing)).await.map_err(|_| ())
-    }
-}
-
-/// Has the front forget a connection, however it ends.
-struct Forgotten<'a>(&'a Front, &'a Arc<Link>);
-
-impl Drop for Forgotten<'_> {
-    fn drop(&mut self) {
-        // Whoever hears that an answer will not come finds the connection gone.
-        self.0.link_gone(self.1);
-        self.1.asked.close();
-    }
-}
-
 /// Serves one connection to its end.
 pub(crate) async fn serve(front: Arc<Front>, connection: Connection) -> Result<(), LinkError> {
-    let limits = front.limits.clone();
-    let (read, write) = tokio::io::split(connection.stream);
-    let (out, outgoing) = mpsc::channel(limits.requests_per_connection_max.max(GATHERED_MAX));
-    let link = Arc::new(Link {
-        number: front.next_link.fetch_add(1, Ordering::Relaxed),
-        peer: connection.peer,
-        peer_text: connection.peer.to_string().into(),
-        local: connection.local,
-        out,
-        next_opaque: AtomicI32::new(0),
-        asked: Asked::default(),
-        groups: Mutex::default(),
-    });
+    let outbox = Outbox::new(front.limits.requests_per_connection_max.max(OFFERED_MIN));
+    let number = front.next_link.fetch_add(1, Ordering::Relaxed);
+    let link = Arc::new(Link::new(number, connection.peer, connection.local, outbox));
     front.link_made(&link);
-    let _forgotten = Forgotten(&front, &link);
-    let mut requests = JoinSet::new();
-    let mut stopped = front.stopped();
-    let mut writing = pin!(write_frames(write, outgoing, limits.write_timeout));
+    let (mut stopped, drain) = (front.stopped(), front.limits.drain_timeout);
+    let mut serving = Serving::new(front, link, connection.stream);
     let ended = tokio::select! {
-        ended = read_requests(&front, &link, read, &mut requests) => ended,
-        ended = &mut writing => ended,
-        _ = stopped.wait_for(|stop| *stop) => Ok(()),
+        ended = poll_fn(|cx| serving.poll(cx)) => Some(ended),
+        _ = stopped.wait_for(|stop| *stop) => None,
     };
-    if *front.stopped().borrow() {
-        let draining = async {
-            while requests.join_next().await.is_some() {}
-            // A client that does not read holds this up no longer than the drain.
-            let _ = link.out.send(None).await;
-            std::future::pending::<()>().await;
+    match ended {
+        Some(Err(error)) if error.is_hang_up() => Ok(()),
+        Some(ended) => ended,
+        // A client that does not read holds this up no longer than the drain.
+        None => timeout(drain, poll_fn(|cx| serving.poll_drained(cx))).await.unwrap_or(Ok(())),
+    }
+}
+
+/// A request under way.
+struct Request {
+    /// Taken when it is over.
+    about: Option<About>,
+    work: Work,
+}
+
+/// What is known of a request besides what it asks.
+#[derive(Debug)]
+struct About {
+    code: i32,
+    opaque: i32,
+    format: Format,
+    is_one_way: bool,
+    /// Whether it may wait for messages.
+    waits: bool,
+    /// Bytes of its frame.
+    bytes: usize,
+    began: Instant,
+}
+
+enum Work {
+    /// A send that the shard has: most requests are, and it takes little to wait for one.
+    Sending(send::Sending),
+    /// Anything else.
+    Other(Pin<Box<dyn Future<Output = Result<Answer, Denied>> + Send>>),
+}
+
+/// What came of a request.
+enum Done {
+    Sent(SendOutcome, send::Facts),
+    Other(Result<Answer, Denied>),
+}
+
+impl Future for Request {
+    type Output = (About, Done);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(About, Done)> {
+        let done = match &mut self.work {
+            Work::Sending(sending) => {
+                let (outcome, facts) = ready!(Pin::new(sending).poll(cx));
+                Done::Sent(outcome, facts)
+            }
+            Work::Other(work) => Done::Other(ready!(work.as_mut().poll(cx))),
         };
-        let drained = async {
-            tokio::select! {
-                () = draining => Ok(()),
-                ended = &mut writing => ended,
+        match self.about.take() {
+            Some(about) => Poll::Ready((about, done)),
+            // Was ready before.
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// What a connection waits for from its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    /// Nothing: it is not read, as there is no place for more.
+    Nothing,
+    /// Another frame, after so many.
+    Next(u64),
+    /// The rest of a frame, after so many.
+    Rest(u64),
+}
+
+/// Why no more frames are taken for now.
+enum Stop {
+    /// There is no place, or no room; whatever ends that wakes the task.
+    Full,
+    /// So many bytes more are missing, at least.
+    Missing(usize),
+}
+
+/// A connection being served.
+struct Serving {
+    front: Arc<Front>,
+    link: Arc<Link>,
+    stream: Stream,
+    input: Input,
+    /// The header of the request that is looked at; kept for its memory.
+    header: Header,
+    requests: FuturesUnordered<Request>,
+    /// Those of them that may wait for messages.
+    polls: usize,
+    /// Bytes of frames of requests under way.
+    held: Taken,
+    /// The frame that comes next has its room in `held`.
+    has_room: bool,
+    /// That room, while others have it. `None`: they did not give it back in time.
+    room: Option<Pin<Box<dyn Future<Output = Option<Taken>> + Send>>>,
+    frames: u64,
+    awaited: Awaited,
+    quiet: Deadline,
+    writing: Batch,
+    /// Batches written.
+    batches: u64,
+    /// Which piece of which batch the client has until then to take.
+    slow: Option<((u64, usize), Deadline)>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.requests.clear();
+        // Whoever hears that an answer will not come finds the connection gone.
+        self.front.link_gone(&self.link);
+        self.link.asked.close();
+        for batch in [std::mem::take(&mut self.writing), self.link.outbox.close()] {
+            batch.given_up(|counted| self.front.count(counted));
+        }
+    }
+}
+
+impl Serving {
+    fn new(front: Arc<Front>, link: Arc<Link>, stream: Stream) -> Self {
+        Self {
+            input: Input::default(),
+            header: Header::default(),
+            requests: FuturesUnordered::new(),
+            polls: 0,
+            held: front.inbound.nothing(),
+            has_room: false,
+            room: None,
+            frames: 0,
+            awaited: Awaited::Nothing,
+            quiet: Deadline::after(front.limits.idle_timeout),
+            writing: Batch::default(),
+            batches: 0,
+            slow: None,
+            front,
+            link,
+            stream,
+        }
+    }
+
+    /// Reads requests, begins each, and answers them, until the client goes or says nothing for too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        self.link.outbox.register(cx.waker());
+        for _ in 0..ROUNDS_MAX {
+            self.poll_requests(cx);
+            if let Poll::Ready(Err(error)) = self.poll_writing(cx) {
+                return Poll::Ready(Err(error));
+            }
+            match self.poll_reading(cx) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Answers what is under way, reads nothing more, and says good-bye.
+    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        self.link.outbox.register(cx.waker());
+        self.poll_requests(cx);
+        ready!(self.poll_writing(cx))?;
+        if !self.requests.is_empty() {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.stream).poll_shutdown(cx).map_err(LinkError::from)
+    }
+
+    /// Takes the answers that are there.
+    fn poll_requests(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some((about, done))) = self.requests.poll_next_unpin(cx) {
+            let result = match done {
+                Done::Other(result) => result,
+                Done::Sent(outcome, facts) => match self.front.told(&facts, outcome) {
+                    send::Told::Answer(result) => result,
+                    send::Told::Places(sent) => {
+                        let front = self.front.clone();
+                        let work = Work::Other(Box::pin(async move { front.places_told(&facts, &sent).await }));
+                        self.requests.push(Request { about: Some(about), work });
+                        continue;
+                    }
+                },
+            };
+            self.polls -= usize::from(about.waits);
+            self.held.give_back(about.bytes);
+            self.answer(&about, result);
+        }
+    }
+
+    /// Answers a request.
+    fn answer(&self, about: &About, result: Result<Answer, Denied>) {
+        let answer = result.and_then(Answer::fitting).unwrap_or_else(|denied| {
+            self.front.broker.count_refusal(denied.reason());
+            Answer::from(denied)
+        });
+        let Answer { code, remark, fields, body, budget, handed_out } = answer;
+        let outcome = if code == response::SYSTEM_ERROR { Outcome::Failed } else { Outcome::Success };
+        let counted = Counted { call: code::request::name(about.code), code, outcome, began: about.began };
+        if about.is_one_way {
+            return self.front.count(counted);
+        }
+        let header = Header {
+            code,
+            opaque: about.opaque,
+            flag: FLAG_RESPONSE,
+            version: VERSION,
+            remark,
+            fields,
+            format: about.format,
+            ..Header::default()
+        };
+        self.link.outbox.answer(&header, body, Carried { budget, handed_out }, counted);
+    }
+
+    /// Writes the frames that are there. Ready: all were, or the client is too slow.
+    fn poll_writing(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        loop {
+            if self.writing.frames() == 0 {
+                self.writing = self.link.outbox.swap(std::mem::take(&mut self.writing));
+                if self.writing.frames() == 0 {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            let written = match self.writing.poll_write(cx, &mut self.stream) {
+                Poll::Ready(Ok(())) => Pin::new(&mut self.stream).poll_flush(cx),
+                other => other,
+            };
+            match written {
+                Poll::Ready(result) => result?,
+                Poll::Pending => return self.poll_slow(cx),
+            }
+            self.batches += 1;
+            let front = &self.front;
+            self.writing.written(|counted| front.count(counted));
+        }
+    }
+
+    /// Ready once the client has had its time to take what is being written.
+    fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        let limit = self.front.limits.write_timeout;
+        let piece = (self.batches, self.writing.piece());
+        let (of, deadline) = self.slow.get_or_insert_with(|| (piece, Deadline::after(limit)));
+        if *of != piece {
+            deadline.set(limit);
+            *of = piece;
+        }
+        let what = "writing to a client that does not read";
+        deadline.poll(cx).map(|()| Err(LinkError::Slow { what, limit }))
+    }
+
+    /// Takes frames and reads more of them. Ready: whether the client is still there.
+    fn poll_reading(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, LinkError>> {
+        let mut input = std::mem::take(&mut self.input);
+        let before = self.frames;
+        let stop = input.take(|bytes| self.take_frames(cx, bytes));
+        self.input = input;
+        if self.frames > before && stop.is_ok() {
+            // What was begun comes first: it has not been looked at yet.
+            return Poll::Ready(Ok(true));
+        }
+        let missing = match stop? {
+            Stop::Full => {
+                self.awaited = Awaited::Nothing;
+                return Poll::Pending;
+            }
+            Stop::Missing(bytes) => bytes,
+        };
+        let nothing_yet = self.input.is_empty();
+        match self.input.poll_read(cx, &mut self.stream, missing) {
+            Poll::Ready(Ok(0)) if nothing_yet => Poll::Ready(Ok(false)),
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())),
+            Poll::Ready(read) => Poll::Ready(read.map(|_| true).map_err(LinkError::from)),
+            Poll::Pending => self.poll_quiet(cx, nothing_yet),
+        }
+    }
+
+    /// Ready once nothing has come for too long. Not an error while nothing has begun.
+    fn poll_quiet(&mut self, cx: &mut Context<'_>, nothing_yet: bool) -> Poll<Result<bool, LinkError>> {
+        let (awaited, limit) = match nothing_yet {
+            true => (Awaited::Next(self.frames), self.front.limits.idle_timeout),
+            false => (Awaited::Rest(self.frames), self.front.limits.frame_timeout),
+        };
+        if self.awaited != awaited {
+            self.awaited = awaited;
+            self.quiet.set(limit);
+        }
+        while self.quiet.poll(cx).is_ready() {
+            match nothing_yet {
+                true if self.requests.is_empty() => return Poll::Ready(Ok(false)),
+                true => self.quiet.set(limit),
+                false => return Poll::Ready(Err(LinkError::Slow { what: "a frame", limit })),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Begins the requests whose frames are there. Says how many bytes they had.
+    fn take_frames(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> (usize, Result<Stop, LinkError>) {
+        let mut at = 0;
+        let stop = loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            match self.take_frame(cx, rest) {
+                Ok(Ok(length)) => at += length,
+                Ok(Err(stop)) => break Ok(stop),
+                Err(error) => break Err(error),
             }
         };
-        return timeout(limits.drain_timeout, drained).await.unwrap_or(Ok(()));
+        (at, stop)
     }
-    match ended {
-        Err(error) if error.is_hang_up() => Ok(()),
-        ended => ended,
+
+    /// Begins the request whose frame is in front. Gives its length, or says why it is not taken.
+    fn take_frame(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<Result<usize, Stop>, LinkError> {
+        let limits = &self.front.limits;
+        let others = self.requests.len() - self.polls + self.link.outbox.frames() + self.writing.frames();
+        if others >= limits.requests_per_connection_max {
+            return Ok(Err(Stop::Full));
+        }
+        let Some(length) = frame::length(bytes)? else {
+            return Ok(Err(Stop::Missing(frame::LENGTH_BYTES - bytes.len())));
+        };
+        if !self.has_room && !self.poll_room(cx, length)? {
+            return Ok(Err(Stop::Full));
+        }
+        self.has_room = true;
+        let Some(frame) = bytes.get(..length) else { return Ok(Err(Stop::Missing(length - bytes.len()))) };
+        self.has_room = false;
+        self.frames += 1;
+        let mut header = std::mem::take(&mut self.header);
+        let body = frame::read(frame, &mut header);
+        self.header = header;
+        self.begin(length, body?);
+        Ok(Ok(length))
     }
-}
 
-/// What a request holds until it is answered.
-struct Held {
-    _place: OwnedSemaphorePermit,
-    _bytes: [Taken; 2],
-}
+    /// Makes room for a frame of so many bytes. `false`: there is none yet.
+    fn poll_room(&mut self, cx: &mut Context<'_>, length: usize) -> Result<bool, LinkError> {
+        let limits = &self.front.limits;
+        if let Some(room) = &mut self.room {
+            let Poll::Ready(taken) = room.as_mut().poll(cx) else { return Ok(false) };
+            self.room = None;
+            let limit = limits.frame_timeout;
+            self.held.merge(taken.ok_or(LinkError::Slow { what: "waiting for room for a request", limit })?);
+            return Ok(true);
+        }
+        // The largest frame must fit.
+        let own = self.held.bytes();
+        if own > 0 && own + length > limits.connection_bytes.max(frame::FRAME_BYTES_MAX + frame::LENGTH_BYTES) {
+            return Ok(false);
+        }
+        if self.front.inbound.try_take(&mut self.held, length) {
+            return Ok(true);
+        }
+        let (budget, patience) = (self.front.inbound.clone(), limits.frame_timeout);
+        self.room = Some(Box::pin(async move {
+            let mut taken = budget.nothing();
+            budget.take(&mut taken, length, patience).await.then_some(taken)
+        }));
+        self.poll_room(cx, length)
+    }
 
-/// Reads requests and starts each, until the client goes or says nothing for too long.
-async fn read_requests(
-    front: &Arc<Front>,
-    link: &Arc<Link>,
-    read: ReadHalf<Stream>,
-    requests: &mut JoinSet<()>,
-) -> Result<(), LinkError> {
-    let limits = &front.limits;
-    let places = Arc::new(Semaphore::new(limits.requests_per_connection_max));
-    let polls = Arc::new(Semaphore::new(limits.polls_per_connection_max));
-    // The largest frame must fit.
-    let own_bytes = Budget::new(limits.connection_bytes.max(frame::FRAME_BYTES_MAX + 4));
-    let quiet = Deadline::after(limits.idle_timeout);
-    let mut frames = Frames { read, buffer: BytesMut::new(), ahead: *READ_AHEAD_BYTES.start(), quiet };
-    loop {
-        while requests.try_join_next().is_some() {}
-        // Never closed.
-        let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
-        let is_idle = || {
-            places.available_permits() + 1 >= limits.requests_per_connection_max
-                && polls.available_permits() == limits.polls_per_connection_max
-        };
-        let Some(length) = frames.length(limits.idle_timeout, limits.frame_timeout, is_idle).await? else {
-            return Ok(());
-        };
-        let (mut own, mut shared) = (own_bytes.nothing(), front.inbound.nothing());
-        let patience = limits.frame_timeout;
-        if !own_bytes.take(&mut own, length, patience).await || !front.inbound.take(&mut shared, length, patience).await
-        {
-            return Err(LinkError::Slow { what: "waiting for room for a request", limit: patience });
+    /// Begins the request that [`Self::header`] says, whose frame has so many bytes.
+    fn begin(&mut self, bytes: usize, body: &[u8]) {
+        let header = &self.header;
+        if header.is_response() {
+            let header = std::mem::take(&mut self.header);
+            self.link.asked.answered(Frame { header, body: Bytes::copy_from_slice(body) });
+            return self.held.give_back(bytes);
         }
-        let bytes = frames.take(length, limits.frame_timeout).await?;
-        let frame = frame::decode(&bytes)?;
-        if frame.header.is_response() {
-            link.asked.answered(frame);
-            continue;
-        }
-        // What waits for messages takes no place from what does not.
-        let place = match waits(&frame.header) {
-            false => place,
-            true => match polls.clone().try_acquire_owned() {
-                Ok(poll) => poll,
-                Err(_) => {
-                    let limit = limits.polls_per_connection_max;
-                    let remark = format!("the connection is at its limit of {limit} pulls that wait");
-                    front.broker.count_refusal(response::name(response::SYSTEM_BUSY));
-                    let busy = Answer::from(Denied::new(response::SYSTEM_BUSY, remark));
-                    if link.answer(&frame.header, busy).await.is_err() {
-                        return Ok(());
-                    }
-                    continue;
-                }
-            },
+        let about = About {
+            code: header.code,
+            opaque: header.opaque,
+            format: header.format,
+            is_one_way: header.is_one_way(),
+            waits: waits(header),
+            bytes,
+            began: Instant::now(),
         };
-        let held = Held { _place: place, _bytes: [own, shared] };
-        requests.spawn(answer(front.clone(), link.clone(), frame, held));
+        let begun = match send::is_send(header.code) {
+            true => self.front.begin_send(&self.link, header, body),
+            false => Ok(None),
+        };
+        let limit = self.front.limits.polls_per_connection_max;
+        let denied = match begun {
+            Ok(Some(sending)) => {
+                return self.requests.push(Request { about: Some(about), work: Work::Sending(sending) });
+            }
+            Ok(None) if about.waits && self.polls >= limit => {
+                let remark = format!("the connection is at its limit of {limit} pulls that wait");
+                Denied::new(response::SYSTEM_BUSY, remark)
+            }
+            Ok(None) => {
+                // What waits for messages takes no place from what does not.
+                self.polls += usize::from(about.waits);
+                let (front, link) = (self.front.clone(), self.link.clone());
+                let (header, body) = (std::mem::take(&mut self.header), Bytes::copy_from_slice(body));
+                let work = Work::Other(Box::pin(async move { front.carry_out(&link, &header, body).await }));
+                return self.requests.push(Request { about: Some(about), work });
+            }
+            Err(denied) => denied,
+        };
+        self.held.give_back(bytes);
+        self.answer(&about, Err(denied));
     }
 }
 
@@ -305,133 +493,4 @@ fn waits(header: &Header) -> bool {
         code::request::POP_MESSAGE | code::request::NOTIFICATION => crate::pop::may_wait(&Fields::of(header)),
         _ => false,
     }
-}
-
-/// Carries out one request and answers it.
-async fn answer(front: Arc<Front>, link: Arc<Link>, request: Frame, _held: Held) {
-    let began = Instant::now();
-    let Frame { header, body } = request;
-    let answer = front.carry_out(&link, &header, body).await.and_then(Answer::fitting).unwrap_or_else(|denied| {
-        front.broker.count_refusal(denied.reason());
-        Answer::from(denied)
-    });
-    let code = answer.code;
-    let mut outcome = if code == response::SYSTEM_ERROR { Outcome::Failed } else { Outcome::Success };
-    if !header.is_one_way() && link.answer(&header, answer).await.is_err() {
-        outcome = Outcome::NotWritten;
-    }
-    front.latencies.observe(code::request::name(header.code), code, outcome, began.elapsed());
-}
-
-/// Frames as they come.
-struct Frames {
-    read: ReadHalf<Stream>,
-    buffer: BytesMut,
-    /// Room that is made for what comes next, in [`READ_AHEAD_BYTES`].
-    ahead: usize,
-    /// When the client has said nothing for too long.
-    quiet: Deadline,
-}
-
-impl Frames {
-    /// Bytes of the next frame, its length included. `None`: the client is gone, or has said nothing for `idle` while nothing
-    /// was under way. The frame must follow its first byte within `limit`.
-    async fn length(
-        &mut self,
-        idle: Duration,
-        limit: Duration,
-        is_idle: impl Fn() -> bool,
-    ) -> Result<Option<usize>, LinkError> {
-        loop {
-            if let Some(length) = frame::length(&self.buffer)? {
-                return Ok(Some(length));
-            }
-            let nothing_yet = self.buffer.is_empty();
-            if self.buffer.capacity() - self.buffer.len() < self.ahead / 4 {
-                self.buffer.reserve(self.ahead);
-            }
-            let patience = if nothing_yet { idle } else { limit };
-            match self.read_some(patience).await {
-                Some(read) => match read? {
-                    0 if nothing_yet => return Ok(None),
-                    0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                    _ => {}
-                },
-                None if nothing_yet && is_idle() => return Ok(None),
-                None if nothing_yet => {}
-                None => return Err(LinkError::Slow { what: "a frame", limit }),
-            }
-        }
-    }
-
-    /// The next frame, which has so many bytes.
-    async fn take(&mut self, length: usize, limit: Duration) -> Result<Bytes, LinkError> {
-        let end = Instant::now() + limit;
-        while self.buffer.len() < length {
-            let missing = length - self.buffer.len();
-            if self.buffer.capacity() - self.buffer.len() < missing {
-                self.buffer.reserve(missing.max(self.ahead));
-            }
-            match self.read_some(end.saturating_duration_since(Instant::now())).await {
-                Some(Ok(0)) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                Some(read) => drop(read?),
-                None => return Err(LinkError::Slow { what: "a frame", limit }),
-            }
-        }
-        Ok(self.buffer.split_to(length).freeze())
-    }
-
-    /// Reads what has come, as much as there is room for; 0 bytes: the client is gone. `None`: nothing has come for so long.
-    async fn read_some(&mut self, patience: Duration) -> Option<io::Result<usize>> {
-        let room = self.buffer.capacity() - self.buffer.len();
-        let read = self.quiet.bound(patience, self.read.read_buf(&mut self.buffer)).await?;
-        // Each read is a system call: one is to bring all that a client has under way.
-        match read {
-            Ok(bytes) if bytes == room => self.ahead = (self.ahead * 2).min(*READ_AHEAD_BYTES.end()),
-            Ok(bytes) if bytes < self.ahead / 8 => self.ahead = (self.ahead / 2).max(*READ_AHEAD_BYTES.start()),
-            _ => {}
-        }
-        Some(read)
-    }
-}
-
-/// Writes frames as they come, several at a time where they do.
-async fn write_frames(
-    mut write: WriteHalf<Stream>,
-    mut outgoing: mpsc::Receiver<Option<Box<Outgoing>>>,
-    limit: Duration,
-) -> Result<(), LinkError> {
-    let mut waiting = Vec::new();
-    let mut gathered = BytesMut::new();
-    let mut handed_out = Vec::new();
-    let slow = |_| LinkError::Slow { what: "writing to a client that does not read", limit };
-    while outgoing.recv_many(&mut waiting, GATHERED_MAX).await > 0 {
-        let mut is_over = false;
-        for frame in waiting.drain(..) {
-            let Some(frame) = frame else {
-                is_over = true;
-                break;
-            };
-            let Outgoing { head, body, _budget, handed_out: more } = *frame;
-            handed_out.extend(more);
-            gathered.extend_from_slice(&head);
-            if body.len() < SHARED_BODY_BYTES_MIN {
-                gathered.extend_from_slice(&body);
-            } else {
-                timeout(limit, write.write_all(&gathered.split())).await.map_err(slow)??;
-                timeout(limit, write.write_all(&body)).await.map_err(slow)??;
-            }
-        }
-        let written = async {
-            write.write_all(&gathered.split()).await?;
-            write.flush().await
-        };
-        timeout(limit, written).await.map_err(slow)??;
-        handed_out.drain(..).for_each(HandedOut::written);
-        if is_over {
-            let _ = timeout(limit, write.shutdown()).await;
-            return Ok(());
-        }
-    }
-    Ok(())
 }

@@ -6,8 +6,10 @@ use crate::answer::{Answer, Denied};
 use crate::codec::code::{request, response};
 use crate::codec::fields::Fields;
 use crate::codec::header::Header;
-use crate::connection::Link;
+use crate::link::Link;
+use crate::outbox::Counted;
 use crate::producers::Producers;
+use crate::send;
 use bytes::Bytes;
 use martlet_broker::Broker;
 use martlet_net::budget::Budget;
@@ -125,16 +127,20 @@ impl Front {
         }
     }
 
+    /// Counts a request that is over.
+    pub fn count(&self, counted: Counted) {
+        let Counted { call, code, outcome, began } = counted;
+        self.latencies.observe(call, code, outcome, began.elapsed());
+    }
+
     /// Carries out one request.
     pub async fn carry_out(&self, link: &Arc<Link>, header: &Header, body: Bytes) -> Result<Answer, Denied> {
         self.check_access(link, header, &body)?;
         let fields = Fields::of(header);
         match header.code {
-            request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE => {
-                self.send(link, header.code, &fields, body).await
-            }
+            code if send::is_send(code) => self.send(link, header, body).await,
             request::SEND_REPLY_MESSAGE | request::SEND_REPLY_MESSAGE_V2 => {
-                Box::pin(self.send_reply(link, header.code, &fields, body)).await
+                Box::pin(self.send_reply(link, header, body)).await
             }
             request::POP_MESSAGE => Box::pin(self.pop(link, &fields)).await,
             request::ACK_MESSAGE => self.ack(&fields).await,

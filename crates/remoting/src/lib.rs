@@ -4,7 +4,8 @@
 //! takes every code. Holds every rule of the wire and no rule about messages.
 //!
 //! - [`codec`]: bytes to values and back, pure.
-//! - `connection`: frames in and out, requests side by side. `front`: which code goes where.
+//! - `connection`: frames in and out, requests side by side. `input`, `outbox`: their bytes. `front`: which code goes where.
+//! - `link`: a client's end of a connection, for whoever wants to send it something.
 //! - `answer`: what requests are answered, and the one table from refusals to codes.
 //! - `route`: topics, queues and addresses. `send`, `message_in`: messages on their way in. `message_out`: on their way out.
 //! - `access`: who sends a request, and whether it may.
@@ -18,8 +19,8 @@
 //!
 //! Whatever clients send, memory is bounded by [`Limits`]: frames are taken from one budget ([`Limits::inbound_bytes`]) and
 //! from their connection's ([`Limits::connection_bytes`]) before they are read, and given back when they are answered. While a
-//! budget is exhausted, or [`Limits::requests_per_connection_max`] are under way, a connection is not read. Answers wait in a
-//! queue of as many places; one that is not read for [`Limits::write_timeout`] ends its connection.
+//! budget is exhausted, or [`Limits::requests_per_connection_max`] are under way or wait to be written, a connection is not read.
+//! An answer that is not read for [`Limits::write_timeout`] ends its connection. A connection that rests has no buffers.
 
 mod access;
 mod admin;
@@ -30,9 +31,12 @@ pub mod codec;
 mod connection;
 mod front;
 pub mod fuzz;
+mod input;
+mod link;
 mod members;
 mod message_in;
 mod message_out;
+mod outbox;
 mod pop;
 mod pop_handle;
 mod pop_settle;

@@ -1,6 +1,6 @@
 //! Producers by group: who can be asked how a transaction ended.
 
-use crate::connection::Link;
+use crate::link::Link;
 use martlet_model::UnixMillis;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -2,11 +2,11 @@
 
 use crate::answer::{Answer, Denied};
 use crate::codec::code::{request, response};
-use crate::codec::fields::Fields;
+use crate::codec::header::Header;
 use crate::codec::properties::{self, PROPERTY_STRING_BYTES_MAX};
 use crate::codec::shown;
-use crate::connection::Link;
 use crate::front::Front;
+use crate::link::Link;
 use crate::message_out::REGION;
 use crate::send::Head;
 use bytes::Bytes;
@@ -30,14 +30,8 @@ impl Front {
     }
 
     /// Passes a reply on to the client that waits for it; done when that has said so.
-    pub(crate) async fn send_reply(
-        &self,
-        link: &Link,
-        code: i32,
-        fields: &Fields<'_>,
-        body: Bytes,
-    ) -> Result<Answer, Denied> {
-        let head = Head::read(code, fields)?;
+    pub(crate) async fn send_reply(&self, link: &Link, header: &Header, body: Bytes) -> Result<Answer, Denied> {
+        let head = Head::read(header)?;
         if !self.is_reply_topic(head.topic) {
             return Err(Refusal::TopicNotFound { topic: shown(head.topic) }.into());
         }

@@ -6,8 +6,8 @@ use crate::codec::fields::Fields;
 use crate::codec::header::Header;
 use crate::codec::json::Json;
 use crate::codec::shown;
-use crate::connection::Link;
 use crate::front::Front;
+use crate::link::Link;
 use martlet_model::names::{self, DEAD_LETTER_PREFIX, RETRY_PREFIX};
 use martlet_model::{Permission, limits};
 

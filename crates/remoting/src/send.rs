@@ -3,21 +3,25 @@
 use crate::answer::{Answer, Denied};
 use crate::clients::PRODUCER_GROUP_BYTES_MAX;
 use crate::codec::code::{request, response};
-use crate::codec::fields::{FieldError, Fields};
+use crate::codec::fields::{self, Fields};
+use crate::codec::header::Header;
 use crate::codec::ids;
-use crate::codec::message::decode_batch;
-use crate::connection::Link;
+use crate::codec::message::{BatchMessage, decode_batch};
 use crate::front::Front;
+use crate::link::Link;
 use crate::message_in::{self, Accepted, Request};
 use crate::message_out::REGION;
 use crate::route::CREATING_TOPIC;
 use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use martlet_broker::{Refusal, SendRequest, SentMessage, TopicSettings};
-use martlet_model::{TopicConfig, TopicType, UnixMillis, limits, names};
+use martlet_broker::{Refusal, SendOutcome, SentMessage, TopicSettings};
+use martlet_model::{PhysicalOffset, TopicConfig, TopicType, UnixMillis, limits, names};
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, ready};
 
 /// Messages of a batch. Our own limit: 4 MiB hold so many of 256 bytes.
 const BATCH_MESSAGES_MAX: usize = 16_384;
@@ -39,7 +43,7 @@ pub(crate) struct Head<'a> {
     pub is_batch: bool,
 }
 
-/// What the fields of a head are called, in the order of [`Head::read`].
+/// What the fields of a head are called, in the order of [`Head`]'s.
 type HeadNames = [&'static str; 10];
 
 const LONG_NAMES: HeadNames = [
@@ -57,49 +61,118 @@ const LONG_NAMES: HeadNames = [
 /// Those of version 2.
 const SHORT_NAMES: HeadNames = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "m"];
 
+/// Whether requests with this code send messages.
+pub(crate) fn is_send(code: i32) -> bool {
+    matches!(code, request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE)
+}
+
 impl<'a> Head<'a> {
-    /// That of a request with this code.
-    pub fn read(code: i32, fields: &Fields<'a>) -> Result<Self, FieldError> {
-        let names = match code {
-            request::SEND_MESSAGE | request::SEND_REPLY_MESSAGE => LONG_NAMES,
-            _ => SHORT_NAMES,
+    /// That of a request that sends.
+    pub fn read(header: &'a Header) -> Result<Self, Denied> {
+        let names = match header.code {
+            request::SEND_MESSAGE | request::SEND_REPLY_MESSAGE => &LONG_NAMES,
+            _ => &SHORT_NAMES,
         };
-        let [group, topic, default_topic, default_queues, queue, sys_flag, born, flag, properties, batch] = names;
+        // All at once: looking for each would read the header ten times.
+        let mut values: [Option<&'a str>; 10] = [None; 10];
+        for (name, value) in header.fields.iter() {
+            if let Some((_, place)) = names.iter().zip(&mut values).find(|(known, _)| **known == name) {
+                place.get_or_insert(value);
+            }
+        }
+        let [group, topic, default_topic, default_queues, queue, sys_flag, born, flag, properties, batch] =
+            std::array::from_fn(|at| (names[at], values[at]));
+        let group = fields::text(group)?;
+        if group.len() > PRODUCER_GROUP_BYTES_MAX {
+            let remark = format!("producer group has {} bytes, the limit is {PRODUCER_GROUP_BYTES_MAX}", group.len());
+            return Err(Denied::illegal(remark));
+        }
         Ok(Self {
-            group: fields.text(group)?,
-            topic: fields.text(topic)?,
-            default_topic: fields.text(default_topic)?,
-            default_queues: fields.i32(default_queues)?,
-            queue: fields.i32(queue)?,
-            sys_flag: fields.i32(sys_flag)?,
-            born: fields.i64(born)?,
-            flag: fields.i32(flag)?,
-            properties: fields.optional(properties).unwrap_or(""),
-            is_batch: fields.flag(batch),
+            group,
+            topic: fields::text(topic)?,
+            default_topic: fields::text(default_topic)?,
+            default_queues: fields::i32(default_queues)?,
+            queue: fields::i32(queue)?,
+            sys_flag: fields::i32(sys_flag)?,
+            born: fields::i64(born)?,
+            flag: fields::i32(flag)?,
+            properties: properties.1.unwrap_or(""),
+            is_batch: fields::flag(batch) || header.code == request::SEND_BATCH_MESSAGE,
         })
     }
 }
 
-impl Front {
-    /// Stores messages; answers once they are durable.
-    pub(crate) async fn send(
-        &self,
-        link: &Arc<Link>,
-        code: i32,
-        fields: &Fields<'_>,
-        body: Bytes,
-    ) -> Result<Answer, Denied> {
-        let mut head = Head::read(code, fields)?;
-        head.is_batch |= code == request::SEND_BATCH_MESSAGE;
-        if head.group.len() > PRODUCER_GROUP_BYTES_MAX {
-            let remark =
-                format!("producer group has {} bytes, the limit is {PRODUCER_GROUP_BYTES_MAX}", head.group.len());
-            return Err(Denied::illegal(remark));
+/// A send that is under way.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    sending: martlet_broker::Sending,
+    /// Taken when it is over.
+    facts: Option<Facts>,
+}
+
+/// What is known of a send besides what comes of it.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    topic: Arc<TopicConfig>,
+    /// The queue its sender chose.
+    queue: Option<u32>,
+    /// The broker's address, as its client knows it.
+    host: SocketAddr,
+    /// Id of the first message.
+    id: String,
+    /// When the first is to be delivered, if that can be recalled.
+    timer: Option<UnixMillis>,
+}
+
+/// What a sender is told, as far as that is known.
+pub(crate) enum Told {
+    /// This.
+    Answer(Result<Answer, Denied>),
+    /// These are durable; what their places are called has to be asked for.
+    Places(Vec<SentMessage>),
+}
+
+impl Future for Sending {
+    type Output = (SendOutcome, Facts);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = ready!(Pin::new(&mut self.sending).poll(cx));
+        match self.facts.take() {
+            Some(facts) => Poll::Ready((outcome, facts)),
+            // Was ready before.
+            None => Poll::Pending,
         }
+    }
+}
+
+impl Front {
+    /// Hands the messages of a request to the shard. `None`: their topic is not there yet, so that it takes [`Self::send`].
+    pub(crate) fn begin_send(&self, link: &Link, header: &Header, body: &[u8]) -> Result<Option<Sending>, Denied> {
+        self.check_access(link, header, body)?;
+        let head = Head::read(header)?;
+        match self.broker.known_topic(head.topic) {
+            Some(topic) => self.send_to(link, &head, topic, body).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Stores messages; answers once they are durable. Makes their topic if it is missing.
+    pub(crate) async fn send(&self, link: &Link, header: &Header, body: Bytes) -> Result<Answer, Denied> {
+        let head = Head::read(header)?;
         names::check_existing_topic(head.topic).map_err(|error| Denied::illegal(error.to_string()))?;
         let topic = self.topic_to_send_to(&head).await?;
-        let queue = queue_of(&head, &topic)?;
+        let (outcome, facts) = self.send_to(link, &head, topic, &body)?.await;
+        match self.told(&facts, outcome) {
+            Told::Answer(answer) => answer,
+            Told::Places(sent) => self.places_told(&facts, &sent).await,
+        }
+    }
+
+    /// Hands messages to the shard.
+    fn send_to(&self, link: &Link, head: &Head<'_>, topic: Arc<TopicConfig>, body: &[u8]) -> Result<Sending, Denied> {
+        let queue = queue_of(head, &topic)?;
         let now = martlet_broker::wall_clock();
+        let host = self.addresses.store_host(link);
         let request = Request {
             now,
             peer: &link.peer_text,
@@ -111,29 +184,79 @@ impl Front {
             delay_max: self.broker.options().delay_max_millis,
             names_bytes: self.broker.cluster_name().len(),
         };
-        let new_id = || new_unique_key(self.addresses.store_host(link), now);
-        let mut accepted = Vec::new();
-        if head.is_batch {
-            if body.len() > limits::BODY_BYTES_MAX {
-                let (bytes, max) = (body.len(), limits::BODY_BYTES_MAX);
-                return Err(Denied::illegal(format!("the batch has {bytes} bytes, the limit is {max}")));
+        let new_id = || new_unique_key(host, now);
+        let accepted = match head.is_batch {
+            true => {
+                if body.len() > limits::BODY_BYTES_MAX {
+                    let (bytes, max) = (body.len(), limits::BODY_BYTES_MAX);
+                    return Err(Denied::illegal(format!("the batch has {bytes} bytes, the limit is {max}")));
+                }
+                let batch =
+                    decode_batch(body, BATCH_MESSAGES_MAX).map_err(|error| Denied::illegal(error.to_string()))?;
+                if batch.is_empty() {
+                    return Err(Denied::illegal("the batch has no message"));
+                }
+                let accept =
+                    |one: &BatchMessage<'_>| message_in::accept(&request, one.properties, one.flag, one.body, new_id);
+                batch.iter().map(accept).collect::<Result<Vec<_>, _>>()?
             }
-            let batch = decode_batch(&body, BATCH_MESSAGES_MAX).map_err(|error| Denied::illegal(error.to_string()))?;
-            if batch.is_empty() {
-                return Err(Denied::illegal("the batch has no message"));
-            }
-            for one in &batch {
-                accepted.push(message_in::accept(&request, one.properties, one.flag, one.body, new_id)?);
-            }
-        } else {
-            accepted.push(message_in::accept(&request, head.properties, head.flag, &body, new_id)?);
-        }
-        drop(body);
+            false => vec![message_in::accept(&request, head.properties, head.flag, body, new_id)?],
+        };
         let id = accepted.first().map(|first| first.message.message_id.clone()).unwrap_or_default();
         let timer = accepted.first().filter(|first| first.has_timer).and_then(|first| first.message.deliver_at);
         let messages = accepted.into_iter().map(|Accepted { message, .. }| message).collect();
-        let sent = self.broker.send(SendRequest { topic: head.topic.to_owned(), messages, deadline: None }).await?;
-        self.sent(link, &topic, queue, &sent, id, timer).await
+        let sending = self.broker.begin_send(topic.clone(), messages, None)?;
+        Ok(Sending { sending, facts: Some(Facts { topic, queue, host, id, timer }) })
+    }
+
+    /// What a sender is told once its messages are durable, or are not going to be.
+    pub(crate) fn told(&self, facts: &Facts, outcome: SendOutcome) -> Told {
+        let sent = match self.broker.sent(outcome) {
+            Ok(sent) => sent,
+            Err(refusal) => return Told::Answer(Err(refusal.into())),
+        };
+        match self.broker.known_physical_offsets(&facts.topic, &sent) {
+            Ok(places) => Told::Answer(places.map_err(Denied::from).map(|places| self.places(facts, &sent, &places))),
+            Err(_) => Told::Places(sent),
+        }
+    }
+
+    /// The same where the places have to be asked for.
+    pub(crate) async fn places_told(&self, facts: &Facts, sent: &[SentMessage]) -> Result<Answer, Denied> {
+        let places = self.broker.physical_offsets(&facts.topic, sent).await?;
+        Ok(self.places(facts, sent, &places))
+    }
+
+    fn places(&self, facts: &Facts, sent: &[SentMessage], places: &[PhysicalOffset]) -> Answer {
+        let mut offset_ids = String::with_capacity(33 * sent.len());
+        for at in places {
+            if !offset_ids.is_empty() {
+                offset_ids.push(',');
+            }
+            ids::put_offset_id(&mut offset_ids, facts.host, *at);
+        }
+        let (first, topic) = (sent.first().cloned().unwrap_or_default(), &facts.topic);
+        // What waits is in none of the topic's queues yet; clients want the one it was meant for.
+        let queue = match first.waits_at {
+            Some(_) => facts.queue.unwrap_or(0),
+            // To clients every lite topic has one queue.
+            None if topic.kind == TopicType::Lite => 0,
+            None => first.queue,
+        };
+        let mut answer = Answer::done();
+        let fields = &mut answer.fields;
+        fields.reserve(7, offset_ids.len() + facts.id.len() + 128);
+        fields.push("msgId", &offset_ids);
+        fields.push_number("queueId", queue);
+        fields.push_number("queueOffset", first.offset.0);
+        fields.push("transactionId", &facts.id);
+        fields.push("MSG_REGION", REGION);
+        fields.push("TRACE_ON", "true");
+        if let Some((at, handle)) = facts.timer.zip(first.recall_handle.as_ref()) {
+            let text = format!("{HANDLE_VERSION} {} {} {} {handle}", topic.name, self.broker.broker_name(), at.0);
+            fields.push("recallHandle", &URL_SAFE.encode(text));
+        }
+        answer
     }
 
     /// The topic of a send; made if it is missing and its sender may have it made. It takes what these clients send, of
@@ -151,49 +274,6 @@ impl Front {
         let topic = self.broker.topic_or(head.topic, &settings).await?;
         tracing::info!(topic = head.topic, queues = topic.write_queues, "a send has created a topic");
         Ok(topic)
-    }
-
-    /// What a sender is told.
-    async fn sent(
-        &self,
-        link: &Link,
-        topic: &TopicConfig,
-        chosen: Option<u32>,
-        sent: &[SentMessage],
-        id: String,
-        timer: Option<UnixMillis>,
-    ) -> Result<Answer, Denied> {
-        let host = self.addresses.store_host(link);
-        let mut offset_ids = String::with_capacity(33 * sent.len());
-        for at in self.broker.physical_offsets(topic, sent).await? {
-            if !offset_ids.is_empty() {
-                offset_ids.push(',');
-            }
-            ids::put_offset_id(&mut offset_ids, host, at);
-        }
-        let first = sent.first().cloned().unwrap_or_default();
-        // What waits is in none of the topic's queues yet; clients want the one it was meant for.
-        let queue = match first.waits_at {
-            Some(_) => chosen.unwrap_or(0),
-            // To clients every lite topic has one queue.
-            None if topic.kind == TopicType::Lite => 0,
-            None => first.queue,
-        };
-        let handle = timer.zip(first.recall_handle.as_ref()).map(|(at, handle)| {
-            let text = format!("{HANDLE_VERSION} {} {} {} {handle}", topic.name, self.broker.broker_name(), at.0);
-            URL_SAFE.encode(text)
-        });
-        let mut answer = Answer::done()
-            .with("msgId", offset_ids)
-            .with("queueId", queue)
-            .with("queueOffset", first.offset)
-            .with("transactionId", id)
-            .with("MSG_REGION", REGION)
-            .with("TRACE_ON", true);
-        if let Some(handle) = handle {
-            answer = answer.with("recallHandle", handle);
-        }
-        Ok(answer)
     }
 
     /// Stops a message that waits for its time.
@@ -233,7 +313,7 @@ fn queue_of(head: &Head<'_>, topic: &TopicConfig) -> Result<Option<u32>, Denied>
 }
 
 /// An id for a message that came without one: as clients make theirs, of address, process, time and a counter.
-fn new_unique_key(host: std::net::SocketAddr, now: UnixMillis) -> String {
+fn new_unique_key(host: SocketAddr, now: UnixMillis) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let ip = match host.ip() {
         std::net::IpAddr::V4(ip) => u32::from(ip),

@@ -3,8 +3,8 @@
 use crate::answer::{Answer, Denied};
 use crate::codec::code::response;
 use crate::codec::fields::{FieldError, Fields};
-use crate::connection::Link;
 use crate::front::Front;
+use crate::link::Link;
 use crate::message_out::{self, Facts};
 use bytes::BytesMut;
 use martlet_broker::{FindRequest, FoundMessage, OffsetOf, PeekFrom, Wanted};

@@ -57,7 +57,7 @@ impl Front {
         }
         for (name, value) in [
             ("brokerVersionDesc", VERSION_SHOWN.to_owned()),
-            ("brokerVersion", crate::connection::VERSION.to_string()),
+            ("brokerVersion", crate::link::VERSION.to_string()),
             ("brokerActive", "true".into()),
             ("putTps", per_second(put)),
             ("getTransferredTps", per_second(got)),

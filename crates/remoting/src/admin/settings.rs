@@ -3,8 +3,8 @@
 use super::{data_version, invalid};
 use crate::answer::{Answer, Denied};
 use crate::codec::shown;
-use crate::connection::Link;
 use crate::front::Front;
+use crate::link::Link;
 use bytes::Bytes;
 use martlet_broker::Durability;
 

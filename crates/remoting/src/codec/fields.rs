@@ -13,9 +13,16 @@ pub struct FieldList {
 }
 
 impl FieldList {
-    /// No fields, and room for so many with so many bytes of names and values.
-    pub fn with_capacity(fields: usize, bytes: usize) -> Self {
-        Self { text: String::with_capacity(bytes), ends: Vec::with_capacity(fields) }
+    /// Makes room for so many more with so many bytes of names and values.
+    pub fn reserve(&mut self, fields: usize, bytes: usize) {
+        self.text.reserve(bytes);
+        self.ends.reserve(fields);
+    }
+
+    /// Takes all fields out and keeps their room.
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.ends.clear();
     }
 
     /// Fields in it.
@@ -48,6 +55,11 @@ impl FieldList {
         // A string that grows takes everything.
         let _ = write!(self.text, "{value}");
         self.ends.push((name_end, self.text.len()));
+    }
+
+    /// Adds a field whose value is a whole number.
+    pub fn push_number(&mut self, name: &str, value: impl itoa::Integer) {
+        self.push(name, itoa::Buffer::new().format(value));
     }
 
     /// Adds the field that `read` appends, name and value, and says where between them the name ends. `None`: it is none after all.
@@ -110,6 +122,34 @@ pub enum FieldError {
     },
 }
 
+/// The name of a field and what it says, if it is there.
+pub type Named<'a> = (&'static str, Option<&'a str>);
+
+/// A text; blank ones count as missing.
+pub fn text<'a>((name, value): Named<'a>) -> Result<&'a str, FieldError> {
+    value.filter(|text| !text.trim().is_empty()).ok_or(FieldError::Missing { name })
+}
+
+/// A number of 32 bits.
+pub fn i32(field: Named<'_>) -> Result<i32, FieldError> {
+    number(field, "a whole number of 32 bits")
+}
+
+/// A number of 64 bits.
+pub fn i64(field: Named<'_>) -> Result<i64, FieldError> {
+    number(field, "a whole number of 64 bits")
+}
+
+/// Whether it says yes: `true` or, as some clients write it, `1`.
+pub fn flag((_, value): Named<'_>) -> bool {
+    matches!(value, Some("true" | "TRUE" | "True" | "1"))
+}
+
+fn number<T: std::str::FromStr>((name, value): Named<'_>, expected: &'static str) -> Result<T, FieldError> {
+    let text = value.ok_or(FieldError::Missing { name })?;
+    text.trim().parse().map_err(|_| FieldError::Value { name, value: shown(text), expected })
+}
+
 /// Fields of one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields<'a>(&'a Header);
@@ -127,17 +167,17 @@ impl<'a> Fields<'a> {
 
     /// A text; blank ones count as missing.
     pub fn text(&self, name: &'static str) -> Result<&'a str, FieldError> {
-        self.0.field(name).filter(|text| !text.trim().is_empty()).ok_or(FieldError::Missing { name })
+        text(self.named(name))
     }
 
     /// A number of 32 bits.
     pub fn i32(&self, name: &'static str) -> Result<i32, FieldError> {
-        self.number(name, "a whole number of 32 bits")
+        i32(self.named(name))
     }
 
     /// A number of 64 bits.
     pub fn i64(&self, name: &'static str) -> Result<i64, FieldError> {
-        self.number(name, "a whole number of 64 bits")
+        i64(self.named(name))
     }
 
     /// A number of 32 bits, or this one if it is missing.
@@ -152,22 +192,21 @@ impl<'a> Fields<'a> {
 
     /// A number that is not negative.
     pub fn u64(&self, name: &'static str) -> Result<u64, FieldError> {
-        self.number(name, "a whole number from 0 on")
+        number(self.named(name), "a whole number from 0 on")
     }
 
     /// The number of a queue.
     pub fn queue(&self) -> Result<u32, FieldError> {
-        self.number("queueId", "the number of a queue, from 0 on")
+        number(self.named("queueId"), "the number of a queue, from 0 on")
     }
 
     /// Whether a field says yes: `true` or, as some clients write it, `1`.
     pub fn flag(&self, name: &'static str) -> bool {
-        matches!(self.0.field(name), Some("true" | "TRUE" | "True" | "1"))
+        flag(self.named(name))
     }
 
-    fn number<T: std::str::FromStr>(&self, name: &'static str, expected: &'static str) -> Result<T, FieldError> {
-        let text = self.0.field(name).ok_or(FieldError::Missing { name })?;
-        text.trim().parse().map_err(|_| FieldError::Value { name, value: shown(text), expected })
+    fn named(&self, name: &'static str) -> Named<'a> {
+        (name, self.0.field(name))
     }
 }
 
@@ -177,7 +216,10 @@ mod tests {
 
     #[test]
     fn what_is_put_into_a_list_is_found_again() {
-        let mut list = FieldList::with_capacity(4, 64);
+        let mut list = FieldList::default();
+        list.push("z", "0");
+        list.clear();
+        list.reserve(4, 64);
         list.push("a", "1");
         list.push_shown("b", 2);
         list.push("", "");

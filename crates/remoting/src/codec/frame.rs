@@ -2,13 +2,14 @@
 
 use super::DecodeError;
 use super::header::{Format, Header};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 /// Longest frame, without its length: what clients and the reference take.
 pub const FRAME_BYTES_MAX: usize = 16_777_216;
 /// Longest header. The longest legal property string takes 192 KiB in JSON.
 pub const HEADER_BYTES_MAX: usize = 512 * 1024;
-const LENGTH_BYTES: usize = 4;
+/// Bytes that say how long a frame is.
+pub(crate) const LENGTH_BYTES: usize = 4;
 const FORMAT_AND_HEADER_LENGTH_BYTES: usize = 4;
 
 /// A request or an answer.
@@ -36,6 +37,13 @@ pub fn length(bytes: &[u8]) -> Result<Option<usize>, DecodeError> {
 
 /// Reads a whole frame, its length included.
 pub fn decode(frame: &Bytes) -> Result<Frame, DecodeError> {
+    let mut header = Header::default();
+    let body = read(frame, &mut header)?;
+    Ok(Frame { header, body: frame.slice_ref(body) })
+}
+
+/// The same, with the header in place of this one; gives the body.
+pub fn read<'f>(frame: &'f [u8], header: &mut Header) -> Result<&'f [u8], DecodeError> {
     let short = |what| DecodeError::Short { what, bytes: frame.len() };
     let start = LENGTH_BYTES + FORMAT_AND_HEADER_LENGTH_BYTES;
     let word = frame.get(LENGTH_BYTES..start).and_then(|word| word.try_into().ok());
@@ -50,19 +58,31 @@ pub fn decode(frame: &Bytes) -> Result<Frame, DecodeError> {
         let limit = HEADER_BYTES_MAX as u64;
         return Err(DecodeError::TooLarge { what: "length of the header", found: length as u64, limit });
     }
-    let header = frame.get(start..start + length).ok_or(short("header"))?;
-    Ok(Frame { header: Header::decode(header, format)?, body: frame.slice(start + length..) })
+    let rest = frame.get(start..).and_then(|rest| rest.split_at_checked(length));
+    let (bytes, body) = rest.ok_or(short("header"))?;
+    header.read(bytes, format)?;
+    Ok(body)
 }
 
 /// The bytes of a frame up to its body, which has so many bytes.
 pub fn head(header: &Header, body_bytes: usize) -> Bytes {
-    let encoded = header.encode();
-    let mut bytes = BytesMut::with_capacity(LENGTH_BYTES + FORMAT_AND_HEADER_LENGTH_BYTES + encoded.len());
-    let length = FORMAT_AND_HEADER_LENGTH_BYTES + encoded.len() + body_bytes;
-    bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    bytes.put_u32((header.format as u32) << 24 | (encoded.len() as u32 & 0x00ff_ffff));
-    bytes.put_slice(&encoded);
-    bytes.freeze()
+    let mut bytes = Vec::new();
+    put_head(&mut bytes, header, body_bytes);
+    bytes.into()
+}
+
+/// Appends those.
+pub fn put_head(out: &mut Vec<u8>, header: &Header, body_bytes: usize) {
+    let start = out.len();
+    out.extend_from_slice(&[0; LENGTH_BYTES + FORMAT_AND_HEADER_LENGTH_BYTES]);
+    header.write(out);
+    let header_bytes = out.len() - start - LENGTH_BYTES - FORMAT_AND_HEADER_LENGTH_BYTES;
+    let length = FORMAT_AND_HEADER_LENGTH_BYTES + header_bytes + body_bytes;
+    let words =
+        [u32::try_from(length).unwrap_or(u32::MAX), (header.format as u32) << 24 | (header_bytes as u32 & 0x00ff_ffff)];
+    for (word, place) in words.into_iter().zip(out.get_mut(start..).unwrap_or_default().chunks_exact_mut(4)) {
+        place.copy_from_slice(&word.to_be_bytes());
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@
 use super::fields::FieldList;
 use super::json::{Json, Reader, quote};
 use super::{Cursor, DecodeError, code};
-use std::fmt::Write;
 
 /// Most fields of one header.
 pub const FIELDS_MAX: usize = 256;
@@ -84,15 +83,25 @@ impl Header {
 
     /// Reads a header.
     pub fn decode(bytes: &[u8], format: Format) -> Result<Self, DecodeError> {
+        let mut header = Self::default();
+        header.read(bytes, format)?;
+        Ok(header)
+    }
+
+    /// Reads a header in place of this one, into the memory that its fields have.
+    pub fn read(&mut self, bytes: &[u8], format: Format) -> Result<(), DecodeError> {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = Self { fields, format, ..Self::default() };
         match format {
-            Format::Json => Self::from_json(bytes),
-            Format::Binary => Self::from_binary(bytes),
+            Format::Json => self.read_json(bytes),
+            Format::Binary => self.read_binary(bytes),
         }
     }
 
-    fn from_json(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes, "header");
-        let mut header = Self::default();
+    fn read_json(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
+        let mut reader = Reader::new(bytes, "header")?;
+        let header = self;
         let mut has_code = false;
         let (mut key, mut value) = (String::with_capacity(24), String::with_capacity(24));
         let is_object = reader.entries(|reader| {
@@ -101,7 +110,7 @@ impl Header {
             reader.colon()?;
             // As they come: requests have a dozen or two.
             if key == "extFields" {
-                header.fields = read_fields(reader, bytes.len())?;
+                read_fields(reader, bytes.len(), &mut header.fields)?;
                 return Ok(());
             }
             value.clear();
@@ -133,29 +142,25 @@ impl Header {
         }
         reader.end()?;
         match has_code {
-            true => Ok(header),
+            true => Ok(()),
             false => Err(DecodeError::Value { what: "code", found: "missing".into() }),
         }
     }
 
-    fn from_binary(bytes: &[u8]) -> Result<Self, DecodeError> {
+    fn read_binary(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
         let mut from = Cursor::new(bytes, "header");
-        let mut header = Self {
-            code: code::whole(from.i16()?),
-            language: from.u8()?,
-            version: i32::from(from.i16()?),
-            opaque: from.i32()?,
-            flag: from.i32()?,
-            format: Format::Binary,
-            ..Self::default()
-        };
+        self.code = code::whole(from.i16()?);
+        self.language = from.u8()?;
+        self.version = i32::from(from.i16()?);
+        self.opaque = from.i32()?;
+        self.flag = from.i32()?;
         let length = from.length()?;
         let remark = from.text(length)?;
-        header.remark = (!remark.is_empty()).then(|| remark.to_owned());
+        self.remark = (!remark.is_empty()).then(|| remark.to_owned());
         let length = from.length()?;
         let mut from = Cursor::new(from.take(length)?, "extFields");
         while !from.is_empty() {
-            check_count(header.fields.len() + 1)?;
+            check_count(self.fields.len() + 1)?;
             let length = from.i16()?;
             let length = usize::try_from(length)
                 .map_err(|_| DecodeError::Value { what: "length of a name in extFields", found: length.to_string() })?;
@@ -164,48 +169,60 @@ impl Header {
             let value = from.text(length)?;
             // What is empty stands for what is not there.
             if !value.is_empty() {
-                header.fields.push(name, value);
+                self.fields.push(name, value);
             }
         }
-        Ok(header)
+        Ok(())
     }
 
     /// The bytes of this header in its format.
     pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.write(&mut bytes);
+        bytes
+    }
+
+    /// Appends the bytes of this header in its format.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.reserve(160 + self.fields.bytes() + 6 * self.fields.len());
         match self.format {
-            Format::Json => self.to_json().into_bytes(),
-            Format::Binary => self.to_binary(),
+            Format::Json => self.write_json(out),
+            Format::Binary => self.write_binary(out),
         }
     }
 
-    fn to_json(&self) -> String {
-        let mut text = String::with_capacity(160 + self.fields.bytes() + 6 * self.fields.len());
-        // A string that grows takes everything.
-        let _ = write!(text, "{{\"code\":{},", self.code);
+    fn write_json(&self, out: &mut Vec<u8>) {
+        let mut digits = itoa::Buffer::new();
+        let mut number = |out: &mut Vec<u8>, name: &[u8], value: i32| {
+            out.extend_from_slice(name);
+            out.extend_from_slice(digits.format(value).as_bytes());
+        };
+        number(out, b"{\"code\":", self.code);
         if !self.fields.is_empty() {
-            text.push_str("\"extFields\":{");
+            out.extend_from_slice(b",\"extFields\":{");
             for (n, (name, value)) in self.fields.iter().enumerate() {
                 if n > 0 {
-                    text.push(',');
+                    out.push(b',');
                 }
-                quote(&mut text, name);
-                text.push(':');
-                quote(&mut text, value);
+                quote(out, name);
+                out.push(b':');
+                quote(out, value);
             }
-            text.push_str("},");
+            out.push(b'}');
         }
-        let language = language_name(self.language);
-        let _ = write!(text, "\"flag\":{},\"language\":\"{language}\",\"opaque\":{}", self.flag, self.opaque);
+        number(out, b",\"flag\":", self.flag);
+        out.extend_from_slice(b",\"language\":");
+        quote(out, language_name(self.language));
+        number(out, b",\"opaque\":", self.opaque);
         if let Some(remark) = &self.remark {
-            text.push_str(",\"remark\":");
-            quote(&mut text, remark);
+            out.extend_from_slice(b",\"remark\":");
+            quote(out, remark);
         }
-        let _ = write!(text, ",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":{}}}", self.version);
-        text
+        number(out, b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":", self.version);
+        out.push(b'}');
     }
 
-    fn to_binary(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(64 + self.fields.bytes() + 6 * self.fields.len());
+    fn write_binary(&self, bytes: &mut Vec<u8>) {
         // The format holds 16 bits of code and version; readers know.
         bytes.extend_from_slice(&(self.code as i16).to_be_bytes());
         bytes.push(self.language);
@@ -213,17 +230,16 @@ impl Header {
         bytes.extend_from_slice(&self.opaque.to_be_bytes());
         bytes.extend_from_slice(&self.flag.to_be_bytes());
         let remark = self.remark.as_deref().unwrap_or("");
-        put_length(&mut bytes, remark.len());
+        put_length(bytes, remark.len());
         bytes.extend_from_slice(remark.as_bytes());
         let fields = || self.fields.iter().filter(|(name, _)| i16::try_from(name.len()).is_ok());
-        put_length(&mut bytes, fields().map(|(name, value)| 6 + name.len() + value.len()).sum());
+        put_length(bytes, fields().map(|(name, value)| 6 + name.len() + value.len()).sum());
         for (name, value) in fields() {
             bytes.extend_from_slice(&(name.len() as i16).to_be_bytes());
             bytes.extend_from_slice(name.as_bytes());
-            put_length(&mut bytes, value.len());
+            put_length(bytes, value.len());
             bytes.extend_from_slice(value.as_bytes());
         }
-        bytes
     }
 }
 
@@ -253,8 +269,9 @@ fn read_text(reader: &mut Reader<'_>, depth: usize, out: &mut String) -> Result<
 }
 
 /// Fields as JSON has them, in a header of so many bytes; what is no object has none.
-fn read_fields(reader: &mut Reader<'_>, bytes: usize) -> Result<FieldList, DecodeError> {
-    let mut fields = FieldList::with_capacity(16, bytes);
+fn read_fields(reader: &mut Reader<'_>, bytes: usize, fields: &mut FieldList) -> Result<(), DecodeError> {
+    fields.clear();
+    fields.reserve(16, bytes);
     let is_object = reader.entries(|reader| {
         check_count(fields.len() + 1)?;
         fields.push_read(|text| {
@@ -268,7 +285,7 @@ fn read_fields(reader: &mut Reader<'_>, bytes: usize) -> Result<FieldList, Decod
     if !is_object {
         reader.value(1)?;
     }
-    Ok(fields)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! over. Numbers keep the text they came with. Bounds: [`DEPTH_MAX`], [`VALUES_MAX`].
 
 use super::DecodeError;
-use std::fmt::Write;
 
 /// How deep values may be nested.
 pub const DEPTH_MAX: usize = 32;
@@ -83,38 +82,45 @@ impl Json {
 
     /// Reads a text; `what` is for errors.
     pub fn parse(bytes: &[u8], what: &'static str) -> Result<Json, DecodeError> {
-        let mut reader = Reader::new(bytes, what);
+        let mut reader = Reader::new(bytes, what)?;
         let value = reader.value(0)?;
         reader.end().map(|()| value)
     }
 
-    fn write(&self, out: &mut String) {
+    /// Its text, in UTF-8.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write(&mut out);
+        out
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
         match self {
-            Json::Null => out.push_str("null"),
-            Json::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-            Json::Number(text) => out.push_str(text),
+            Json::Null => out.extend_from_slice(b"null"),
+            Json::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
+            Json::Number(text) => out.extend_from_slice(text.as_bytes()),
             Json::Text(text) => quote(out, text),
             Json::List(items) => {
-                out.push('[');
+                out.push(b'[');
                 for (n, item) in items.iter().enumerate() {
                     if n > 0 {
-                        out.push(',');
+                        out.push(b',');
                     }
                     item.write(out);
                 }
-                out.push(']');
+                out.push(b']');
             }
             Json::Object(entries) => {
-                out.push('{');
+                out.push(b'{');
                 for (n, (key, value)) in entries.iter().enumerate() {
                     if n > 0 {
-                        out.push(',');
+                        out.push(b',');
                     }
                     key.write(out);
-                    out.push(':');
+                    out.push(b':');
                     value.write(out);
                 }
-                out.push('}');
+                out.push(b'}');
             }
         }
     }
@@ -122,9 +128,7 @@ impl Json {
 
 impl std::fmt::Display for Json {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut out = String::new();
-        self.write(&mut out);
-        f.write_str(&out)
+        f.write_str(&String::from_utf8_lossy(&self.to_bytes()))
     }
 }
 
@@ -164,34 +168,34 @@ impl<T: Into<Json>> From<Option<T>> for Json {
 }
 
 /// Appends a text with quotation marks.
-pub fn quote(out: &mut String, text: &str) {
+pub fn quote(out: &mut Vec<u8>, text: &str) {
     out.reserve(text.len() + 2);
-    out.push('"');
-    let mut rest = text;
+    out.push(b'"');
+    let mut rest = text.as_bytes();
     // Nearly all texts have nothing to escape: what lies between is taken as a whole.
-    while let Some(at) = rest.bytes().position(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
-        let (plain, from) = rest.split_at_checked(at).unwrap_or((rest, ""));
-        out.push_str(plain);
-        let mut characters = from.chars();
-        match characters.next() {
-            Some('\n') => out.push_str("\\n"),
-            Some('\r') => out.push_str("\\r"),
-            Some('\t') => out.push_str("\\t"),
-            Some(control) if control < ' ' => {
-                // A string that grows takes everything.
-                let _ = write!(out, "\\u{:04x}", control as u32);
+    while let Some(at) = rest.iter().position(|byte| *byte < b' ' || *byte == b'"' || *byte == b'\\') {
+        let (plain, from) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        let Some((&byte, after)) = from.split_first() else { break };
+        match byte {
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            control if control < b' ' => {
+                let digit = |four_bits: u8| b"0123456789abcdef".get(usize::from(four_bits)).copied().unwrap_or(b'0');
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(control >> 4), digit(control & 15)]);
             }
-            Some(other) => out.extend(['\\', other]),
-            None => {}
+            other => out.extend_from_slice(&[b'\\', other]),
         }
-        rest = characters.as_str();
+        rest = after;
     }
-    out.push_str(rest);
-    out.push('"');
+    out.extend_from_slice(rest);
+    out.push(b'"');
 }
 
 /// Reads a text value by value.
 pub(super) struct Reader<'a> {
+    text: &'a str,
     bytes: &'a [u8],
     at: usize,
     /// Values that may still come.
@@ -201,8 +205,9 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// `what` is for errors.
-    pub(super) fn new(bytes: &'a [u8], what: &'static str) -> Self {
-        Self { bytes, at: 0, left: VALUES_MAX, what }
+    pub(super) fn new(bytes: &'a [u8], what: &'static str) -> Result<Self, DecodeError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::Text { what })?;
+        Ok(Self { text, bytes, at: 0, left: VALUES_MAX, what })
     }
 
     /// Nothing but blanks may follow.
@@ -259,6 +264,12 @@ impl<'a> Reader<'a> {
 
     fn fail<T>(&self, reason: &'static str) -> Result<T, DecodeError> {
         Err(DecodeError::Json { what: self.what, at: self.at, reason })
+    }
+
+    /// What was read since then; both are places of ASCII characters or the end.
+    fn since(&self, start: usize) -> &'a str {
+        let text: &'a str = self.text;
+        text.get(start..self.at).unwrap_or("")
     }
 
     fn peek(&self) -> Option<u8> {
@@ -325,8 +336,7 @@ impl<'a> Reader<'a> {
         while matches!(self.peek(), Some(b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')) {
             self.at += 1;
         }
-        let bytes: &'a [u8] = self.bytes;
-        let text = bytes.get(start..self.at).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or("");
+        let text = self.since(start);
         // Some clients mark long values.
         let marked = matches!(self.peek(), Some(b'L'));
         self.at += usize::from(marked);
@@ -370,9 +380,9 @@ impl<'a> Reader<'a> {
             let rest = self.bytes.get(self.at..).unwrap_or_default();
             // Nearly all texts have nothing to escape, and are taken as a whole.
             let length = rest.iter().position(|byte| *byte == b'"' || *byte == b'\\').unwrap_or(rest.len());
-            let plain = rest.get(..length).unwrap_or_default();
+            let start = self.at;
             self.at += length;
-            out.push_str(std::str::from_utf8(plain).map_err(|_| DecodeError::Text { what: self.what })?);
+            out.push_str(self.since(start));
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
