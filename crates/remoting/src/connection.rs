@@ -377,8 +377,8 @@ impl Serving {
         Poll::Pending
     }
 
-    /// Begins the requests whose frames are there. Says how many bytes they had.
-    fn take_frames(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> (usize, Result<Stop, LinkError>) {
+    /// Begins the requests whose frames are there. Says how many bytes they had, and how many are missing of the next.
+    fn take_frames(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> (usize, usize, Result<Stop, LinkError>) {
         let mut at = 0;
         let stop = loop {
             let rest = bytes.get(at..).unwrap_or_default();
@@ -388,7 +388,12 @@ impl Serving {
                 Err(error) => break Err(error),
             }
         };
-        (at, stop)
+        // Of what has no room yet nothing more is read.
+        let missing = match stop {
+            Ok(Stop::Missing(missing)) if self.has_room => missing,
+            _ => 0,
+        };
+        (at, missing, stop)
     }
 
     /// Begins the request whose frame is in front. Gives its length, or says why it is not taken.

@@ -35,21 +35,25 @@ impl Input {
         self.bytes.is_empty()
     }
 
-    /// Has somebody take frames from the front of it, who says how many bytes those had.
-    pub fn take<T>(&mut self, take: impl FnOnce(&[u8]) -> (usize, T)) -> T {
-        let (taken, result) = take(&self.bytes);
-        self.keep(taken);
+    /// Has somebody take frames from the front of it, who says how many bytes those had, and how many of the next one are missing.
+    pub fn take<T>(&mut self, take: impl FnOnce(&[u8]) -> (usize, usize, T)) -> T {
+        let (taken, missing, result) = take(&self.bytes);
+        self.keep(taken, missing);
         result
     }
 
-    /// Keeps all but so many bytes in front, and no more memory than that takes.
-    fn keep(&mut self, taken: usize) {
-        let left = self.bytes.get(taken..).unwrap_or_default();
+    /// Keeps all but so many bytes in front, and no more memory than that and so many more take.
+    fn keep(&mut self, taken: usize, missing: usize) {
         if taken == 0 && !self.is_shared {
             return;
         }
-        let left = left.to_vec();
-        let bytes = std::mem::replace(&mut self.bytes, left);
+        let left = self.bytes.get(taken..).unwrap_or_default();
+        let mut kept = Vec::new();
+        if !left.is_empty() {
+            kept.reserve_exact(left.len() + missing);
+            kept.extend_from_slice(left);
+        }
+        let bytes = std::mem::replace(&mut self.bytes, kept);
         if std::mem::take(&mut self.is_shared) {
             SHARED.set(bytes);
         }
@@ -68,12 +72,12 @@ impl Input {
             shared.reserve_exact(SHARED_BYTES);
             shared.extend_from_slice(&self.bytes);
             (self.bytes, self.is_shared) = (shared, true);
-        } else {
+        } else if self.bytes.capacity() - self.bytes.len() < missing.max(1) {
             self.bytes.reserve_exact(missing.max(MORE_BYTES));
         }
         let read = pin!(from.read_buf(&mut self.bytes)).poll(cx);
         if !matches!(read, Poll::Ready(Ok(1..))) {
-            self.keep(0);
+            self.keep(0, 0);
         }
         read
     }
@@ -109,7 +113,7 @@ mod tests {
                         let expected = (0..taken).map(|at| ((seen[which] + at) % 251) as u8);
                         assert!(found[..taken].iter().copied().eq(expected));
                         seen[which] += taken;
-                        (taken, ())
+                        (taken, missing, ())
                     });
                     assert!(!inputs[which].is_shared);
                 }
@@ -127,7 +131,7 @@ mod tests {
         assert_eq!(input.bytes.capacity(), 0);
         assert!(pin!(tokio::io::AsyncWriteExt::write_all(&mut far, b"abcdef")).poll(cx).is_ready());
         assert!(matches!(input.poll_read(cx, &mut near, 4), Poll::Ready(Ok(6))));
-        input.take(|found| (found.len() - 2, ()));
+        input.take(|found| (found.len() - 2, 0, ()));
         assert_eq!((&input.bytes[..], input.bytes.capacity()), (&b"ef"[..], 2));
         assert!(input.poll_read(cx, &mut near, 4).is_pending());
         assert_eq!((&input.bytes[..], input.bytes.capacity()), (&b"ef"[..], 2));

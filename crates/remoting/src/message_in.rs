@@ -98,29 +98,29 @@ pub(crate) fn accept(
         return Err(Denied::illegal(format!("properties have {bytes} bytes, the limit is {max}")));
     }
     let properties = properties::parse(text).map_err(|error| Denied::illegal(error.to_string()))?;
-    let find = |name: &str| properties.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
-    let message_id = find("UNIQ_KEY").map_or_else(new_id, str::to_owned);
+    let named = Named::of(&properties);
+    let message_id = named.unique_key.map_or_else(new_id, str::to_owned);
     if message_id.len() > limits::MESSAGE_ID_BYTES_MAX {
         let (bytes, max) = (message_id.len(), limits::MESSAGE_ID_BYTES_MAX);
         return Err(Denied::illegal(format!("property UNIQ_KEY has {bytes} bytes, the limit is {max}")));
     }
-    let is_half = find("TRAN_MSG").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let delivery = delivery(request, &find)?;
+    let is_half = named.half.is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let delivery = delivery(request, &named)?;
     if request.is_batch && (is_half || delivery.is_some()) {
         return Err(Denied::illegal("a message of a batch has a delay or a transaction, which batches do not take"));
     }
-    let priority = find("_SYS_MSG_PRIORITY_").map(|value| number("_SYS_MSG_PRIORITY_", value)).transpose()?;
+    let priority = named.priority.map(|value| number("_SYS_MSG_PRIORITY_", value)).transpose()?;
     let priority = match priority.map(i32::try_from) {
         Some(Ok(priority)) if priority >= 0 => Some(priority),
         None => None,
         Some(_) => return Err(Denied::illegal("property _SYS_MSG_PRIORITY_ is not from 0 to 2147483647")),
     };
-    let lite_topic = find("__LITE_TOPIC");
+    let lite_topic = named.lite_topic;
     if let Some(lite) = lite_topic {
         names::check_lite_topic(lite).map_err(|error| Denied::illegal(error.to_string()))?;
     }
     // Clients of this protocol keep an order by queue; where the broker is to keep it, a queue's messages are one group.
-    let message_group = match (find("__SHARDINGKEY"), request.kind, request.queue) {
+    let message_group = match (named.sharding_key, request.kind, request.queue) {
         (Some(key), ..) => Some(key.to_owned()),
         (None, TopicType::Fifo, Some(queue)) => Some(format!("queue-{queue}")),
         (None, TopicType::Fifo, None) => Some("queue-0".to_owned()),
@@ -174,7 +174,7 @@ pub(crate) fn accept(
     if let Some(at) = delivery_at {
         writer.field(Field::DeliveryTimestamp(at.0));
     }
-    if let Some(context) = find("TRACE_CONTEXT") {
+    if let Some(context) = named.trace_context {
         writer.field(Field::TraceContext(context));
     }
     if request.sys_flag & sys::COMPRESSED != 0 {
@@ -195,7 +195,7 @@ pub(crate) fn accept(
     if request.sys_flag & KEPT_SYS_FLAGS != 0 {
         writer.field(Field::SysFlag(request.sys_flag & KEPT_SYS_FLAGS));
     }
-    let immunity_millis = match find("CHECK_IMMUNITY_TIME_IN_SECONDS").filter(|_| is_half) {
+    let immunity_millis = match named.immunity.filter(|_| is_half) {
         Some(value) => immunity(value)?,
         None => None,
     };
@@ -213,28 +213,70 @@ pub(crate) fn is_system(name: &str) -> bool {
 /// From now and a property's number to a time.
 type TimeOf = fn(UnixMillis, i64) -> UnixMillis;
 
+/// Properties that say when, in the order in which they count.
+const TIMERS: [(&str, TimeOf); 4] = [
+    ("TIMER_DELAY_SEC", |now, seconds| now.plus(seconds.saturating_mul(1_000))),
+    ("TIMER_DELAY_MS", |now, millis| now.plus(millis)),
+    ("TIMER_DELIVER_MS", |_, millis| UnixMillis(millis)),
+    // Of clients that were made for another vendor's brokers.
+    ("__STARTDELIVERTIME", |_, millis| UnixMillis(millis)),
+];
+
+/// Values of properties that say what kind of message it is.
+#[derive(Default)]
+struct Named<'a> {
+    unique_key: Option<&'a str>,
+    half: Option<&'a str>,
+    delay_level: Option<&'a str>,
+    /// Of each of [`TIMERS`].
+    timers: [Option<&'a str>; TIMERS.len()],
+    priority: Option<&'a str>,
+    lite_topic: Option<&'a str>,
+    sharding_key: Option<&'a str>,
+    trace_context: Option<&'a str>,
+    immunity: Option<&'a str>,
+}
+
+impl<'a> Named<'a> {
+    /// Those of a message, found in one go.
+    fn of(properties: &[(&'a str, &'a str)]) -> Self {
+        let mut named = Self::default();
+        for &(name, value) in properties {
+            let place = match name {
+                "UNIQ_KEY" => &mut named.unique_key,
+                "TRAN_MSG" => &mut named.half,
+                "DELAY" => &mut named.delay_level,
+                "_SYS_MSG_PRIORITY_" => &mut named.priority,
+                "__LITE_TOPIC" => &mut named.lite_topic,
+                "__SHARDINGKEY" => &mut named.sharding_key,
+                "TRACE_CONTEXT" => &mut named.trace_context,
+                "CHECK_IMMUNITY_TIME_IN_SECONDS" => &mut named.immunity,
+                name => match TIMERS.iter().zip(&mut named.timers).find(|((timer, _), _)| *timer == name) {
+                    Some((_, timer)) => timer,
+                    None => continue,
+                },
+            };
+            *place = Some(value);
+        }
+        named
+    }
+}
+
 /// When a message is to be delivered.
 struct Delivery {
     at: UnixMillis,
     by_level: bool,
 }
 
-fn delivery<'a>(request: &Request<'_>, find: &impl Fn(&str) -> Option<&'a str>) -> Result<Option<Delivery>, Denied> {
+fn delivery(request: &Request<'_>, named: &Named<'_>) -> Result<Option<Delivery>, Denied> {
     let now = request.now;
-    if let Some(value) = find("DELAY")
+    if let Some(value) = named.delay_level
         && let Some(millis) = delay_level_millis(number("DELAY", value)?)
     {
         return Ok(Some(Delivery { at: now.plus(millis), by_level: true }));
     }
-    let timers: [(&str, TimeOf); 4] = [
-        ("TIMER_DELAY_SEC", |now, seconds| now.plus(seconds.saturating_mul(1_000))),
-        ("TIMER_DELAY_MS", |now, millis| now.plus(millis)),
-        ("TIMER_DELIVER_MS", |_, millis| UnixMillis(millis)),
-        // Of clients that were made for another vendor's brokers.
-        ("__STARTDELIVERTIME", |_, millis| UnixMillis(millis)),
-    ];
-    for (name, at) in timers {
-        let Some(value) = find(name) else { continue };
+    for ((name, at), value) in TIMERS.into_iter().zip(named.timers) {
+        let Some(value) = value else { continue };
         let at = at(now, number(name, value)?);
         let ahead = at.since(now);
         if ahead > request.delay_max {

@@ -44,9 +44,7 @@ pub(crate) struct Head<'a> {
 }
 
 /// What the fields of a head are called, in the order of [`Head`]'s.
-type HeadNames = [&'static str; 10];
-
-const LONG_NAMES: HeadNames = [
+const LONG_NAMES: [&str; 10] = [
     "producerGroup",
     "topic",
     "defaultTopic",
@@ -59,7 +57,16 @@ const LONG_NAMES: HeadNames = [
     "batch",
 ];
 /// Those of version 2.
-const SHORT_NAMES: HeadNames = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "m"];
+const SHORT_NAMES: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "m"];
+
+/// Which of [`SHORT_NAMES`] a name is. They are most of what there is to read: compared as bytes, not as texts.
+fn short_name(name: &str) -> Option<usize> {
+    match name.as_bytes() {
+        [letter @ b'a'..=b'i'] => Some(usize::from(letter - b'a')),
+        b"m" => Some(9),
+        _ => None,
+    }
+}
 
 /// Whether requests with this code send messages.
 pub(crate) fn is_send(code: i32) -> bool {
@@ -69,14 +76,13 @@ pub(crate) fn is_send(code: i32) -> bool {
 impl<'a> Head<'a> {
     /// That of a request that sends.
     pub fn read(header: &'a Header) -> Result<Self, Denied> {
-        let names = match header.code {
-            request::SEND_MESSAGE | request::SEND_REPLY_MESSAGE => &LONG_NAMES,
-            _ => &SHORT_NAMES,
-        };
+        let is_long = matches!(header.code, request::SEND_MESSAGE | request::SEND_REPLY_MESSAGE);
+        let names = if is_long { &LONG_NAMES } else { &SHORT_NAMES };
         // All at once: looking for each would read the header ten times.
         let mut values: [Option<&'a str>; 10] = [None; 10];
         for (name, value) in header.fields.iter() {
-            if let Some((_, place)) = names.iter().zip(&mut values).find(|(known, _)| **known == name) {
+            let at = if is_long { LONG_NAMES.iter().position(|known| *known == name) } else { short_name(name) };
+            if let Some(place) = at.and_then(|at| values.get_mut(at)) {
                 place.get_or_insert(value);
             }
         }
@@ -321,4 +327,17 @@ fn new_unique_key(host: SocketAddr, now: UnixMillis) -> String {
     };
     let (process, count) = (std::process::id() as u16, NEXT.fetch_add(1, Ordering::Relaxed));
     format!("{ip:08X}{process:04X}{:012X}{count:08X}", now.0 as u64 & 0xffff_ffff_ffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_are_where_they_are_in_their_list() {
+        for (at, name) in SHORT_NAMES.iter().enumerate() {
+            assert_eq!(short_name(name), Some(at));
+        }
+        assert_eq!((short_name(""), short_name("j"), short_name("aa")), (None, None, None));
+    }
 }
