@@ -54,6 +54,8 @@ impl<G: Ground> Run<G> {
         let topic = message.topic;
         if let Some(transaction) = &mut message.transaction {
             transaction.place = Some(place);
+            // Earlier than it was first sent, where a crash took that and what the shard knew of the time.
+            transaction.began = transaction.began.min(began);
             if let Some(polled) = &mut transaction.polled {
                 let until = began.plus(polled.immunity_millis);
                 polled.until = polled.until.max(until);
