@@ -215,23 +215,16 @@ impl<T> Shard<T> {
             _ => limit / 2,
         };
         self.hand_out_visible(receive, bit, queues, quota, until, true, out);
-        let left = end - out.len() as u64;
         let ordered = self.is_ordered(group);
-        if ordered && left > 0 {
-            queues.iter().for_each(|&queue| self.unpark(group, queue, left as usize));
+        if ordered {
+            self.hand_out_ordered(receive, bit, queues, end, until, out);
+        } else {
+            let left = end - out.len() as u64;
+            self.hand_out_visible(receive, bit, queues, left, until, false, out);
         }
-        self.hand_out_visible(receive, bit, queues, left, until, false, out);
         if ordered || self.is_filtered(topic, group) {
-            for &queue in queues {
-                let left = end - out.len() as u64;
-                if ordered && left > 0 && self.enter_recent(topic, group, queue, RECENT) {
-                    self.hand_out_visible(receive, bit, &[queue], left, until, false, out);
-                }
-            }
             if (out.len() as u64) < end || limit == 0 {
-                for &queue in queues {
-                    self.lend(topic, group, queue);
-                }
+                queues.iter().for_each(|&queue| self.lend(topic, group, queue));
             }
         } else {
             for &queue in queues {
@@ -244,6 +237,32 @@ impl<T> Shard<T> {
         if ((out.len() as u64) < end || limit == 0) && !receive.filter.is_all() {
             for &queue in queues {
                 self.classify(topic, group, queue);
+            }
+        }
+    }
+
+    /// Fills `out` up to `end` with what an ordered group gets for the first time.
+    ///
+    /// Queue by queue, so that polls one after the other take from different ones: the more of a queue is in flight, the more of what
+    /// follows there waits for it, and the more reads it takes to see that.
+    fn hand_out_ordered(
+        &mut self,
+        receive: &ReceiveCommand,
+        bit: u32,
+        queues: &[QueueId],
+        end: u64,
+        until: UnixMillis,
+        out: &mut Vec<HandOut>,
+    ) {
+        let (topic, group) = (receive.topic, receive.group);
+        let left = |out: &Vec<HandOut>| end - out.len() as u64;
+        if left(out) > 0 {
+            queues.iter().for_each(|&queue| self.unpark(group, queue, left(out) as usize));
+        }
+        for &queue in queues {
+            self.hand_out_visible(receive, bit, &[queue], left(out), until, false, out);
+            if left(out) > 0 && self.enter_recent(topic, group, queue, RECENT) {
+                self.hand_out_visible(receive, bit, &[queue], left(out), until, false, out);
             }
         }
     }
