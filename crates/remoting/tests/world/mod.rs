@@ -14,6 +14,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// How long a test waits for what is to come.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 pub struct World {
     pub broker: Broker,
     pub server: Option<RemotingServer>,
@@ -191,4 +194,14 @@ pub fn denied(frame: &Frame) -> (i32, &str) {
 
 pub fn json(body: &Bytes) -> Json {
     Json::parse(body, "body").unwrap()
+}
+
+/// Waits for what no event tells of, a figure or a clock; fails by name if it does not come.
+pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let polled = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, polled).await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"));
 }
