@@ -183,7 +183,7 @@ async fn a_batch_settles_what_it_names_and_says_what_it_does_not() {
     assert_eq!(status.progress.iter().map(|queue| queue.accumulation()).sum::<u64>(), 0);
 }
 
-/// What was handed out to a client that is gone before it could be written goes to the next one, as if it had never been handed out.
+/// What comes once a client is seen to be gone goes to the next one, as if that had never waited.
 #[tokio::test]
 async fn a_client_that_hangs_up_while_it_waits_takes_nothing_along() {
     let world = World::new();
@@ -196,7 +196,10 @@ async fn a_client_that_hangs_up_while_it_waits_takes_nothing_along() {
     client.send(request::POP_MESSAGE, &with(&POP, &[("pollTime", "15000")]), b"", 0).await;
     // Answered in turn: the poll has been read.
     client.ask(request::GET_MAX_OFFSET, &[("topic", "orders"), ("queueId", "0")], b"").await;
+    world::until("the poll waits", || world.broker.figures().waiting_polls == 1).await;
     drop(client);
+    // What is written before the end of a connection is seen is the client's, read or not.
+    world::until("the poll has ended", || world.broker.figures().waiting_polls == 0).await;
     send(&mut producer, "0", &["b"]).await;
     let mut other = world.client().await;
     let popped = pop(&mut other, &[("pollTime", "15000")]).await;
